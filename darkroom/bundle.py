@@ -1,0 +1,160 @@
+"""The model bundle: data, never code.
+
+A bundle is a folder, or the same packed as model.tar.gz with its files at the root:
+
+    model.json          BundleMetadata: classes, preprocessing, digests of the other files, …
+    model.onnx          the network as ONNX Runtime loads it: float32 (N, 3, S, S) to logits
+    model.safetensors   the network's state_dict
+
+Reading needs no torch. Every file's SHA-256 is checked against model.json.
+"""
+
+import gzip
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from darkroom.errors import UserError
+from darkroom.files import atomic_path, sha256_of
+from darkroom.images import Preprocessing
+
+METADATA_FILE = "model.json"
+ONNX_FILE = "model.onnx"
+WEIGHTS_FILE = "model.safetensors"
+ARCHIVE_FILE = "model.tar.gz"
+_FILES = (METADATA_FILE, ONNX_FILE, WEIGHTS_FILE)
+_MAXIMUM_BYTES = 8 * 2**30
+
+
+class ExportCheck(BaseModel):
+    """How well the ONNX network agrees with torch on the validation images."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: int
+    maximum_probability_difference: float
+    top1_agreement: float
+    """Share of the images with the same most probable class; 1.0 or the packing is refused."""
+
+
+class BundleMetadata(BaseModel):
+    """What model.json says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    architecture: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    """In the order of the network's outputs."""
+    preprocessing: Preprocessing
+    hyperparameters: dict[str, int | float | str | bool]
+    metrics: dict[str, float]
+    """Of the validation split, at the epoch that was kept."""
+    data_fingerprint: str
+    versions: dict[str, str]
+    """Of the packages that made the bundle."""
+    export_check: ExportCheck
+    files: dict[str, str]
+    """SHA-256 by file name."""
+
+    @property
+    def version(self) -> str:
+        """Twelve hexadecimal digits that change with the weights."""
+        return self.files.get(WEIGHTS_FILE, "")[:12]
+
+
+def read_metadata(folder: Path) -> BundleMetadata:
+    """Read a bundle folder's metadata and check every file against it.
+
+    Raises:
+        UserError: something is missing, malformed, or not what was packed.
+    """
+    path = folder / METADATA_FILE
+    if not path.is_file():
+        raise UserError(
+            f"{str(folder)!r} is no model bundle: it holds no {METADATA_FILE}; "
+            f"name a bundle folder or a {ARCHIVE_FILE}"
+        )
+    try:
+        metadata = BundleMetadata.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{str(path)!r} is not valid bundle metadata: {error}") from error
+    problems = [
+        f"{name!r} of the bundle {str(folder)!r} is not the file that was packed "
+        "(its SHA-256 differs): fetch or train the bundle again"
+        for name in (ONNX_FILE, WEIGHTS_FILE)
+        if not _matches(folder / name, metadata.files.get(name))
+    ]
+    if problems:
+        raise UserError(problems)
+    return metadata
+
+
+def pack(folder: Path, archive: Path) -> None:
+    """Write a bundle folder as a tar.gz whose bytes depend on the files' content alone."""
+    with (
+        atomic_path(archive) as temporary,
+        temporary.open("wb") as raw,
+        gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0, compresslevel=1) as compressed,
+        tarfile.open(fileobj=compressed, mode="w") as tar,
+    ):
+        for name in _FILES:
+            tar.add(folder / name, arcname=name, filter=_anonymous)
+
+
+@contextmanager
+def open_bundle(path: Path) -> Iterator[Path]:
+    """Yield the folder of a bundle; an archive is unpacked for the time of the block.
+
+    Raises:
+        UserError: neither a bundle folder nor an archive of one.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with TemporaryDirectory(prefix="darkroom-bundle-") as scratch:
+        unpack(path, Path(scratch))
+        yield Path(scratch)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack the three files of a bundle archive, and nothing else, into `folder`.
+
+    Raises:
+        UserError: missing, not a tar archive, or with unexpected members.
+    """
+    if not archive.is_file():
+        raise UserError(f"no model bundle at {str(archive)!r}")
+    try:
+        with tarfile.open(archive, mode="r:*") as tar:
+            for member in tar:
+                name = member.name.removeprefix("./")
+                if not member.isfile() or name not in _FILES:
+                    raise UserError(f"unexpected {member.name!r} in the bundle {str(archive)!r}")
+                if member.size > _MAXIMUM_BYTES:
+                    raise UserError(f"{member.name!r} of the bundle {str(archive)!r} is too large")
+                member.name = name
+                tar.extract(member, folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise UserError(f"{str(archive)!r} is no readable model bundle: {error}") from error
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that the metadata vouches for."""
+    return {name: sha256_of(folder / name) for name in (ONNX_FILE, WEIGHTS_FILE)}
+
+
+def _matches(path: Path, digest: str | None) -> bool:
+    return path.is_file() and sha256_of(path) == digest
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mtime = 0
+    member.mode = 0o644
+    return member

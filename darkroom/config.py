@@ -1,0 +1,324 @@
+"""What a configuration may say. Imports neither torch, ZenML nor boto3.
+
+Every section is frozen, refuses unknown keys and has a default for each key, so a YAML
+says only what differs. Reading a file and wording its errors: config_loading.py.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    model_validator,
+)
+
+from darkroom.architectures import ARCHITECTURES
+
+Metric = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "f1_macro",
+    "precision_macro",
+    "recall_macro",
+    "log_loss",
+    "calibration_error",
+]
+"""The headline metrics, all of them logged for each split and usable as objectives."""
+
+Direction = Literal["maximize", "minimize"]
+ProblemPolicy = Literal["stop", "leave_out", "warn"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _known_architecture(name: str) -> str:
+    if name not in ARCHITECTURES:
+        raise ValueError(f"must be one of torchvision's architectures: {', '.join(ARCHITECTURES)}")
+    return name
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
+    )
+
+
+class DataConfig(Section):
+    """Where the images come from, how they are split and what is done about bad ones."""
+
+    source: str = "digits"
+    """Folder, archive, http(s) URL, s3://bucket/prefix, polyvore:FOLDER, or 'digits'."""
+    validation_fraction: Fraction = 0.15
+    """Share of the images held out for validation where the source has no such split."""
+    test_fraction: Fraction = 0.15
+    """Share of the images held out for the test where the source has no such split."""
+    on_undecodable: ProblemPolicy = "stop"
+    """Images that cannot be decoded, or are truncated."""
+    on_leakage: ProblemPolicy = "leave_out"
+    """The same image in two splits; 'leave_out' keeps the copy in the test split."""
+    on_near_duplicates: Literal["leave_out", "warn"] = "warn"
+    """Images of different splits that look the same."""
+    near_duplicate_distance: Annotated[int, Field(ge=0, le=16)] = 3
+    """Bits, of 64, in which the perceptual hashes of near duplicates differ at most."""
+    minimum_images_per_class: PositiveInt = 5
+    """A class with fewer images is reported as tiny."""
+    maximum_class_ratio: Annotated[float, Field(ge=1)] = 10
+    """Largest class to smallest class: beyond it the data set is reported as imbalanced."""
+    maximum_archive_bytes: PositiveInt = 50 * 2**30
+    """An archive that unpacks to more is refused."""
+    maximum_files: PositiveInt = 2_000_000
+    """A source with more files is refused."""
+    polyvore_classes: dict[str, tuple[int, ...]] = {}
+    """Class name to Polyvore category ids; empty: each category is a class of its own."""
+
+    @model_validator(mode="after")
+    def _something_left_to_train(self) -> Self:
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError("validation_fraction + test_fraction must leave images to train on")
+        return self
+
+
+class ModelConfig(Section):
+    """The network and what it sees."""
+
+    architecture: Annotated[str, AfterValidator(_known_architecture)] = "resnet18"
+    """Any of torchvision's classification architectures, by name."""
+    weights: Annotated[str, Field(min_length=1)] = "imagenet"
+    """'imagenet', 'none', or a bundle or .safetensors file by path or URI."""
+    fine_tune: Literal["all", "head"] = "all"
+    """Train all layers, or only the new classification head."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 224
+    """Height and width that the network sees, in pixels."""
+    resize_size: Annotated[int, Field(ge=0, le=1536)] = 0
+    """Length of the shorter side before the centre crop; 0: image_size × 256 / 224."""
+
+    @property
+    def working_size(self) -> int:
+        """Length of the shorter side to which images are resized before the crop."""
+        return self.resize_size or round(self.image_size * 256 / 224)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> Self:
+        if self.resize_size and self.resize_size < self.image_size:
+            raise ValueError("resize_size must be 0 or at least image_size")
+        return self
+
+
+class TrainingConfig(Section):
+    """How the network is trained. The tuner overrides the values it searches."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    """Seed of splits, initial weights, augmentation, order and search."""
+    epochs: PositiveInt = 10
+    """Passes over the training images."""
+    batch_size: PositiveInt = 32
+    """Images in one optimiser step, over all processes together."""
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    """Peak learning rate, reached after the warm-up."""
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 1e-2
+    """Decoupled for adamw, L2 for sgd; not applied to biases and normalisation."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Optimiser."""
+    momentum: Fraction = 0.9
+    """Momentum of sgd."""
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.5
+    """Epochs of linear warm-up before the cosine decay to zero."""
+    label_smoothing: Fraction = 0.0
+    """Probability mass spread over the other classes."""
+    imbalance: Literal["none", "class_weights", "stratified_sampling"] = "none"
+    """Against imbalance: weigh the loss, or draw each class equally often."""
+    mixed_precision: Literal["auto", "off"] = "auto"
+    """'auto': bfloat16 or float16 where the hardware computes it natively."""
+    gradient_clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest norm of the gradient; 0: not clipped."""
+    early_stopping_epochs: Annotated[int, Field(ge=0)] = 0
+    """Stop after so many epochs without a better objective; 0: never."""
+    objective: Metric = "f1_macro"
+    """Validation metric by which the best epoch is kept."""
+    augmentation: Literal["none", "crop", "crop_flip"] = "crop_flip"
+    """Random resized crop, and mirror images where left and right do not matter."""
+    processes: PositiveInt = 1
+    """Training processes on this machine, started by torchrun."""
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs:g}) must be less than epochs ({self.epochs})"
+            )
+        return self
+
+
+class FloatRange(Section):
+    """A continuous search range."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Search the logarithm evenly."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low ({self.low:g}) must be less than high ({self.high:g})")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low ({self.low:g}) must be positive where log is true")
+        return self
+
+
+class IntRange(Section):
+    """An integer search range, both ends included."""
+
+    low: int
+    high: int
+    log: bool = False
+    """Search the logarithm evenly."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 1 <= self.low <= self.high:
+            raise ValueError(f"need 1 <= low <= high, not low {self.low}, high {self.high}")
+        return self
+
+
+class Choices(Section):
+    """A categorical search dimension."""
+
+    choices: Annotated[tuple[int, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        if min(self.choices) < 1:
+            raise ValueError("choices must be positive")
+        return self
+
+
+class SearchSpace(Section):
+    """What the tuner varies; null leaves the value of `training` in place."""
+
+    learning_rate: FloatRange | None = FloatRange(low=1e-4, high=1e-2, log=True)
+    batch_size: Choices | None = Choices(choices=(16, 32, 64))
+    weight_decay: FloatRange | None = FloatRange(low=1e-4, high=1e-1, log=True)
+    epochs: IntRange | None = IntRange(low=3, high=10)
+
+
+class TuningConfig(Section):
+    """The search for hyperparameters."""
+
+    enabled: bool = True
+    """false: train with the values of `training`."""
+    trials: PositiveInt = 4
+    """Trials, pruned ones included."""
+    strategy: Literal["tpe", "random"] = "tpe"
+    """How the next trial is chosen."""
+    objective: Metric = "f1_macro"
+    """Validation metric that is optimised."""
+    direction: Direction | None = None
+    """null: minimize for log_loss and calibration_error, else maximize."""
+    pruning: Literal["median", "none"] = "median"
+    """Stop a trial that is worse than the median of the earlier ones at the same epoch."""
+    pruning_warmup_trials: Annotated[int, Field(ge=1)] = 2
+    """Trials that always run to their end, before the first may be pruned."""
+    timeout_seconds: Annotated[float, Field(ge=0)] = 0
+    """No new trial after so long; 0: no limit."""
+    search_space: SearchSpace = SearchSpace()
+    """Ranges by hyperparameter."""
+
+    @property
+    def resolved_direction(self) -> Direction:
+        """The direction, by the objective's nature where none is given."""
+        return self.direction or natural_direction(self.objective)
+
+
+class EvaluationConfig(Section):
+    """Metrics and reports on the test split."""
+
+    bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    """Resamples behind each confidence interval."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Coverage of the intervals."""
+    calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15
+    """Equal-width bins of the expected calibration error."""
+    grid_images: Annotated[int, Field(ge=1, le=100)] = 24
+    """Pictures in the grid of predictions."""
+
+
+class DeploymentConfig(Section):
+    """The gate before deployment, and the endpoint's check."""
+
+    enabled: bool = True
+    """false: end with the registered model."""
+    gate_metric: Metric = "accuracy"
+    """Test metric that decides whether the model is deployed."""
+    gate_threshold: Annotated[float, Field(ge=0)] = 0.5
+    """Worst value at which the model is still deployed."""
+    check_images: PositiveInt = 32
+    """Test images sent to the endpoint and compared with the evaluation."""
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    """Largest difference of a probability between endpoint and evaluation."""
+    start_timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    """How long the endpoint may take until it answers /ping."""
+
+
+class TrackingConfig(Section):
+    """How runs are named in MLflow and in the model registry."""
+
+    experiment: Annotated[str, Field(min_length=1)] = "darkroom"
+    """MLflow experiment."""
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = (
+        "darkroom-classifier"
+    )
+    """Name in MLflow's and ZenML's model registries."""
+    system_metrics: bool = True
+    """Sample CPU, memory, disk and network while training."""
+    tags: dict[str, str] = {}
+    """Tags of the run."""
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    tuning: TuningConfig = TuningConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    deployment: DeploymentConfig = DeploymentConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @property
+    def hyperparameters(self) -> "Hyperparameters":
+        """Everything the `train` program needs to know, flat."""
+        return Hyperparameters(**self.model.model_dump(), **self.training.model_dump())
+
+
+class Hyperparameters(ModelConfig, TrainingConfig):
+    """Model and training configuration in one flat set: what the `train` program takes.
+
+    Only int, float, str and bool, since SageMaker carries hyperparameters as strings.
+    """
+
+    def replace(self, **values: int | float | str) -> "Hyperparameters":
+        """A validated copy with some values changed; the warm-up shrinks to fit the epochs."""
+        merged = {**self.model_dump(), **values}
+        if merged["warmup_epochs"] >= merged["epochs"]:
+            merged["warmup_epochs"] = merged["epochs"] / 2
+        return Hyperparameters(**merged)
+
+
+def natural_direction(metric: Metric) -> Direction:
+    """Whether more or less of a metric is better."""
+    return "minimize" if metric in ("log_loss", "calibration_error") else "maximize"
+
+
+def is_better(value: float, than: float, *, metric: Metric) -> bool:
+    """Whether `value` beats `than`, by the metric's natural direction."""
+    return value < than if natural_direction(metric) == "minimize" else value > than

@@ -1,0 +1,119 @@
+"""The data set: a manifest of labelled image files and a fingerprint of their content."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image file of a data set."""
+
+    path: str
+    """Relative to the data set's root, with forward slashes."""
+    label: str
+    split: Split
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled, split and hashed images under one root folder."""
+
+    root: Path
+    records: tuple[ImageRecord, ...]
+    """Sorted by split (train, validation, test) and path."""
+    classes: tuple[str, ...]
+    """Sorted names; a class's position is its index in the network's output."""
+    source: str
+    """What the user named, for people to read."""
+    left_out: tuple[tuple[str, int], ...] = ()
+    """Reason and number of files that the source held and the data set does not."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over path, label, split and content of every image.
+
+        Where the files lie does not count: the same content has the same fingerprint.
+        """
+        digest = hashlib.sha256()
+        for record in self.records:
+            digest.update(
+                f"{record.path}\0{record.label}\0{record.split}\0{record.sha256}\n".encode()
+            )
+        return digest.hexdigest()
+
+    def split(self, name: Split) -> tuple[ImageRecord, ...]:
+        """The records of one split, in manifest order."""
+        return tuple(record for record in self.records if record.split == name)
+
+    def file(self, record: ImageRecord) -> Path:
+        """Where an image lies."""
+        return self.root / record.path
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images by split and class, every class named in each split."""
+        counted = Counter((record.split, record.label) for record in self.records)
+        return {split: {name: counted[split, name] for name in self.classes} for split in SPLITS}
+
+    def without(self, paths: Iterable[str], *, reason: str) -> "Dataset":
+        """A data set that lacks the images at `paths`, with the reason counted."""
+        unwanted = set(paths)
+        kept = tuple(record for record in self.records if record.path not in unwanted)
+        removed = len(self.records) - len(kept)
+        left_out = (*self.left_out, (reason, removed)) if removed else self.left_out
+        return replace(self, records=kept, left_out=left_out)
+
+    def to_json(self) -> str:
+        """The manifest, as a file can hold it."""
+        return json.dumps(
+            {
+                "schema_version": 1,
+                "root": str(self.root),
+                "source": self.source,
+                "fingerprint": self.fingerprint,
+                "classes": self.classes,
+                "left_out": self.left_out,
+                "records": [asdict(record) for record in self.records],
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Dataset":
+        """The data set of a manifest written by `to_json`."""
+        content = json.loads(text)
+        return cls(
+            root=Path(content["root"]),
+            records=tuple(ImageRecord(**record) for record in content["records"]),
+            classes=tuple(content["classes"]),
+            source=content["source"],
+            left_out=tuple((reason, count) for reason, count in content["left_out"]),
+        )
+
+
+def make_dataset(
+    records: Sequence[ImageRecord],
+    *,
+    root: Path,
+    source: str,
+    left_out: Iterable[tuple[str, int]] = (),
+) -> Dataset:
+    """Assemble a data set in its canonical order; classes are those that occur."""
+    order = {split: position for position, split in enumerate(SPLITS)}
+    return Dataset(
+        root=root,
+        records=tuple(sorted(records, key=lambda record: (order[record.split], record.path))),
+        classes=tuple(sorted({record.label for record in records})),
+        source=source,
+        left_out=tuple(left_out),
+    )

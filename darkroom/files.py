@@ -1,0 +1,68 @@
+"""Writing files so that a crash leaves the old content or the new, never half of it."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+
+
+def workspace() -> Path:
+    """The one folder under which everything a run writes lies.
+
+    `$DARKROOM_HOME` (run.py sets it to `.darkroom` of the checkout), else `.darkroom`
+    of the working folder. Not created here.
+    """
+    return Path(os.environ.get("DARKROOM_HOME", ".darkroom")).expanduser().resolve()
+
+
+def sha256_of(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that replaces it when the block succeeds.
+
+    The block may create a file or a folder there. When it raises, what it wrote is
+    removed and `path` stays as it was. A folder replaces only a missing folder: when
+    another process was faster, its result is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        temporary = scratch / path.name
+        yield temporary
+        _flush(temporary)
+        if not (temporary.is_dir() and path.is_dir()):
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _flush(path: Path) -> None:
+    """Force a file's content to the disk; a full disk raises here, before the rename."""
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
