@@ -1,0 +1,54 @@
+"""Self-contained HTML pages from the templates of this package."""
+
+import base64
+import io
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from darkroom.images import ImageError, decode
+
+
+def render_page(template: str, **values: object) -> str:
+    """Render one of `darkroom/templates`; every value is escaped unless marked safe."""
+    return _environment().get_template(template).render(**values)
+
+
+def data_uri(content: bytes, *, media_type: str = "image/png") -> str:
+    """The content as an address that needs no file and no network."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def thumbnail(path: Path, *, side: int = 160) -> str | None:
+    """The data URI of a JPEG at most `side` pixels high and wide; None where undecodable."""
+    try:
+        image = decode(path)
+    except ImageError:
+        return None
+    image.thumbnail((side, side))
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=80, optimize=True)
+    return data_uri(buffer.getvalue(), media_type="image/jpeg")
+
+
+def darkroom_version() -> str:
+    """The installed version; 'unknown' where the package runs uninstalled."""
+    try:
+        return version("darkroom")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("darkroom"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["darkroom_version"] = darkroom_version()
+    return environment
