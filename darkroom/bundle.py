@@ -13,6 +13,7 @@ import gzip
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -65,6 +66,23 @@ class BundleMetadata(BaseModel):
     def version(self) -> str:
         """Twelve hexadecimal digits that change with the weights."""
         return self.files.get(WEIGHTS_FILE, "")[:12]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on this machine."""
+
+    folder: Path
+    metadata: BundleMetadata
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`, checked.
+
+    Raises:
+        UserError: something is missing, malformed, or not what was packed.
+    """
+    return Bundle(folder, read_metadata(folder))
 
 
 def read_metadata(folder: Path) -> BundleMetadata:

@@ -63,10 +63,29 @@ def confusion_metrics(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.floa
     }
 
 
+def weighted_metrics(confusion: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Class scores of (..., C, C) counts, averaged by the classes' share of the images."""
+    actual = confusion.sum(axis=-1)
+    share = _ratio(actual.astype(np.float64), actual.sum(axis=-1, keepdims=True))
+    return {
+        f"{name}_weighted": np.asarray((values * share).sum(axis=-1))
+        for name, values in class_scores(confusion).items()
+    }
+
+
+def top_k_hits(labels: Integers, probabilities: Floats, *, k: int) -> NDArray[np.bool_]:
+    """(N,) whether the actual class is among the `k` most probable; ties as in argmax."""
+    actual = labels[:, None]
+    likelihood = np.take_along_axis(probabilities, actual, axis=1)
+    earlier = np.arange(probabilities.shape[1]) < actual
+    before = (probabilities > likelihood) | ((probabilities == likelihood) & earlier)
+    return np.asarray(before.sum(axis=1) < k)
+
+
 def losses(labels: Integers, probabilities: Floats) -> NDArray[np.float64]:
     """(N,) negative log likelihoods in nats; probabilities are clipped at 1e-15."""
     likelihood = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return -np.log(likelihood.clip(_SMALLEST_PROBABILITY, 1))
+    return np.asarray(-np.log(likelihood.clip(_SMALLEST_PROBABILITY, 1)))
 
 
 def calibration_error(labels: Integers, probabilities: Floats, *, bins: int) -> float:
@@ -76,9 +95,15 @@ def calibration_error(labels: Integers, probabilities: Floats, *, bins: int) -> 
     """
     confidence = probabilities.max(axis=1).astype(np.float64)
     correct = probabilities.argmax(axis=1) == labels
-    index = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(index, weights=correct - confidence, minlength=bins)
+    gap = np.bincount(
+        confidence_bins(confidence, bins=bins), weights=correct - confidence, minlength=bins
+    )
     return float(np.abs(gap).sum() / len(labels))
+
+
+def confidence_bins(confidence: Floats, *, bins: int) -> NDArray[np.int64]:
+    """(N,) index of the equal-width bin, [low, high) but for the last, which holds 1."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
 
 
 def _ratio(numerator: NDArray[np.float64], denominator: NDArray[np.int64]) -> NDArray[np.float64]:

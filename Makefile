@@ -1,0 +1,54 @@
+# `make run` and `make test` set up what they need in .venv, and reuse it.
+# Needed beforehand: Python 3.11, make, a network.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow lint format ui lock clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## create or update .venv
+
+run: setup  ## the main job on the embedded digits; ARGS="--data FOLDER" and so on
+	$(BIN)/python run.py --stack local $(ARGS)
+
+test: setup  ## the fast suite, in parallel
+	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+test-slow: setup  ## what takes minutes
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup  ## let ruff rewrite
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+ui: setup  ## MLflow on the runs so far
+	$(BIN)/python run.py ui
+
+lock: $(BIN)/uv  ## resolve pyproject.toml anew into requirements.lock; ARGS=--upgrade
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --quiet $(ARGS) -o requirements.lock
+
+clean:  ## remove the environment and everything runs have written
+	rm -rf .venv .darkroom
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	    { echo "Darkroom needs Python 3.11: install it, or name it by PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements.lock)"
+
+$(INSTALLED): requirements.lock pyproject.toml | $(BIN)/uv
+	VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@

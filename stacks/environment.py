@@ -1,0 +1,38 @@
+"""What has to stand in the environment before ZenML, MLflow or torch are imported."""
+
+import os
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+_SETTINGS = {
+    # No telemetry.
+    "ZENML_ANALYTICS_OPT_IN": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    # Nothing but our own messages on the terminal.
+    "AUTO_OPEN_DASHBOARD": "false",
+    "ZENML_LOGGING_VERBOSITY": "ERROR",
+    "ZENML_ENABLE_RICH_TRACEBACK": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+    # MLflow's tracker and steps in several threads race for its global tracking URI.
+    "ZENML_DYNAMIC_PIPELINE_WORKER_COUNT": "1",
+    # The default of 10 s records nothing of a short training.
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
+    "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
+}
+
+
+def prepare_environment() -> Path:
+    """Set defaults, leaving what the user has set; return the workspace folder.
+
+    ZenML's own store lies in the workspace too, unless the user configured one.
+    """
+    workspace = Path(os.environ.setdefault("DARKROOM_HOME", str(CHECKOUT / ".darkroom")))
+    workspace.mkdir(parents=True, exist_ok=True)
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if "ZENML_STORE_URL" not in os.environ:
+        os.environ.setdefault("ZENML_CONFIG_PATH", str(workspace / "zenml"))
+    return workspace
