@@ -14,6 +14,7 @@ from zenml.integrations.integration import Integration
 from zenml.integrations.registry import integration_registry
 from zenml.utils.source_utils import set_custom_source_root
 
+from darkroom.errors import UserError
 from stacks.environment import CHECKOUT
 
 _FOLDER = Path(__file__).resolve().parent
@@ -39,7 +40,7 @@ def use_stack(name: str) -> UUID:
     # Two processes that create ZenML's database at once would crash.
     lock = Path(os.environ["DARKROOM_HOME"]) / "stack.lock"
     with FileLock(lock):
-        stack_id = _register(_read(_FOLDER / f"{name}.yaml"))
+        stack_id = _register(read_stack(_FOLDER / f"{name}.yaml"))
     os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
     return stack_id
 
@@ -51,20 +52,30 @@ def _skip_unused_integrations() -> None:
             integration_registry.register_integration(name, _NotNeeded)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_stack(path: Path) -> dict[str, Any]:
+    """The description of a stack, with environment variables in the place of `${NAME}`.
+
+    Raises:
+        UserError: variables that the description needs are not set.
+    """
     description: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     for parts in description["components"].values():
         for part in parts:
-            part["configuration"] = _filled_in(part["configuration"])
+            part["configuration"] = {
+                key: _filled_in(value, path=path) for key, value in part["configuration"].items()
+            }
     return description
 
 
-def _filled_in(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Put environment variables in the place of `${NAME}`."""
-    return {
-        key: Template(value).substitute(os.environ) if isinstance(value, str) else value
-        for key, value in configuration.items()
-    }
+def _filled_in(value: Any, *, path: Path) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return Template(value).substitute(os.environ)
+    except KeyError as error:
+        raise UserError(
+            f"the stack {path.stem!r} needs the environment variable {error.args[0]}: set it"
+        ) from error
 
 
 def _register(description: dict[str, Any]) -> UUID:
