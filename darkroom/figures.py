@@ -1,0 +1,197 @@
+"""How figures look, and those of training and tuning.
+
+Drawn without matplotlib's global state: each function returns a `matplotlib.figure.Figure`,
+`png` turns it into bytes.
+"""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font
+from matplotlib.ticker import MaxNLocator
+
+BLUE, ORANGE, GREY = "#1f5fbf", "#d9730d", "#7a828e"
+GREEN, RED = "#17702f", "#b3261e"
+
+_NAME_LENGTH = 28
+_TUNING_COLUMNS = 3
+_MOST_TICKS = 5
+_TRIAL_STYLES: Mapping[str, Mapping[str, Any]] = {
+    "completed": {"color": BLUE, "marker": "o"},
+    "pruned": {"color": GREY, "marker": "x"},
+    "failed": {"color": RED, "marker": "x"},
+}
+
+Value = int | float | str
+Layout = Literal["constrained", "compressed"]
+
+
+class Epoch(Protocol):
+    """What the training figure needs to know of an epoch."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def train_loss(self) -> float: ...
+    @property
+    def validation(self) -> Mapping[str, float]: ...
+
+
+class Trial(Protocol):
+    """What the tuning figure needs to know of a trial."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def values(self) -> Mapping[str, Value]: ...
+    @property
+    def objective(self) -> float | None: ...
+    @property
+    def state(self) -> str: ...
+
+
+class Trials(Protocol):
+    """What the tuning figure needs to know of a search."""
+
+    @property
+    def objective(self) -> str: ...
+    @property
+    def trials(self) -> Sequence[Trial]: ...
+    @property
+    def best(self) -> Mapping[str, Value]: ...
+    @property
+    def best_value(self) -> float: ...
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def training_figure(
+    history: Sequence[Epoch], *, best_epoch: int, metric: str = "f1_macro"
+) -> Figure:
+    """Losses and a validation metric by epoch, the best epoch marked."""
+    figure = new_figure(width=9.0, height=3.6)
+    left, right = figure.subplots(1, 2)
+    epochs = [epoch.epoch for epoch in history]
+    style = {"marker": "o", "markersize": 3.5, "linewidth": 1.5}
+    left.plot(epochs, [epoch.train_loss for epoch in history], color=GREY, label="train", **style)
+    losses = [epoch.validation.get("log_loss", np.nan) for epoch in history]
+    left.plot(epochs, losses, color=BLUE, label="validation", **style)
+    left.set_title("Loss")
+    left.set_ylim(bottom=0)
+    left.legend(frameon=False, fontsize=8)
+    values = [epoch.validation.get(metric, np.nan) for epoch in history]
+    right.plot(epochs, values, color=BLUE, **style)
+    right.set_title(f"Validation {_words(metric)}")
+    for axes in (left, right):
+        axes.axvline(best_epoch, color=ORANGE, linestyle="--", linewidth=1.5, zorder=1.5)
+        axes.set_xlabel("Epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.plot(
+        [], [], color=ORANGE, linestyle="--", linewidth=1.5, label=f"best: epoch {best_epoch}"
+    )
+    right.legend(frameon=False, fontsize=8)
+    clean(left, right)
+    return figure
+
+
+def tuning_figure(result: Trials) -> Figure:
+    """The objective by trial, and against each hyperparameter that was searched.
+
+    Pruned and failed trials are crosses, at the bottom where they have no objective.
+    """
+    names = sorted({name for trial in result.trials for name in trial.values})
+    columns = min(_TUNING_COLUMNS, 1 + len(names))
+    rows = -(-(1 + len(names)) // columns)
+    figure = new_figure(width=3.2 * columns, height=3.1 * rows)
+    first, *others = figure.subplots(rows, columns, squeeze=False).flat
+    _plot_trials(first, result, at=lambda trial: trial.number)
+    first.set_xlabel("Trial")
+    first.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    for axes, name in zip(others, names, strict=False):
+        _plot_trials(axes, result, at=partial(_tried, name=name))
+        _scale(axes, [trial.values[name] for trial in result.trials if name in trial.values])
+        axes.set_xlabel(_words(name))
+    for axes in others[len(names) :]:
+        axes.set_axis_off()
+    for row in range(rows):
+        figure.axes[row * columns].set_ylabel(_words(result.objective))
+    clean(*figure.axes[: 1 + len(names)])
+    return figure
+
+
+def drawable(text: str, *, length: int = _NAME_LENGTH) -> str:
+    """The text shortened, and with a box for what matplotlib's own font does not have."""
+    known = _characters()
+    shortened = text if len(text) <= length else f"{text[: length - 1]}…"
+    return "".join(letter if ord(letter) in known else "□" for letter in shortened)
+
+
+def _plot_trials(axes: Axes, result: Trials, *, at: Callable[[Trial], Value | None]) -> None:
+    known = [trial.objective for trial in result.trials if trial.objective is not None]
+    bottom = min(known, default=0.0)
+    points = [
+        (x, bottom if trial.objective is None else trial.objective, trial.state)
+        for trial in result.trials
+        if (x := at(trial)) is not None
+    ]
+    for state, style in _TRIAL_STYLES.items():
+        shown = [(x, y) for x, y, this_state in points if this_state == state]
+        if shown:
+            axes.scatter(*zip(*shown, strict=True), **style, label=state)
+    best = [(x, y) for x, y, _ in points if y == result.best_value]
+    if best:
+        axes.scatter(*best[0], color=ORANGE, s=70, label="best", zorder=3)
+
+
+def _tried(trial: Trial, *, name: str) -> Value | None:
+    return trial.values.get(name)
+
+
+def _scale(axes: Axes, values: Sequence[Value]) -> None:
+    """Logarithmic beyond a factor of ten; few whole numbers are each a tick."""
+    numbers = sorted({value for value in values if not isinstance(value, str)})
+    if numbers and numbers[0] > 0 and numbers[-1] > 10 * numbers[0]:
+        axes.set_xscale("log")
+    elif len(numbers) <= _MOST_TICKS and all(isinstance(value, int) for value in numbers):
+        axes.set_xticks(numbers)
+
+
+@cache
+def _characters() -> frozenset[int]:
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return frozenset(get_font(str(file)).get_charmap())
+
+
+def new_figure(
+    *, width: float, height: float, layout: Layout = "constrained", dots_per_inch: int = 144
+) -> Figure:
+    """An empty figure of the size in inches."""
+    figure = Figure(figsize=(width, height), dpi=dots_per_inch, layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def clean(*all_axes: Axes) -> None:
+    """Leave only the lines that help to read the axes."""
+    for axes in all_axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(visible=True, color="#e6e8eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ").replace("f1", "F1")
