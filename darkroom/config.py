@@ -82,7 +82,10 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _something_left_to_train(self) -> Self:
         if self.validation_fraction + self.test_fraction >= 1:
-            raise ValueError("validation_fraction + test_fraction must leave images to train on")
+            raise ValueError(
+                f"validation_fraction ({self.validation_fraction:g}) + test_fraction "
+                f"({self.test_fraction:g}) must be less than 1, to leave images to train on"
+            )
         return self
 
 
@@ -108,7 +111,10 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _crop_fits(self) -> Self:
         if self.resize_size and self.resize_size < self.image_size:
-            raise ValueError("resize_size must be 0 or at least image_size")
+            raise ValueError(
+                f"resize_size ({self.resize_size}) must be 0 or at least image_size "
+                f"({self.image_size})"
+            )
         return self
 
 

@@ -1,0 +1,126 @@
+"""From a YAML file and the command line to a validated `Config`. Imports no torch."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from darkroom.config import Config
+from darkroom.config_consistency import consistency_problems
+from darkroom.config_problems import describe_problems, shown
+from darkroom.errors import UserError
+from darkroom.yaml_reading import format_yaml, parse_yaml
+
+
+def load_config(
+    path: Path | None, *, overrides: Sequence[str] = (), data: str | None = None
+) -> Config:
+    """Read a configuration, override values in it, and validate the whole.
+
+    Args:
+        path: the YAML file; None: all defaults.
+        overrides: `key.path=value` strings, the value in YAML; later ones win.
+        data: replaces `data.source`.
+
+    Raises:
+        UserError: every problem that was found, one line each.
+    """
+    content = {} if path is None else _read(path)
+    assignments = [*overrides, *([] if data is None else [f"data.source={json.dumps(data)}"])]
+    problems = [problem for text in assignments if (problem := _override(content, text))]
+    try:
+        # Strict, since true is no number and '10' is text; as JSON, since lists are tuples there.
+        config = Config.model_validate_json(json.dumps(content, default=str), strict=True)
+    except ValidationError as error:
+        problems += describe_problems(error)
+    else:
+        problems += consistency_problems(config)
+    if problems:
+        raise UserError(problems)
+    return config
+
+
+def config_digest(config: Config) -> str:
+    """SHA-256 of the resolved configuration, independent of how it was written."""
+    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as a YAML that `load_config` reads back."""
+    return format_yaml(config.model_dump(mode="json"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = parse_yaml(_text(path), origin=str(path))
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path}: holds {shown(content)}; a configuration is a mapping of the sections "
+            f"{', '.join(Config.model_fields)}"
+        )
+    # A section whose keys are all commented out reads as null: its defaults are meant.
+    return {
+        str(key): {} if value is None and key in Config.model_fields else value
+        for key, value in content.items()
+    }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{str(path)!r}: no such configuration file{_nearby(path)}") from error
+    except IsADirectoryError as error:
+        raise UserError(
+            f"{str(path)!r}: a folder; a configuration is a YAML file{_nearby(path / '_')}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r}: not a text file in UTF-8 ({error.reason})") from error
+    except OSError as error:
+        raise UserError(f"{str(path)!r}: cannot be read: {error.strerror}") from error
+
+
+def _nearby(path: Path) -> str:
+    """The configurations that lie where one was looked for."""
+    found = sorted(file.name for file in path.parent.glob("*.y*ml"))
+    return f"; {str(path.parent)!r} holds {', '.join(found)}" if found else ""
+
+
+def _override(content: dict[str, Any], text: str) -> str | None:
+    """Set one value in `content`; returns the problem where that is impossible."""
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        return f"--set {text!r}: not of the form key.path=value, such as training.epochs=5"
+    try:
+        _section_at(content, parts[:-1])[parts[-1]] = parse_yaml(value, origin=f"--set {text!r}")
+    except _NotASectionError as error:
+        return f"--set {text!r}: {error}"
+    except UserError as error:
+        return str(error)
+    return None
+
+
+class _NotASectionError(Exception):
+    """The path to a value leads through something that has no keys."""
+
+
+def _section_at(content: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """The mapping at `path`. What the file does not mention starts from its default."""
+    node: dict[str, Any] = content
+    default: Any = Config().model_dump(mode="json")
+    for depth, part in enumerate(path, start=1):
+        default = default.get(part) if isinstance(default, dict) else None
+        if node.get(part) is None:
+            node[part] = default if part not in node and isinstance(default, dict) else {}
+        if not isinstance(node[part], dict):
+            raise _NotASectionError(
+                f"{'.'.join(path[:depth])} is {shown(node[part])}, which has no keys"
+            )
+        node = node[part]
+    return node
