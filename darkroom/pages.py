@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 
 from darkroom.images import ImageError, decode
 
@@ -22,11 +23,18 @@ def data_uri(content: bytes, *, media_type: str = "image/png") -> str:
 
 
 def thumbnail(path: Path, *, side: int = 160) -> str | None:
-    """The data URI of a JPEG at most `side` pixels high and wide; None where undecodable."""
+    """The data URI of a JPEG at most `side` pixels high and wide; None where undecodable.
+
+    Tiny pictures are enlarged pixel by pixel, for browsers would blur them.
+    """
     try:
         image = decode(path)
     except ImageError:
         return None
+    if (factor := side // max(image.size)) > 1:
+        image = image.resize(
+            (image.width * factor, image.height * factor), Image.Resampling.NEAREST
+        )
     image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=80, optimize=True)
@@ -50,5 +58,6 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["metric"] = lambda value: f"{value:.4f}"
     environment.globals["darkroom_version"] = darkroom_version()
     return environment

@@ -1,0 +1,177 @@
+"""The evaluation and the run as pages: self-contained HTML, light and dark, printable."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from matplotlib.figure import Figure
+
+from darkroom.config import EvaluationConfig, Metric
+from darkroom.dataset import Dataset
+from darkroom.evaluation import ConfusedPair, Evaluation, MetricValue, Prediction
+from darkroom.evaluation_figures import (
+    class_f1_figure,
+    confusion_figure,
+    predictions_figure,
+    reliability_figure,
+)
+from darkroom.figures import png
+from darkroom.findings import findings, sample_predictions
+from darkroom.pages import data_uri, render_page, thumbnail
+from darkroom.summary import Summary, metric_order
+
+_EXAMPLES_PER_PAIR = 3
+_EXAMPLE_SIDE = 96  # pixels
+
+_PIXELS_PER_INCH = 96  # of CSS
+_WIDEST_CHART = 1100  # CSS pixels
+
+_PICTURES = "predictions"
+"""The figure that the page shows as pictures with captions instead."""
+
+
+@dataclass(frozen=True)
+class _Chart:
+    title: str
+    address: str
+    width: int
+    """CSS pixels."""
+    large: bool
+    """Wider than the page."""
+
+
+def evaluation_figures(
+    evaluation: Evaluation, *, dataset: Dataset, config: EvaluationConfig, seed: int
+) -> dict[str, Figure]:
+    """The figures of an evaluation by name: a file each in the tracker."""
+    return {
+        "confusion_matrix": confusion_figure(evaluation),
+        "reliability": reliability_figure(evaluation),
+        "class_f1": class_f1_figure(evaluation),
+        _PICTURES: predictions_figure(
+            evaluation, root=dataset.root, images=config.grid_images, seed=seed
+        ),
+    }
+
+
+def evaluation_report(
+    evaluation: Evaluation,
+    *,
+    dataset: Dataset,
+    figures: Mapping[str, Figure],
+    images: int = 24,
+    seed: int = 0,
+) -> str:
+    """The evaluation as one HTML page.
+
+    Args:
+        dataset: where the pictures lie.
+        figures: of `evaluation_figures`.
+        images: number of predictions that are shown as pictures.
+        seed: of their choice.
+    """
+    wrong, right = sample_predictions(evaluation, count=images, seed=seed)
+    scores = sorted(evaluation.per_class, key=lambda score: (score.f1, score.name))
+    further = [name for name in evaluation.metrics if name not in get_args(Metric)]
+    return render_page(
+        "evaluation.html.j2",
+        evaluation=evaluation,
+        source=dataset.source,
+        fingerprint=dataset.fingerprint,
+        headline=_headline(evaluation.metrics),
+        findings=findings(evaluation),
+        pairs=[
+            (pair, _examples(pair, evaluation.predictions, root=dataset.root))
+            for pair in evaluation.confused_pairs
+        ],
+        galleries=[
+            ("Wrong: actual → predicted", "bad", _pictured(wrong, root=dataset.root)),
+            ("Right", "good", _pictured(right, root=dataset.root)),
+        ],
+        charts=_charts(figures),
+        scores=[score for score in scores if score.support],
+        absent=[score.name for score in scores if not score.support],
+        further=[(_label(name), evaluation.metrics[name]) for name in further],
+    )
+
+
+def run_report(summary: Summary, *, figures: Mapping[str, Figure]) -> str:
+    """The whole run as one HTML page.
+
+    Args:
+        figures: by name, such as those of training, tuning and evaluation.
+    """
+    counts = summary.data.counts.values()
+    return render_page(
+        "run.html.j2",
+        summary=summary,
+        headline=_headline(summary.metrics.get("test", {})),
+        splits=list(summary.metrics),
+        metrics=[(name, _label(name)) for name in metric_order(summary)],
+        classes=sorted({name for by_class in counts for name in by_class}),
+        charts=_charts(figures),
+        places=_places(summary),
+    )
+
+
+def _headline(metrics: Mapping[str, MetricValue]) -> list[tuple[str, MetricValue]]:
+    return [(_label(name), metrics[name]) for name in get_args(Metric) if name in metrics]
+
+
+def _label(metric: str) -> str:
+    name, _, average = metric.partition("_")
+    words = {"macro": ", macro", "weighted": ", weighted"}
+    if average in words:
+        return f"{'F1' if name == 'f1' else name.capitalize()}{words[average]}"
+    return metric.replace("_", " ").replace("top5", "top-5").capitalize()
+
+
+def _charts(figures: Mapping[str, Figure]) -> list[_Chart]:
+    return [_chart(name, figure) for name, figure in figures.items() if name != _PICTURES]
+
+
+def _chart(name: str, figure: Figure) -> _Chart:
+    width = round(figure.get_figwidth() * _PIXELS_PER_INCH)
+    return _Chart(
+        title=name.replace("_", " ").capitalize(),
+        address=data_uri(png(figure)),
+        width=width,
+        large=width > _WIDEST_CHART,
+    )
+
+
+def _examples(
+    pair: ConfusedPair, predictions: Iterable[Prediction], *, root: Path
+) -> list[tuple[str, str]]:
+    """Path and picture of a pair's most confident mistakes, as far as they can be decoded."""
+    mistakes = [
+        prediction
+        for prediction in predictions
+        if (prediction.actual, prediction.predicted) == (pair.actual, pair.predicted)
+    ]
+    mistakes.sort(key=lambda prediction: (-prediction.probability, prediction.path))
+    shown = mistakes[:_EXAMPLES_PER_PAIR]
+    pictures = [(one.path, thumbnail(root / one.path, side=_EXAMPLE_SIDE)) for one in shown]
+    return [(path, picture) for path, picture in pictures if picture]
+
+
+def _pictured(
+    predictions: Sequence[Prediction], *, root: Path
+) -> list[tuple[Prediction, str | None]]:
+    return [(prediction, thumbnail(root / prediction.path)) for prediction in predictions]
+
+
+def _places(summary: Summary) -> list[tuple[str, str]]:
+    artifacts = summary.artifacts
+    model = artifacts.registered_model
+    return [
+        ("Model bundle", artifacts.bundle),
+        *((f"{name.capitalize()} report", path) for name, path in artifacts.reports.items()),
+        ("MLflow store", artifacts.mlflow_store),
+        ("MLflow run", f"{summary.run.mlflow_run_id} in experiment {summary.run.experiment}"),
+        *([("Registered model", model.uri)] if model else []),
+        ("ZenML run", summary.run.id),
+        ("Configuration", summary.run.config_digest),
+        ("Git commit", summary.run.git_commit or "none"),
+    ]
