@@ -1,0 +1,77 @@
+"""Hyperparameters as SageMaker carries them: strings, both ways.
+
+`from_strings(to_strings(h)) == h` for every valid `h`.
+"""
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from darkroom.config import Hyperparameters
+from darkroom.errors import UserError
+
+_ADDED_BY_SAGEMAKER = ("_tuning_objective_metric", "sagemaker_")
+
+
+def to_strings(hyperparameters: Hyperparameters) -> dict[str, str]:
+    """Every hyperparameter by name, as text that `from_strings` reads back unchanged."""
+    return {name: _encode(value) for name, value in hyperparameters.model_dump().items()}
+
+
+def from_strings(strings: Mapping[str, str]) -> Hyperparameters:
+    """Parse hyperparameters; missing ones take their defaults.
+
+    Values may be JSON-quoted, as SageMaker's tuner and SDK write them. Names that
+    SageMaker adds on its own account are left out.
+
+    Raises:
+        UserError: unknown names and invalid values, all of them.
+    """
+    given = {
+        name: value for name, value in strings.items() if not name.startswith(_ADDED_BY_SAGEMAKER)
+    }
+    known = Hyperparameters.model_fields
+    problems = [_unknown(name) for name in given if name not in known]
+    values = {name: _decode(value) for name, value in given.items() if name in known}
+    try:
+        hyperparameters = Hyperparameters.model_validate(values)
+    except ValidationError as error:
+        raise UserError([*problems, *(_invalid(detail) for detail in error.errors())]) from error
+    if problems:
+        raise UserError(problems)
+    return hyperparameters
+
+
+def _encode(value: int | float | str | bool) -> str:
+    # A text that itself looks quoted is quoted once more, or it would lose its quotes.
+    if isinstance(value, str) and not value.startswith('"'):
+        return value
+    return json.dumps(value)
+
+
+def _decode(value: str) -> str:
+    """Take off JSON quotes; pydantic parses the rest by the field's type."""
+    if isinstance(value, str) and value.startswith('"'):
+        try:
+            unquoted = json.loads(value)
+        except ValueError:
+            return value
+        return unquoted if isinstance(unquoted, str) else value
+    return value
+
+
+def _unknown(name: str) -> str:
+    known = list(Hyperparameters.model_fields)
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+    return f"unknown hyperparameter {name!r}: {hint}"
+
+
+def _invalid(detail: ErrorDetails) -> str:
+    message = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:
+        return f"the hyperparameters contradict each other: {message}"
+    return f"hyperparameter {str(detail['loc'][0])!r} is {detail['input']!r}: {message}"

@@ -1,0 +1,182 @@
+"""Load a model bundle once, predict batches: evaluation, endpoint and `predict` alike.
+
+Needs ONNX Runtime, numpy and Pillow; neither torch nor a network.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from darkroom.bundle import ONNX_FILE, BundleMetadata, open_bundle, read_metadata
+from darkroom.errors import DarkroomError, UserError
+from darkroom.images import ImageError, decode, preprocess
+
+Floats = NDArray[np.float32]
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "logits"
+
+_ERRORS_ONLY = 3  # ONNX Runtime's log severity
+
+
+class ClassProbability(BaseModel):
+    """One class and how probable it is."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    class_name: str = Field(alias="class")
+    probability: float
+
+
+class Predictor:
+    """A loaded bundle. Safe to share between threads.
+
+    Args:
+        session: the network, float32 (N, 3, S, S) `images` to (N, C) `logits`.
+        metadata: of the bundle; says how images become arrays, and what the classes are.
+        threads: threads that decode images.
+    """
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, *, metadata: BundleMetadata, threads: int = 1
+    ) -> None:
+        self.metadata = metadata
+        self.threads = threads
+        self._session = session
+
+    @classmethod
+    def load(cls, path: Path, *, threads: int | None = None) -> Self:
+        """Load a bundle folder or a model.tar.gz.
+
+        Args:
+            threads: for decoding, and inside the network; None: the available cores.
+
+        Raises:
+            UserError: no bundle, a changed one, or one whose network does not fit its classes.
+        """
+        threads = threads or available_cores()
+        with open_bundle(path) as folder:
+            metadata = read_metadata(folder)
+            session = open_session(folder / ONNX_FILE, threads=threads)
+        _check_fit(session, metadata=metadata, path=path)
+        return cls(session, metadata=metadata, threads=threads)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the probabilities' columns."""
+        return self.metadata.classes
+
+    def prepare(self, image: bytes | Path) -> Floats:
+        """Decode and preprocess one image to the (3, S, S) array that the network sees.
+
+        Raises:
+            ImageError: the image cannot be used.
+        """
+        return preprocess(decode(image), self.metadata.preprocessing)
+
+    def probabilities(self, batch: Floats) -> Floats:
+        """(N, 3, S, S) preprocessed images to (N, C) probabilities.
+
+        Raises:
+            DarkroomError: the network's output is not finite.
+        """
+        if len(batch) == 0:
+            return np.zeros((0, len(self.classes)), dtype=np.float32)
+        logits = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]
+        if not np.isfinite(logits).all():
+            raise DarkroomError("the network's output is not finite; the model is unusable")
+        return softmax(logits)
+
+    def predict(self, images: Sequence[bytes | Path], *, batch_size: int = 32) -> Floats:
+        """(N, C) probabilities of encoded images.
+
+        Raises:
+            ImageError: an image cannot be used; the message names it.
+        """
+        parts = [self.probabilities(np.zeros((0,), dtype=np.float32))]
+        with ThreadPoolExecutor(self.threads) as pool:
+            for start in range(0, len(images), batch_size):
+                chunk = images[start : start + batch_size]
+                positions = range(start, start + len(chunk))
+                arrays = list(pool.map(self._prepare_named, chunk, positions))
+                parts.append(self.probabilities(np.stack(arrays)))
+        return np.concatenate(parts)
+
+    def top_k(self, probabilities: Floats, *, k: int) -> list[ClassProbability]:
+        """The `k` most probable classes of one image's (C,) probabilities, best first."""
+        order = np.argsort(-probabilities, kind="stable")[:k]
+        return [
+            ClassProbability(
+                class_name=self.classes[index], probability=float(probabilities[index])
+            )
+            for index in order
+        ]
+
+    def self_test(self) -> None:
+        """Classify one blank image.
+
+        Raises:
+            DarkroomError: the network cannot be run.
+        """
+        size = self.metadata.preprocessing.image_size
+        self.probabilities(np.zeros((1, 3, size, size), dtype=np.float32))
+
+    def _prepare_named(self, image: bytes | Path, position: int) -> Floats:
+        try:
+            return self.prepare(image)
+        except ImageError as error:
+            name = repr(str(image)) if isinstance(image, Path) else f"image {position}"
+            raise ImageError(f"{name}: {error}") from error
+
+
+def softmax(logits: NDArray[np.floating]) -> Floats:
+    """(N, C) logits to probabilities, computed in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
+    """Load an ONNX file into ONNX Runtime on the CPU.
+
+    Raises:
+        UserError: ONNX Runtime refuses the file.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = _ERRORS_ONLY
+    # Threads that spin while they wait take the cores that decode the next images.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(
+            path, sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no common base class
+        raise UserError(f"ONNX Runtime cannot load {str(path)!r}: {error}") from error
+
+
+def _check_fit(
+    session: onnxruntime.InferenceSession, *, metadata: BundleMetadata, path: Path
+) -> None:
+    inputs = {value.name: list(value.shape) for value in session.get_inputs()}
+    outputs = {value.name: list(value.shape) for value in session.get_outputs()}
+    size = metadata.preprocessing.image_size
+    expected = [3, size, size], [len(metadata.classes)]
+    if (inputs.get(INPUT_NAME, [])[1:], outputs.get(OUTPUT_NAME, [])[1:]) != expected:
+        raise UserError(
+            f"the network of the bundle {str(path)!r} maps {inputs} to {outputs}, but its "
+            f"metadata asks for images of {size}×{size} pixels and "
+            f"{len(metadata.classes)} classes: train the bundle again"
+        )

@@ -1,0 +1,65 @@
+"""Bundles that need no training and no torch: a network that names the brightest channel."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from darkroom.bundle import (
+    METADATA_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    BundleMetadata,
+    ExportCheck,
+    digests,
+)
+from darkroom.images import Preprocessing
+
+CLASSES = ("blue", "green", "red")
+"""By alphabet; the network's outputs are the channels 2, 1, 0."""
+
+
+def write_small_bundle(folder: Path, *, image_size: int = 16, outputs: int = 3) -> Path:
+    """Write a bundle whose network averages each channel; return `folder`."""
+    folder.mkdir(parents=True)
+    weights = np.zeros((3, outputs), dtype=np.float32)
+    weights[[2, 1, 0], range(3)] = 8
+    onnx.save(_network(weights, image_size=image_size), folder / ONNX_FILE)
+    (folder / WEIGHTS_FILE).write_bytes(b"not read when predicting")
+    metadata = BundleMetadata(
+        architecture="resnet18",
+        classes=CLASSES,
+        preprocessing=Preprocessing(resize_size=image_size, image_size=image_size),
+        hyperparameters={"architecture": "resnet18"},
+        metrics={"accuracy": 1.0},
+        data_fingerprint="0" * 64,
+        versions={},
+        export_check=ExportCheck(images=1, maximum_probability_difference=0, top1_agreement=1),
+        files=digests(folder),
+    )
+    (folder / METADATA_FILE).write_text(metadata.model_dump_json())
+    return folder
+
+
+def rewrite_digests(folder: Path) -> None:
+    """Make the metadata vouch for the files as they are now."""
+    path = folder / METADATA_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": digests(folder)}))
+
+
+def _network(weights: np.ndarray, *, image_size: int) -> onnx.ModelProto:
+    images = helper.make_tensor_value_info(
+        "images", TensorProto.FLOAT, ["batch", 3, image_size, image_size]
+    )
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", weights.shape[1]])
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["images"], ["averaged"]),
+        helper.make_node("Flatten", ["averaged"], ["channels"]),
+        helper.make_node("MatMul", ["channels", "weights"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "network", [images], [logits], [numpy_helper.from_array(weights, "weights")]
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)

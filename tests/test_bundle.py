@@ -1,0 +1,133 @@
+"""The bundle as files: read, packed, unpacked, and refused when it is not what it was."""
+
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+from small_bundles import CLASSES, write_small_bundle
+
+from darkroom.bundle import (
+    METADATA_FILE,
+    ONNX_FILE,
+    WEIGHTS_FILE,
+    open_bundle,
+    pack,
+    read_metadata,
+    unpack,
+)
+from darkroom.errors import UserError
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return write_small_bundle(tmp_path / "bundle")
+
+
+def archive_of(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def test_metadata_is_read_and_its_version_follows_the_weights(bundle: Path) -> None:
+    metadata = read_metadata(bundle)
+    assert metadata.classes == CLASSES
+    assert metadata.version == metadata.files[WEIGHTS_FILE][:12]
+
+
+@pytest.mark.parametrize("name", [ONNX_FILE, WEIGHTS_FILE])
+def test_a_changed_byte_is_found(bundle: Path, name: str) -> None:
+    content = bytearray((bundle / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}.*SHA-256 differs"):
+        read_metadata(bundle)
+
+
+def test_all_missing_files_are_reported_at_once(bundle: Path) -> None:
+    (bundle / ONNX_FILE).unlink()
+    (bundle / WEIGHTS_FILE).unlink()
+    with pytest.raises(UserError) as caught:
+        read_metadata(bundle)
+    assert len(caught.value.problems) == 2
+
+
+def test_a_folder_without_metadata_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no model\.json"):
+        read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"classes": ["one"]}, {"surprise": 1}, {"schema_version": 2}, {"files": 3}]
+)
+def test_malformed_metadata_is_refused(bundle: Path, change: dict[str, object]) -> None:
+    path = bundle / METADATA_FILE
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=next(iter(change))):
+        read_metadata(bundle)
+
+
+def test_metadata_that_is_no_json_is_refused(bundle: Path) -> None:
+    (bundle / METADATA_FILE).write_bytes(b"{")
+    with pytest.raises(UserError, match="not valid bundle metadata"):
+        read_metadata(bundle)
+
+
+def test_an_archive_unpacks_to_the_same_files(bundle: Path, tmp_path: Path) -> None:
+    pack(bundle, tmp_path / "model.tar.gz")
+    with open_bundle(tmp_path / "model.tar.gz") as folder:
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == {
+            file.name: file.read_bytes() for file in bundle.iterdir()
+        }
+    assert not folder.exists()
+
+
+def test_the_same_content_packs_to_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
+    pack(bundle, tmp_path / "a.tar.gz")
+    for file in bundle.iterdir():
+        os.utime(file, (0, 0))
+        file.chmod(0o600)
+    pack(bundle, tmp_path / "b.tar.gz")
+    assert (tmp_path / "a.tar.gz").read_bytes() == (tmp_path / "b.tar.gz").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["../model.json", "/model.json", "code/inference.py", "pickle"])
+def test_an_unexpected_member_is_refused_and_nothing_of_it_written(
+    tmp_path: Path, name: str
+) -> None:
+    archive = archive_of(tmp_path / "model.tar.gz", {name: b"x"})
+    (tmp_path / "into").mkdir()
+    with pytest.raises(UserError, match="unexpected"):
+        unpack(archive, tmp_path / "into")
+    assert list((tmp_path / "into").iterdir()) == []
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_a_link_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo(METADATA_FILE)
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(member)
+    with pytest.raises(UserError, match="unexpected"), open_bundle(tmp_path / "model.tar.gz"):
+        pass
+
+
+def test_a_truncated_archive_is_refused(bundle: Path, tmp_path: Path) -> None:
+    pack(bundle, tmp_path / "model.tar.gz")
+    content = (tmp_path / "model.tar.gz").read_bytes()
+    (tmp_path / "model.tar.gz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="no readable model bundle"):
+        unpack(tmp_path / "model.tar.gz", tmp_path / "into")
+
+
+def test_neither_a_missing_path_nor_another_file_is_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no archive")
+    for name, words in (("missing", "no model bundle at"), ("notes.txt", "no readable")):
+        with pytest.raises(UserError, match=words), open_bundle(tmp_path / name):
+            pass

@@ -1,0 +1,172 @@
+"""An endpoint on this machine, and the check of its answers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import requests
+from small_bundles import CLASSES, write_small_bundle
+
+from darkroom.backends.local_endpoint import (
+    EndpointError,
+    LocalEndpoint,
+    check_endpoint,
+    content_type_of,
+)
+from darkroom.bundle import ONNX_FILE, pack
+from darkroom.prediction import Predictor
+from pictures import write_image_folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("endpoint")
+
+
+@pytest.fixture(scope="module")
+def bundle(folder: Path) -> Path:
+    return write_small_bundle(folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def endpoint(folder: Path, bundle: Path) -> Iterator[LocalEndpoint]:
+    pack(bundle, folder / "model.tar.gz")
+    with LocalEndpoint(folder / "model.tar.gz", log=folder / "log" / "serve.log") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def images(folder: Path) -> list[Path]:
+    root = write_image_folder(folder / "images", per_class=2, suffix=".png")
+    write_image_folder(folder / "images", per_class=1, suffix=".jpg")
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 20) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return condition()
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_answers_agree_with_the_predictor(
+    endpoint: LocalEndpoint, bundle: Path, images: list[Path]
+) -> None:
+    expected = Predictor.load(bundle).predict(images)
+    check = check_endpoint(
+        endpoint, images=images, expected=expected, classes=CLASSES, tolerance=1e-3
+    )
+    assert check.images == len(images) == 9
+    assert check.agreement == 1
+    assert check.maximum_difference < 1e-5
+    assert 0 < check.latency_ms_p50 <= check.latency_ms_p99
+
+
+def test_answers_beyond_the_tolerance_or_of_another_class_disagree(
+    endpoint: LocalEndpoint, bundle: Path, images: list[Path]
+) -> None:
+    expected = Predictor.load(bundle).predict(images)
+    expected[0] = np.roll(expected[0], 1)
+    expected[1] += np.float32(0.01)
+    check = check_endpoint(
+        endpoint, images=images, expected=expected, classes=CLASSES, tolerance=1e-3
+    )
+    assert check.agreement == pytest.approx(7 / 9)
+    assert check.maximum_difference > 0.1
+
+
+def test_an_endpoint_with_other_classes_is_found(
+    endpoint: LocalEndpoint, images: list[Path]
+) -> None:
+    with pytest.raises(EndpointError, match="classes"):
+        check_endpoint(
+            endpoint,
+            images=images[:1],
+            expected=np.array([[0.5, 0.5]], dtype=np.float32),
+            classes=("cat", "dog"),
+            tolerance=1e-3,
+        )
+
+
+def test_a_refusal_is_an_error_with_the_servers_words(endpoint: LocalEndpoint) -> None:
+    with pytest.raises(EndpointError, match=r"400.*not an image"):
+        endpoint.invoke(b"no picture", content_type="image/png")
+    with pytest.raises(EndpointError, match=r"415.*accepted are"):
+        endpoint.invoke(b"no picture", content_type="text/plain")
+
+
+def test_content_types_follow_the_content(images: list[Path], tmp_path: Path) -> None:
+    misnamed = tmp_path / "picture.png"
+    misnamed.write_bytes(next(path for path in images if path.suffix == ".jpg").read_bytes())
+    (tmp_path / "text.png").write_text("text")
+    assert content_type_of(misnamed) == "image/jpeg"
+    assert content_type_of(tmp_path / "text.png") == "application/octet-stream"
+
+
+def test_it_is_stopped_at_the_end_of_the_block(bundle: Path, tmp_path: Path) -> None:
+    with LocalEndpoint(bundle, log=tmp_path / "serve.log") as endpoint:
+        assert not gone(endpoint.pid)
+    assert gone(endpoint.pid)
+    with pytest.raises(EndpointError, match="does not answer"):
+        endpoint.invoke(b"", content_type="image/png")
+
+
+def test_a_kept_endpoint_outlives_the_block(bundle: Path, tmp_path: Path) -> None:
+    with LocalEndpoint(bundle, log=tmp_path / "serve.log", keep=True) as endpoint:
+        pass
+    try:
+        assert not gone(endpoint.pid)
+        assert requests.get(f"{endpoint.url}/ping", timeout=10).ok
+    finally:
+        os.kill(endpoint.pid, signal.SIGTERM)
+        os.waitpid(endpoint.pid, 0)
+
+
+def test_a_kept_endpoint_is_stopped_when_the_block_fails(bundle: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError),
+        LocalEndpoint(bundle, log=tmp_path / "serve.log", keep=True) as endpoint,
+    ):
+        raise RuntimeError
+    assert gone(endpoint.pid)
+
+
+def test_a_bundle_that_cannot_be_served_is_told_by_the_servers_words(tmp_path: Path) -> None:
+    bundle = write_small_bundle(tmp_path / "bundle")
+    (bundle / ONNX_FILE).write_bytes(b"changed")
+    with pytest.raises(EndpointError, match="SHA-256 differs"):
+        LocalEndpoint(bundle, log=tmp_path / "serve.log")
+
+
+def test_a_server_that_takes_too_long_is_given_up_and_stopped(bundle: Path, tmp_path: Path) -> None:
+    before = psutil.Process().children()
+    with pytest.raises(EndpointError, match="did not answer /ping within 0 s"):
+        LocalEndpoint(bundle, log=tmp_path / "serve.log", timeout_seconds=0)
+    assert all(gone(child.pid) for child in psutil.Process().children() if child not in before)
+
+
+def test_it_ends_when_its_parent_is_killed(bundle: Path, tmp_path: Path) -> None:
+    program = (
+        "import time; from pathlib import Path\n"
+        "from darkroom.backends.local_endpoint import LocalEndpoint\n"
+        f"endpoint = LocalEndpoint(Path({str(bundle)!r}), log=Path({str(tmp_path / 'log')!r}))\n"
+        "print(endpoint.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    assert wait_until(lambda: gone(pid))
