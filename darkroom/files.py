@@ -33,7 +33,7 @@ def sha256_of(path: Path) -> str:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block succeeds.
 
-    The block may create a file or a folder there. When it raises, what it wrote is
+    The block may create a file, a folder or a link there. When it raises, what it wrote is
     removed and `path` stays as it was. A folder replaces only a missing folder: when
     another process was faster, its result is kept.
     """
@@ -43,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = scratch / path.name
         yield temporary
         _flush(temporary)
-        if not (temporary.is_dir() and path.is_dir()):
+        if not (_is_folder(temporary) and _is_folder(path)):
             temporary.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -59,6 +59,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write `content`, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _flush(path: Path) -> None:

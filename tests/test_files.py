@@ -39,6 +39,14 @@ def test_a_folder_that_another_process_made_first_is_kept(tmp_path: Path) -> Non
     assert [path.name for path in target.iterdir()] == ["theirs"]
 
 
+def test_a_link_to_a_folder_is_replaced(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        with atomic_path(tmp_path / "latest") as temporary:
+            temporary.symlink_to(tmp_path / name)
+    assert (tmp_path / "latest").resolve() == tmp_path / "second"
+
+
 def test_an_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file") as temporary:  # noqa: PT012
         temporary.write_text("half")
