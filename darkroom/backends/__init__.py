@@ -1,0 +1,1 @@
+"""Where jobs run and where data lies: this machine or AWS."""

@@ -1,0 +1,168 @@
+"""Any source to a data set: what the component ingest_images calls."""
+
+import errno
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkroom.config import DataConfig
+from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError, UserError
+from darkroom.progress import SILENT, Progress
+from darkroom.sources.assembling import assemble, understand
+from darkroom.sources.digits import digits_version
+from darkroom.sources.labelled import Collection
+from darkroom.sources.local import LocalFolder, archive_version, fetch, list_path, open_path
+from darkroom.sources.source_names import Source, parse_source, public_url
+
+if TYPE_CHECKING:
+    from darkroom.backends.s3_listing import S3Listing
+
+
+def ingest(
+    source: str, *, config: DataConfig, seed: int, store: Path, progress: Progress = SILENT
+) -> Dataset:
+    """Bring a source into a labelled, split and hashed data set.
+
+    A local folder is used where it lies. What has to be fetched, unpacked or written goes
+    to the store, whole or not at all, and the same content only once.
+
+    Args:
+        source: folder, archive, http(s) URL of one, s3://bucket/prefix or archive there,
+            polyvore:FOLDER, or 'digits'.
+        seed: of the splits that are made where the source has none.
+        store: folder for all that is written.
+
+    Raises:
+        UserError: the source is missing, unreadable, refused, or cannot be trained on.
+        DarkroomError: the disk is full, or a server keeps failing.
+    """
+    parsed = parse_source(source)
+    with full_disk_explained(store):
+        folder = _bring(parsed, config=config, store=store, progress=progress)
+        return assemble(
+            folder, source=parsed, config=config, seed=seed, store=store, progress=progress
+        )
+
+
+def source_version(source: str, *, config: DataConfig) -> str:
+    """A token that changes when the content of a source does: the key of caches.
+
+    Cheap: no content is read. Folders: path, size and time of change of each file;
+    archives: size and time of change; http(s): ETag, Last-Modified and length, and the
+    constant 'unversioned' from a server that gives none of them, so that a change there
+    goes unnoticed; S3: key, ETag and size of each object; digits: scikit-learn's version.
+
+    Raises:
+        UserError: the source is missing, empty, unreadable, or (folders and S3) cannot be
+            trained on.
+    """
+    parsed = parse_source(source)
+    if parsed.kind == "digits":
+        return f"digits-{digits_version()}"
+    if parsed.kind == "http":
+        from darkroom.sources.download import look_up
+
+        return f"{public_url(parsed.location)} {look_up(parsed.location).version}"
+    if parsed.kind == "s3":
+        return _look_up_s3(parsed, config=config).version
+    path = Path(parsed.location).expanduser()
+    if not path.is_dir():
+        return archive_version(path)
+    listing = list_path(path, config=config)
+    understand(listing, source=parsed, config=config, root=path)
+    return listing.version()
+
+
+def describe_source(source: str, *, config: DataConfig) -> str:
+    """Check what can be known of a source without fetching it, and say it in one line.
+
+    Archives are read through, not unpacked; of http(s) only the headers are asked for.
+
+    Raises:
+        UserError: as `ingest` would, as far as it can be foreseen.
+    """
+    parsed = parse_source(source)
+    if parsed.kind == "digits":
+        return "digits: 1,797 images in 10 classes, from scikit-learn"
+    if parsed.kind == "http":
+        return _describe_http(parsed, config=config)
+    if parsed.kind == "s3":
+        return _describe_s3(parsed, config=config)
+    path = Path(parsed.location).expanduser()
+    listing = list_path(path, config=config)
+    root = path if path.is_dir() else None
+    return _line(parsed, understand(listing, source=parsed, config=config, root=root))
+
+
+def _line(source: Source, collection: Collection) -> str:
+    return f"{source.public_name}: {collection.describe()}"
+
+
+def _describe_http(source: Source, *, config: DataConfig) -> str:
+    from darkroom.sources.download import look_up
+
+    found = look_up(source.location)
+    if found.size is None:
+        return f"{source.public_name}: reachable, of unknown size"
+    if found.size > config.maximum_archive_bytes:
+        raise UserError(
+            f"{source.public_name!r} has {found.size:,} bytes, more than "
+            f"data.maximum_archive_bytes ({config.maximum_archive_bytes:,})."
+        )
+    return f"{source.public_name}: reachable, {found.size / 1e6:,.1f} MB"
+
+
+def _describe_s3(source: Source, *, config: DataConfig) -> str:
+    found = _look_up_s3(source, config=config)
+    if found.is_archive or source.polyvore:
+        return f"{source.public_name}: {len(found.objects):,} objects, {found.size / 1e6:,.1f} MB"
+    return _line(source, understand(found.listing(), source=source, config=config))
+
+
+def _look_up_s3(source: Source, *, config: DataConfig) -> "S3Listing":
+    _require_boto3()
+    from darkroom.backends import storage
+
+    return storage.look_up(
+        source.location,
+        maximum_bytes=config.maximum_archive_bytes,
+        maximum_files=config.maximum_files,
+    )
+
+
+def _bring(source: Source, *, config: DataConfig, store: Path, progress: Progress) -> LocalFolder:
+    if source.kind != "s3":
+        return fetch(source, config=config, store=store, progress=progress)
+    _require_boto3()
+    from darkroom.backends import storage
+
+    path = storage.fetch(
+        source.location,
+        store=store,
+        maximum_bytes=config.maximum_archive_bytes,
+        maximum_files=config.maximum_files,
+        progress=progress,
+    )
+    return open_path(path, config=config, store=store, progress=progress)
+
+
+def _require_boto3() -> None:
+    if importlib.util.find_spec("boto3") is None:
+        raise UserError("s3:// needs boto3, which is not installed: pip install 'darkroom[aws]'.")
+
+
+@contextmanager
+def full_disk_explained(store: Path) -> Iterator[None]:
+    """Turn the errors of a full disk into one that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DarkroomError(
+            f"the disk of {str(store)!r} is full. Nothing half-written is left; make room, "
+            "or set DARKROOM_HOME to a folder on another disk, and run the same command again."
+        ) from error

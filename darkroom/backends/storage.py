@@ -1,0 +1,110 @@
+"""Folders and archives on S3: fetched once, uploaded once, many objects at a time.
+
+Credentials, region and endpoint come from where boto3 looks for them (environment,
+~/.aws, role); AWS_ENDPOINT_URL is honoured.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+from darkroom.backends.s3_download import Download, Pause, sleep
+from darkroom.backends.s3_errors import s3_errors_explained
+from darkroom.backends.s3_listing import S3Address, S3Listing, list_address
+from darkroom.backends.s3_upload import Upload, Uploaded
+from darkroom.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_THREADS = 16
+
+
+def s3_client() -> "S3Client":
+    """A client that waits and asks again when S3 is busy.
+
+    Raises:
+        UserError: the environment names a profile that does not exist, or no region.
+    """
+    with s3_errors_explained("s3://"):
+        return boto3.client(
+            "s3",
+            config=Config(
+                retries={"mode": "standard", "total_max_attempts": 6},
+                max_pool_connections=2 * _THREADS,
+            ),
+        )
+
+
+def look_up(
+    uri: str, *, maximum_bytes: int, maximum_files: int, client: "S3Client | None" = None
+) -> S3Listing:
+    """List what lies at a URI, without fetching it.
+
+    Raises:
+        UserError: nothing there, no access, no credentials, unsafe keys, or too much.
+        DarkroomError: S3 cannot be reached.
+    """
+    address = S3Address.parse(uri)
+    client = client or s3_client()
+    with s3_errors_explained(str(address)):
+        return list_address(
+            client, address, maximum_bytes=maximum_bytes, maximum_files=maximum_files
+        )
+
+
+def fetch(
+    uri: str,
+    *,
+    store: Path,
+    maximum_bytes: int,
+    maximum_files: int,
+    progress: Progress = SILENT,
+    client: "S3Client | None" = None,
+    pause: Pause = sleep,
+) -> Path:
+    """Fetch a prefix, or one object, to `store/s3/<digest of keys, ETags and sizes>`.
+
+    What is there already is not fetched again, neither the whole nor, after an
+    interruption, the objects that had arrived. Sizes and checksums are compared.
+
+    Args:
+        pause: how to wait between attempts, given seconds.
+
+    Returns:
+        The folder, or the file if the URI is that of an object.
+
+    Raises:
+        UserError: as `look_up`.
+        DarkroomError: S3 cannot be reached, or transfers kept failing.
+    """
+    client = client or s3_client()
+    found = look_up(uri, maximum_bytes=maximum_bytes, maximum_files=maximum_files, client=client)
+    folder = store / "s3" / found.version
+    download = Download(client, found=found, folder=folder, pause=pause)
+    download.run(threads=_THREADS, progress=progress)
+    return folder / found.objects[0].path if found.is_archive else folder
+
+
+def upload_folder(
+    folder: Path,
+    *,
+    uri: str,
+    progress: Progress = SILENT,
+    client: "S3Client | None" = None,
+) -> Uploaded:
+    """Upload the files of a folder below a URI; hidden files stay behind.
+
+    What lies there with the same size and content is not sent again, so that an
+    interrupted upload goes on where it stopped. Nothing is removed.
+
+    Raises:
+        UserError: the folder is missing or empty, no such bucket, no access.
+        DarkroomError: S3 cannot be reached.
+    """
+    address = S3Address.parse(uri)
+    with s3_errors_explained(str(address)):
+        upload = Upload(client or s3_client(), folder=folder, address=address)
+        return upload.run(threads=_THREADS, progress=progress)

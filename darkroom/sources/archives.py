@@ -1,0 +1,252 @@
+"""Reading the entries of zip and tar archives, hostile ones included.
+
+What an archive is, is decided by its content, not its name. Nothing is written here.
+"""
+
+import bz2
+import gzip
+import lzma
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Literal, cast
+
+from darkroom.errors import UserError
+from darkroom.sources.archive_meter import Meter, MeteredReader, Readable
+from darkroom.sources.entry_paths import inner_path, is_hidden, unsafe_reason
+from darkroom.sources.listing import HIDDEN, FileEntry, Listing
+
+_Format = Literal["zip", "gzip", "bzip2", "xz", "tar"]
+_MAGIC: dict[bytes, _Format] = {
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+}
+_TAR_BLOCK_BYTES = 512
+_LONGEST_TAR_NAME_BYTES = 1 << 20
+_REFUSALS_SHOWN = 10
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveEntry:
+    """One entry of an archive."""
+
+    name: str
+    size: int
+    """Bytes, as its header claims."""
+    is_folder: bool
+    refusal: str | None
+    """Why the entry must not be written, such as a link or a path out of the folder."""
+    open: Callable[[], Readable]
+
+    @property
+    def path(self) -> str:
+        """The name in canonical form; only for entries that are not refused."""
+        return inner_path(self.name)
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether the entry is a hidden or system file, which is never written."""
+        return is_hidden(self.path)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's content is that of an archive that can be read."""
+    return _format_of(path) is not None
+
+
+def list_archive(path: Path, *, maximum_bytes: int, maximum_files: int) -> Listing:
+    """The files of an archive by their headers, within the limits; nothing is unpacked.
+
+    Raises:
+        UserError: no archive, damaged, beyond a limit, or with entries that are refused.
+    """
+    meter = Meter.of(path, maximum_bytes=maximum_bytes, maximum_files=maximum_files)
+    files: list[FileEntry] = []
+    left_out: Counter[str] = Counter()
+    for entry in safe_entries(path, meter=meter):
+        if entry.is_hidden:
+            left_out[HIDDEN] += not entry.is_folder
+        elif not entry.is_folder:
+            files.append(FileEntry(entry.path, entry.size))
+    return Listing(tuple(sorted(files, key=lambda file: file.path)), left_out)
+
+
+def safe_entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
+    """The entries of an archive, in its order. Read each before asking for the next.
+
+    After the first entry that is refused no more are given, but all are looked at.
+
+    Raises:
+        UserError: no archive, damaged, or beyond a limit; at the end, if any was refused.
+    """
+    refused: list[str] = []
+    with damage_explained(path):
+        for entry in _entries(path, meter=meter):
+            meter.count_entry()
+            if entry.refusal:
+                refused.append(f"{entry.name!r} {entry.refusal}")
+            elif not refused:
+                yield entry
+    if refused:
+        raise UserError(_refusal_message(path, refused=refused))
+
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Turn what the archive libraries raise on damaged content into a UserError."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise UserError(_damage_message(path, error=error)) from error
+    except OSError as error:
+        if error.errno is not None:  # the disk's own trouble, not the content's
+            raise
+        raise UserError(_damage_message(path, error=error)) from error
+
+
+def _damage_message(path: Path, *, error: Exception) -> str:
+    return (
+        f"archive {str(path)!r} cannot be read: {error or 'it ends too early'}. "
+        "It may be damaged or only partly copied; fetch or pack it again."
+    )
+
+
+def _refusal_message(path: Path, *, refused: list[str]) -> str:
+    more = len(refused) - _REFUSALS_SHOWN
+    shown = "; ".join(refused[:_REFUSALS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    return (
+        f"archive {str(path)!r} has entries that are not unpacked for safety: {shown}. "
+        "Nothing was written. Pack the plain files again, without links or such paths."
+    )
+
+
+def _entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
+    kind = _format_of(path)
+    if kind is None:
+        raise UserError(
+            f"{str(path)!r} is no archive that can be read. Give a .zip, .tar, .tar.gz, "
+            ".tar.bz2 or .tar.xz (its content counts, not its name), or a folder."
+        )
+    return (
+        _zip_entries(path, meter=meter)
+        if kind == "zip"
+        else _tar_entries(path, kind=kind, meter=meter)
+    )
+
+
+def _format_of(path: Path) -> _Format | None:
+    with path.open("rb") as file:
+        start = file.read(_TAR_BLOCK_BYTES)
+    for magic, kind in _MAGIC.items():
+        if start.startswith(magic):
+            return kind
+    return "tar" if _is_tar_header(start) else None
+
+
+def _is_tar_header(block: bytes) -> bool:
+    """Whether a block's checksum is that of a header; older tars have no other mark."""
+    try:
+        tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _zip_entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+        meter.check_claim(sum(info.file_size for info in infos))
+        for info in infos:
+            yield ArchiveEntry(
+                name=info.filename,
+                size=info.file_size,
+                is_folder=info.is_dir(),
+                refusal=unsafe_reason(info.filename) or _zip_refusal(info),
+                open=partial(_open_in_zip, archive, info=info, meter=meter),
+            )
+
+
+def _open_in_zip(archive: zipfile.ZipFile, *, info: zipfile.ZipInfo, meter: Meter) -> Readable:
+    return MeteredReader(archive.open(info), meter=meter)
+
+
+def _zip_refusal(info: zipfile.ZipInfo) -> str | None:
+    if info.flag_bits & 0x1:
+        return "is encrypted"
+    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packer was no Unix
+    return None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "is a link or device"
+
+
+def _tar_entries(path: Path, *, kind: _Format, meter: Meter) -> Iterator[ArchiveEntry]:
+    if kind == "tar" and path.stat().st_size % _TAR_BLOCK_BYTES:
+        raise EOFError("it ends in the middle of a block")
+    with _open_tar(path, kind=kind, meter=meter) as archive:
+        for info in archive:
+            yield ArchiveEntry(
+                name=info.name,
+                size=info.size,
+                is_folder=info.isdir(),
+                refusal=unsafe_reason(info.name) or _tar_refusal(info),
+                open=partial(_open_in_tar, archive, info=info),
+            )
+
+
+def _open_in_tar(archive: tarfile.TarFile, *, info: tarfile.TarInfo) -> Readable:
+    return cast(IO[bytes], archive.extractfile(info))  # None only for folders and devices
+
+
+def _tar_refusal(info: tarfile.TarInfo) -> str | None:
+    if info.issym() or info.islnk():
+        return f"is a link to {info.linkname!r}"
+    if info.issparse():
+        return "is a sparse file"
+    return None if info.isreg() or info.isdir() else "is a device"
+
+
+@contextmanager
+def _open_tar(path: Path, *, kind: _Format, meter: Meter) -> Iterator[tarfile.TarFile]:
+    if kind == "tar":
+        meter.check_claim(meter.packed_bytes)
+        with tarfile.open(path, mode="r:", tarinfo=_ShortNamed) as archive:
+            yield archive
+        return
+    with closing(MeteredReader(_decompressed(path, kind=kind), meter=meter)) as metered:
+        stream = cast(IO[bytes], metered)  # a stream is only read, and closed
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_ShortNamed) as archive:
+            yield archive
+
+
+def _decompressed(path: Path, *, kind: _Format) -> IO[bytes]:
+    if kind == "gzip":
+        return cast(IO[bytes], gzip.open(path))
+    return cast(IO[bytes], bz2.open(path) if kind == "bzip2" else lzma.open(path))
+
+
+class _ShortNamed(tarfile.TarInfo):
+    """Refuses the headers that tarfile would read into memory whole, whatever their size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_ShortNamed":
+        info = super().frombuf(buf, encoding, errors)
+        if not (info.isreg() or info.isdir()) and info.size > _LONGEST_TAR_NAME_BYTES:
+            raise tarfile.ReadError("a header claims to be larger than any name or attribute")
+        return info

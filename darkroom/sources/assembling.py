@@ -1,0 +1,90 @@
+"""A local folder of images understood, hashed and split: the data set."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from darkroom.config import DataConfig
+from darkroom.dataset import Dataset, ImageRecord, make_dataset
+from darkroom.progress import SILENT, Progress
+from darkroom.sources.hashing import FileState, HashIndex, hash_files
+from darkroom.sources.image_folder import read_image_folder
+from darkroom.sources.labelled import Collection, LabelledFile, check_trainable
+from darkroom.sources.listing import Listing, list_folder
+from darkroom.sources.local import LocalFolder
+from darkroom.sources.polyvore import read_polyvore
+from darkroom.sources.source_names import Source
+from darkroom.splitting import Candidate, assign_splits
+
+
+def understand(
+    listing: Listing, *, source: Source, config: DataConfig, root: Path | None = None
+) -> Collection:
+    """Files with classes and given splits, and enough of them to train on.
+
+    Args:
+        root: where the files lie; the Polyvore data set cannot be understood without.
+
+    Raises:
+        UserError: one class, no images, classes without training images, malformed JSON.
+    """
+    if source.polyvore and root:
+        collection = read_polyvore(listing, root=root, classes=config.polyvore_classes)
+    else:
+        collection = read_image_folder(listing)
+    check_trainable(collection, source=source.public_name)
+    return collection
+
+
+def assemble(
+    folder: LocalFolder,
+    *,
+    source: Source,
+    config: DataConfig,
+    seed: int,
+    store: Path,
+    progress: Progress = SILENT,
+) -> Dataset:
+    """The data set in a local folder, its images hashed and split.
+
+    Copies of the same image in one source are never parted by a split that is made here.
+
+    Raises:
+        UserError: as `understand`, or a file cannot be read.
+    """
+    listing = list_folder(folder.root, maximum_files=config.maximum_files)
+    collection = understand(listing, source=source, config=config, root=folder.root)
+    root = folder.root / collection.folder
+    hashes = _hash(collection.files, root=root, store=store, progress=progress)
+    return make_dataset(
+        _records(collection.files, hashes=hashes, config=config, seed=seed),
+        root=root,
+        source=source.public_name,
+        left_out=sorted(collection.leaving_out(folder.left_out).left_out.items()),
+    )
+
+
+def _hash(
+    files: Sequence[LabelledFile], *, root: Path, store: Path, progress: Progress
+) -> dict[str, str]:
+    """SHA-256 by path relative to the root."""
+    states = {
+        file.path: FileState(f"{root}/{file.path}", file.size, file.mtime_ns) for file in files
+    }
+    with HashIndex.in_store(store) as index:
+        hashes = hash_files(list(states.values()), index=index, progress=progress)
+    return {path: hashes[state.path] for path, state in states.items()}
+
+
+def _records(
+    files: Sequence[LabelledFile], *, hashes: Mapping[str, str], config: DataConfig, seed: int
+) -> list[ImageRecord]:
+    splits = assign_splits(
+        [Candidate(file.label, file.split, file.group or hashes[file.path]) for file in files],
+        validation_fraction=config.validation_fraction,
+        test_fraction=config.test_fraction,
+        seed=seed,
+    )
+    return [
+        ImageRecord(file.path, file.label, split, file.size, hashes[file.path])
+        for file, split in zip(files, splits, strict=True)
+    ]

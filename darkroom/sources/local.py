@@ -1,0 +1,105 @@
+"""A source on this machine or the web, looked at or brought into a local folder."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from darkroom.config import DataConfig
+from darkroom.errors import UserError
+from darkroom.progress import SILENT, Progress
+from darkroom.sources.archives import is_archive, list_archive
+from darkroom.sources.digits import write_digits
+from darkroom.sources.listing import Listing, list_folder
+from darkroom.sources.source_names import ALLOWED, Source
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A source's files, where they can be read."""
+
+    root: Path
+    left_out: Counter[str] = field(default_factory=Counter)
+    """What the source held and the folder does not, by reason."""
+
+
+def fetch(
+    source: Source, *, config: DataConfig, store: Path, progress: Progress = SILENT
+) -> LocalFolder:
+    """Bring a source other than S3 into a local folder. A local folder stays where it is.
+
+    Raises:
+        UserError: it is missing, unreachable, or refused.
+    """
+    if source.kind == "digits":
+        return LocalFolder(write_digits(store))
+    if source.kind == "http":
+        from darkroom.sources.download import download
+
+        archive = download(
+            source.location,
+            store=store,
+            maximum_bytes=config.maximum_archive_bytes,
+            progress=progress,
+        )
+        return open_path(archive, config=config, store=store, progress=progress)
+    path = Path(source.location).expanduser()
+    return open_path(path, config=config, store=store, progress=progress)
+
+
+def open_path(
+    path: Path, *, config: DataConfig, store: Path, progress: Progress = SILENT
+) -> LocalFolder:
+    """A local folder as it is, or an archive's content, unpacked in the store.
+
+    Raises:
+        UserError: it is missing, or an archive that is refused.
+    """
+    if path.is_dir():
+        return LocalFolder(path.resolve())
+    from darkroom.sources.unpacking import unpack
+
+    unpacked = unpack(
+        _existing(path),
+        store=store,
+        maximum_bytes=config.maximum_archive_bytes,
+        maximum_files=config.maximum_files,
+        progress=progress,
+    )
+    return LocalFolder(unpacked.folder, unpacked.left_out)
+
+
+def list_path(path: Path, *, config: DataConfig) -> Listing:
+    """The files of a local folder or archive; nothing is unpacked.
+
+    Raises:
+        UserError: it is missing, unreadable, or an archive that is refused.
+    """
+    if path.is_dir():
+        return list_folder(path, maximum_files=config.maximum_files)
+    return list_archive(
+        _existing(path),
+        maximum_bytes=config.maximum_archive_bytes,
+        maximum_files=config.maximum_files,
+    )
+
+
+def archive_version(path: Path) -> str:
+    """What changes when an archive's content does: its size and time of change.
+
+    Raises:
+        UserError: it is missing, or no archive.
+    """
+    if not is_archive(_existing(path)):
+        raise UserError(f"{str(path)!r} is neither a folder nor an archive. Give {ALLOWED}.")
+    status = path.stat()
+    state = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
+    return hashlib.sha256(state.encode()).hexdigest()
+
+
+def _existing(path: Path) -> Path:
+    if not path.exists():
+        raise UserError(f"data source {str(path)!r} does not exist. Give {ALLOWED}.")
+    if not path.is_file():
+        raise UserError(f"{str(path)!r} is neither a folder nor a file. Give {ALLOWED}.")
+    return path
