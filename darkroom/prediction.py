@@ -35,6 +35,18 @@ class ClassProbability(BaseModel):
     probability: float
 
 
+class Prediction(BaseModel):
+    """What the model says about one image; `error` says why it could not."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
+
+    source: str
+    class_name: str | None = Field(default=None, alias="class")
+    probability: float | None = None
+    top_k: list[ClassProbability] = []
+    error: str | None = None
+
+
 class Predictor:
     """A loaded bundle. Safe to share between threads.
 

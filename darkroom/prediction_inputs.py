@@ -12,11 +12,10 @@ from time import monotonic
 
 import numpy as np
 import requests
-from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.errors import UserError
 from darkroom.images import ImageError
-from darkroom.prediction import ClassProbability, Floats, Predictor
+from darkroom.prediction import ClassProbability, Floats, Prediction, Predictor
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.image_folder import is_image_name
 
@@ -26,18 +25,6 @@ _CONNECT_AND_READ_SECONDS = (5, 10)
 _DOWNLOAD_SECONDS = 30
 _CHUNK_BYTES = 1 << 16
 _BATCH = 32
-
-
-class Prediction(BaseModel):
-    """What the model says about one image; `error` says why it could not."""
-
-    model_config = ConfigDict(frozen=True, populate_by_name=True, serialize_by_alias=True)
-
-    source: str
-    class_name: str | None = Field(default=None, alias="class")
-    probability: float | None = None
-    top_k: list[ClassProbability] = []
-    error: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """An endpoint on this machine, and the check of its answers."""
 
-import os
-import signal
+import contextlib
 import subprocess
 import sys
 import time
@@ -15,12 +14,17 @@ import requests
 from small_bundles import CLASSES, write_small_bundle
 
 from darkroom.backends.local_endpoint import (
+    Endpoint,
+    EndpointClient,
     EndpointError,
-    LocalEndpoint,
     check_endpoint,
     content_type_of,
+    local_endpoint,
+    start_endpoint,
+    stop_endpoint,
 )
 from darkroom.bundle import ONNX_FILE, pack
+from darkroom.files import workspace
 from darkroom.prediction import Predictor
 from pictures import write_image_folder
 
@@ -36,9 +40,9 @@ def bundle(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def endpoint(folder: Path, bundle: Path) -> Iterator[LocalEndpoint]:
+def endpoint(folder: Path, bundle: Path) -> Iterator[Endpoint]:
     pack(bundle, folder / "model.tar.gz")
-    with LocalEndpoint(folder / "model.tar.gz", log=folder / "log" / "serve.log") as endpoint:
+    with local_endpoint(folder / "model.tar.gz", log=folder / "log" / "serve.log") as endpoint:
         yield endpoint
 
 
@@ -61,7 +65,7 @@ def gone(pid: int) -> bool:
 
 
 def test_the_answers_agree_with_the_predictor(
-    endpoint: LocalEndpoint, bundle: Path, images: list[Path]
+    endpoint: Endpoint, bundle: Path, images: list[Path]
 ) -> None:
     expected = Predictor.load(bundle).predict(images)
     check = check_endpoint(
@@ -74,7 +78,7 @@ def test_the_answers_agree_with_the_predictor(
 
 
 def test_answers_beyond_the_tolerance_or_of_another_class_disagree(
-    endpoint: LocalEndpoint, bundle: Path, images: list[Path]
+    endpoint: Endpoint, bundle: Path, images: list[Path]
 ) -> None:
     expected = Predictor.load(bundle).predict(images)
     expected[0] = np.roll(expected[0], 1)
@@ -86,9 +90,7 @@ def test_answers_beyond_the_tolerance_or_of_another_class_disagree(
     assert check.maximum_difference > 0.1
 
 
-def test_an_endpoint_with_other_classes_is_found(
-    endpoint: LocalEndpoint, images: list[Path]
-) -> None:
+def test_an_endpoint_with_other_classes_is_found(endpoint: Endpoint, images: list[Path]) -> None:
     with pytest.raises(EndpointError, match="classes"):
         check_endpoint(
             endpoint,
@@ -99,11 +101,12 @@ def test_an_endpoint_with_other_classes_is_found(
         )
 
 
-def test_a_refusal_is_an_error_with_the_servers_words(endpoint: LocalEndpoint) -> None:
-    with pytest.raises(EndpointError, match=r"400.*not an image"):
-        endpoint.invoke(b"no picture", content_type="image/png")
-    with pytest.raises(EndpointError, match=r"415.*accepted are"):
-        endpoint.invoke(b"no picture", content_type="text/plain")
+def test_a_refusal_is_an_error_with_the_servers_words(endpoint: Endpoint) -> None:
+    with EndpointClient(endpoint.url) as client:
+        with pytest.raises(EndpointError, match=r"400.*not an image"):
+            client.invoke(b"no picture", content_type="image/png")
+        with pytest.raises(EndpointError, match=r"415.*accepted are"):
+            client.invoke(b"no picture", content_type="text/plain")
 
 
 def test_content_types_follow_the_content(images: list[Path], tmp_path: Path) -> None:
@@ -114,31 +117,25 @@ def test_content_types_follow_the_content(images: list[Path], tmp_path: Path) ->
     assert content_type_of(tmp_path / "text.png") == "application/octet-stream"
 
 
-def test_it_is_stopped_at_the_end_of_the_block(bundle: Path, tmp_path: Path) -> None:
-    with LocalEndpoint(bundle, log=tmp_path / "serve.log") as endpoint:
-        assert not gone(endpoint.pid)
-    assert gone(endpoint.pid)
-    with pytest.raises(EndpointError, match="does not answer"):
-        endpoint.invoke(b"", content_type="image/png")
-
-
-def test_a_kept_endpoint_outlives_the_block(bundle: Path, tmp_path: Path) -> None:
-    with LocalEndpoint(bundle, log=tmp_path / "serve.log", keep=True) as endpoint:
-        pass
-    try:
-        assert not gone(endpoint.pid)
-        assert requests.get(f"{endpoint.url}/ping", timeout=10).ok
-    finally:
-        os.kill(endpoint.pid, signal.SIGTERM)
-        os.waitpid(endpoint.pid, 0)
-
-
-def test_a_kept_endpoint_is_stopped_when_the_block_fails(bundle: Path, tmp_path: Path) -> None:
+def test_it_is_stopped_at_the_end_of_the_block_even_if_that_fails(
+    bundle: Path, tmp_path: Path
+) -> None:
     with (
-        pytest.raises(RuntimeError),
-        LocalEndpoint(bundle, log=tmp_path / "serve.log", keep=True) as endpoint,
+        contextlib.suppress(RuntimeError),
+        local_endpoint(bundle, log=tmp_path / "log") as endpoint,
     ):
+        assert not gone(endpoint.pid)
         raise RuntimeError
+    assert gone(endpoint.pid)
+    with EndpointClient(endpoint.url) as client, pytest.raises(EndpointError, match="not answer"):
+        client.invoke(b"", content_type="image/png")
+
+
+def test_stopping_what_has_ended_is_fine(bundle: Path) -> None:
+    endpoint = start_endpoint(bundle)
+    assert endpoint.log.is_relative_to(workspace())
+    stop_endpoint(endpoint)
+    stop_endpoint(endpoint)
     assert gone(endpoint.pid)
 
 
@@ -146,27 +143,34 @@ def test_a_bundle_that_cannot_be_served_is_told_by_the_servers_words(tmp_path: P
     bundle = write_small_bundle(tmp_path / "bundle")
     (bundle / ONNX_FILE).write_bytes(b"changed")
     with pytest.raises(EndpointError, match="SHA-256 differs"):
-        LocalEndpoint(bundle, log=tmp_path / "serve.log")
+        start_endpoint(bundle, log=tmp_path / "serve.log")
 
 
 def test_a_server_that_takes_too_long_is_given_up_and_stopped(bundle: Path, tmp_path: Path) -> None:
     before = psutil.Process().children()
     with pytest.raises(EndpointError, match="did not answer /ping within 0 s"):
-        LocalEndpoint(bundle, log=tmp_path / "serve.log", timeout_seconds=0)
+        start_endpoint(bundle, log=tmp_path / "serve.log", timeout_seconds=0)
     assert all(gone(child.pid) for child in psutil.Process().children() if child not in before)
 
 
-def test_it_ends_when_its_parent_is_killed(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", [False, True])
+def test_only_a_kept_endpoint_outlives_a_parent_that_is_killed(
+    bundle: Path, tmp_path: Path, keep: bool
+) -> None:
     program = (
         "import time; from pathlib import Path\n"
-        "from darkroom.backends.local_endpoint import LocalEndpoint\n"
-        f"endpoint = LocalEndpoint(Path({str(bundle)!r}), log=Path({str(tmp_path / 'log')!r}))\n"
-        "print(endpoint.pid, flush=True); time.sleep(60)"
+        "from darkroom.backends.local_endpoint import start_endpoint\n"
+        f"endpoint = start_endpoint(Path({str(bundle)!r}), keep={keep})\n"
+        "print(endpoint.model_dump_json(), flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
+        endpoint = Endpoint.model_validate_json(parent.stdout.readline())
         parent.kill()
-    assert wait_until(lambda: gone(pid))
+    if keep:
+        time.sleep(1)  # twice as long as a server that is not kept would need to notice
+        assert requests.get(f"{endpoint.url}/ping", timeout=10).ok
+        stop_endpoint(endpoint)
+    assert wait_until(lambda: gone(endpoint.pid))

@@ -15,8 +15,8 @@ from small_bundles import CLASSES, rewrite_digests, write_small_bundle
 from darkroom.bundle import ONNX_FILE, pack
 from darkroom.errors import DarkroomError, UserError
 from darkroom.images import ImageError
-from darkroom.prediction import Predictor, softmax
-from darkroom.prediction_inputs import Prediction, predict_sources
+from darkroom.prediction import Prediction, Predictor, softmax
+from darkroom.prediction_inputs import predict_sources
 from pictures import write_image_folder
 
 

@@ -1,11 +1,13 @@
 """An endpoint on this machine: the `serve` program as a child process on the loopback."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,13 +18,15 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict
 
 from darkroom.errors import DarkroomError
+from darkroom.files import workspace
 from darkroom.images import FORMATS
 from darkroom.parent_watch import PARENT_VARIABLE, parent_environment
 from darkroom.prediction import Floats
 
 _LOOPBACK = "127.0.0.1"
 _SECONDS_TO_DRAIN = 10
-_SECONDS_BETWEEN_PINGS = 0.05
+_SECONDS_BETWEEN_LOOKS = 0.05
+_PING_SECONDS = 0.5
 _ANSWER_SECONDS = 60
 """SageMaker allows an invocation as long."""
 _LINES_SHOWN = 20
@@ -30,6 +34,18 @@ _LINES_SHOWN = 20
 
 class EndpointError(DarkroomError):
     """The endpoint did not start, or did not answer as it should."""
+
+
+class Endpoint(BaseModel):
+    """A served bundle on this machine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: str
+    pid: int
+    """Process id of the server."""
+    log: Path
+    """What the server prints."""
 
 
 class EndpointCheck(BaseModel):
@@ -45,42 +61,70 @@ class EndpointCheck(BaseModel):
     latency_ms_p50: float
     latency_ms_p99: float
     """Of single requests, one after the other."""
+    url: str | None = None
+    """Where the endpoint still listens, filled in by whoever keeps it."""
 
 
-class LocalEndpoint:
-    """A served bundle. A context manager: it is stopped at the block's end, unless kept.
+def start_endpoint(
+    bundle: Path, *, timeout_seconds: float = 60, keep: bool = False, log: Path | None = None
+) -> Endpoint:
+    """Serve a bundle on a free loopback port, and wait until it answers /ping.
 
     Args:
         bundle: bundle folder or model.tar.gz.
-        log: file for what the server prints.
-        timeout_seconds: how long it may take until it answers /ping.
-        keep: leave it running at the block's end, and when this process ends.
+        keep: let it outlive this process; else it ends with it, even if that is killed.
+        log: file for what the server prints (default: in the workspace).
 
     Raises:
         EndpointError: it ended, or did not answer in time; the message shows its log.
     """
+    with socket.create_server((_LOOPBACK, 0), backlog=1024) as listening:
+        port = listening.getsockname()[1]
+        log = log or workspace() / "endpoints" / f"{port}.log"
+        process = _start(bundle, listening=listening, log=log, keep=keep)
+    endpoint = Endpoint(url=f"http://{_LOOPBACK}:{port}", pid=process.pid, log=log)
+    try:
+        _wait(endpoint, process=process, timeout_seconds=timeout_seconds)
+    except BaseException:
+        stop_endpoint(endpoint)
+        raise
+    finally:
+        # From here on the server goes by its process id alone; the object would warn of a
+        # child that still runs.
+        process.returncode = 0
+    return endpoint
 
-    def __init__(
-        self, bundle: Path, *, log: Path, timeout_seconds: float = 60, keep: bool = False
-    ) -> None:
-        self.log = log
-        self._keep = keep
+
+def stop_endpoint(endpoint: Endpoint) -> None:
+    """End the server: SIGTERM, so that it drains, then SIGKILL. Fine if it has ended."""
+    for number, seconds in ((signal.SIGTERM, _SECONDS_TO_DRAIN), (signal.SIGKILL, 5)):
+        if _has_ended(endpoint.pid):
+            return
+        os.kill(endpoint.pid, number)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not _has_ended(endpoint.pid):
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+@contextmanager
+def local_endpoint(
+    bundle: Path, *, timeout_seconds: float = 60, log: Path | None = None
+) -> Iterator[Endpoint]:
+    """Serve a bundle while the block runs."""
+    endpoint = start_endpoint(bundle, timeout_seconds=timeout_seconds, log=log)
+    try:
+        yield endpoint
+    finally:
+        stop_endpoint(endpoint)
+
+
+class EndpointClient:
+    """Sends images to an endpoint, over one connection."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy has no business on the loopback
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with socket.create_server((_LOOPBACK, 0), backlog=1024) as listening:
-            self.url = f"http://{_LOOPBACK}:{listening.getsockname()[1]}"
-            self._process = self._start(bundle, listening=listening)
-        try:
-            self._wait(timeout_seconds)
-        except BaseException:
-            self.stop()
-            raise
-
-    @property
-    def pid(self) -> int:
-        """Process id of the server."""
-        return self._process.pid
 
     def invoke(self, image: bytes, *, content_type: str, top_k: int = 5) -> dict[str, Any]:
         """Send one encoded image.
@@ -94,28 +138,18 @@ class LocalEndpoint:
         """
         try:
             response = self._session.post(
-                f"{self.url}/invocations",
+                f"{self._url}/invocations",
                 params={"top_k": top_k},
                 data=image,
                 headers={"Content-Type": content_type},
                 timeout=_ANSWER_SECONDS,
             )
+            answer: dict[str, Any] = response.json()
         except requests.RequestException as error:
-            raise EndpointError(f"the endpoint {self.url} does not answer: {error}") from error
-        answer: dict[str, Any] = response.json()
+            raise EndpointError(f"the endpoint {self._url} does not answer: {error}") from error
         if not response.ok:
             raise EndpointError(f"the endpoint answers {response.status_code}: {answer['error']}")
         return answer
-
-    def stop(self) -> None:
-        """End the server: SIGTERM, so that it drains, then SIGKILL."""
-        self._session.close()
-        self._process.terminate()
-        try:
-            self._process.wait(_SECONDS_TO_DRAIN)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
     def __enter__(self) -> Self:
         return self
@@ -126,59 +160,11 @@ class LocalEndpoint:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._keep and error is None:
-            self._let_go()
-        else:
-            self.stop()
-
-    def _start(self, bundle: Path, *, listening: socket.socket) -> subprocess.Popen[bytes]:
-        descriptor = str(listening.fileno())
-        with self.log.open("wb") as log:
-            return subprocess.Popen(  # noqa: S603 — our own program
-                [sys.executable, "-m", "darkroom.serving", "--fd", descriptor, str(bundle)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment(),
-                pass_fds=[listening.fileno()],
-                start_new_session=True,
-            )
-
-    def _environment(self) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if k != PARENT_VARIABLE}
-        return inherited if self._keep else {**inherited, **parent_environment()}
-
-    def _wait(self, timeout_seconds: float) -> None:
-        deadline = time.monotonic() + timeout_seconds
-        while not self._answers_ping():
-            if self._process.poll() is not None:
-                raise EndpointError(f"the endpoint did not start:\n{self._last_lines()}")
-            if time.monotonic() > deadline:
-                raise EndpointError(
-                    f"the endpoint did not answer /ping within {timeout_seconds:g} s:\n"
-                    f"{self._last_lines()}"
-                )
-            time.sleep(_SECONDS_BETWEEN_PINGS)
-
-    def _answers_ping(self) -> bool:
-        # The socket listens before the server reads from it, hence the short time-out.
-        try:
-            return self._session.get(f"{self.url}/ping", timeout=0.5).ok
-        except requests.RequestException:
-            return False
-
-    def _last_lines(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return "\n".join(lines[-_LINES_SHOWN:]) or "(it printed nothing)"
-
-    def _let_go(self) -> None:
         self._session.close()
-        # Popen would warn about a child that still runs when it is collected.
-        self._process.returncode = 0
 
 
 def check_endpoint(
-    endpoint: LocalEndpoint,
+    endpoint: Endpoint,
     *,
     images: Sequence[Path],
     expected: Floats,
@@ -196,19 +182,15 @@ def check_endpoint(
     """
     if not images:
         raise EndpointError("there are no images to check the endpoint with")
-    differences, same_class, milliseconds = [], [], []
-    for path, row in zip(images, expected, strict=True):
-        content, content_type = path.read_bytes(), content_type_of(path)
-        started = time.perf_counter()
-        answer = endpoint.invoke(content, content_type=content_type, top_k=len(classes))
-        milliseconds.append((time.perf_counter() - started) * 1e3)
-        differences.append(np.abs(_answered(answer, classes=classes) - row).max())
-        same_class.append(answer["class"] == classes[int(row.argmax())])
-    agreeing = np.logical_and(same_class, np.array(differences) <= tolerance)
+    with EndpointClient(endpoint.url) as client:
+        rows, milliseconds = _ask(client, images=images, classes=classes)
+    differences = np.abs(rows - expected).max(axis=1)
+    same_class = rows.argmax(axis=1) == expected.argmax(axis=1)
+    agreeing = same_class & (differences <= tolerance)
     return EndpointCheck(
         images=len(images),
         agreement=float(agreeing.mean()),
-        maximum_difference=float(max(differences)),
+        maximum_difference=float(differences.max()),
         latency_ms_p50=float(np.percentile(milliseconds, 50)),
         latency_ms_p99=float(np.percentile(milliseconds, 99)),
     )
@@ -221,6 +203,82 @@ def content_type_of(path: Path) -> str:
             return Image.MIME[image.format or ""]
     except (UnidentifiedImageError, OSError, KeyError):
         return "application/octet-stream"
+
+
+def _start(
+    bundle: Path, *, listening: socket.socket, log: Path, keep: bool
+) -> subprocess.Popen[bytes]:
+    environment = {k: v for k, v in os.environ.items() if k != PARENT_VARIABLE}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = listening.fileno()
+    with log.open("wb") as output:
+        return subprocess.Popen(  # noqa: S603 — our own program
+            [sys.executable, "-m", "darkroom.serving", "--fd", str(descriptor), str(bundle)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment if keep else {**environment, **parent_environment()},
+            pass_fds=[descriptor],
+            start_new_session=True,
+        )
+
+
+def _wait(endpoint: Endpoint, *, process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
+    deadline = time.monotonic() + timeout_seconds
+    while not _answers_ping(endpoint.url):
+        if process.poll() is not None:
+            raise EndpointError(f"the endpoint did not start:\n{_last_lines(endpoint.log)}")
+        if time.monotonic() > deadline:
+            raise EndpointError(
+                f"the endpoint did not answer /ping within {timeout_seconds:g} s:\n"
+                f"{_last_lines(endpoint.log)}"
+            )
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+
+
+def _answers_ping(url: str) -> bool:
+    # The socket listens before the server reads from it, hence the short time-out.
+    try:
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.get(f"{url}/ping", timeout=_PING_SECONDS).ok
+    except requests.RequestException:
+        return False
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(lines[-_LINES_SHOWN:]) or "(it printed nothing)"
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is gone; one that is our child is collected."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return not _exists(pid)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _ask(
+    client: EndpointClient, *, images: Sequence[Path], classes: Sequence[str]
+) -> tuple[Floats, list[float]]:
+    """(N, C) probabilities as answered, and how many milliseconds each answer took."""
+    rows, milliseconds = [], []
+    for path in images:
+        content, content_type = path.read_bytes(), content_type_of(path)
+        started = time.perf_counter()
+        answer = client.invoke(content, content_type=content_type, top_k=len(classes))
+        milliseconds.append((time.perf_counter() - started) * 1e3)
+        rows.append(_answered(answer, classes=classes))
+    return np.stack(rows), milliseconds
 
 
 def _answered(answer: Mapping[str, Any], *, classes: Sequence[str]) -> Floats:
