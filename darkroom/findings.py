@@ -35,22 +35,15 @@ def sample_predictions(
 ) -> tuple[list[Prediction], list[Prediction]]:
     """Wrong and right predictions to look at: half of each, as far as there are enough.
 
-    Drawn by seed; each list is sorted by probability, the most confident first.
+    The wrong ones are the most confident, the right ones are drawn by seed; both are
+    sorted by probability, the highest first.
     """
-    wrong = [prediction for prediction in evaluation.predictions if not prediction.correct]
-    right = [prediction for prediction in evaluation.predictions if prediction.correct]
-    wanted_right = min(len(right), max(count // 2, count - len(wrong)))
-    wanted_wrong = min(len(wrong), count - wanted_right)
-    generator = np.random.default_rng(seed)
-    return _draw(wrong, wanted_wrong, generator), _draw(right, wanted_right, generator)
-
-
-def _draw(
-    predictions: list[Prediction], count: int, generator: np.random.Generator
-) -> list[Prediction]:
-    chosen = generator.choice(len(predictions), size=count, replace=False) if count else ()
-    drawn = [predictions[index] for index in chosen]
-    return sorted(drawn, key=lambda prediction: (-prediction.probability, prediction.path))
+    ranked = sorted(evaluation.predictions, key=lambda one: (-one.probability, one.path))
+    wrong = [prediction for prediction in ranked if not prediction.correct]
+    right = [prediction for prediction in ranked if prediction.correct]
+    wanted = min(len(right), max(count // 2, count - len(wrong)))
+    drawn = np.random.default_rng(seed).choice(len(right), size=wanted, replace=False)
+    return wrong[: count - wanted], [right[index] for index in sorted(drawn)]
 
 
 def _no_mistakes(evaluation: Evaluation) -> str:

@@ -86,8 +86,12 @@ def evaluation_report(
             for pair in evaluation.confused_pairs
         ],
         galleries=[
-            ("Wrong: actual → predicted", "bad", _pictured(wrong, root=dataset.root)),
-            ("Right", "good", _pictured(right, root=dataset.root)),
+            (
+                "Wrong, the most confident first: actual → predicted",
+                "bad",
+                _pictured(wrong, root=dataset.root),
+            ),
+            ("Right, drawn at random", "good", _pictured(right, root=dataset.root)),
         ],
         charts=_charts(figures),
         scores=[score for score in scores if score.support],
