@@ -32,7 +32,7 @@ def confusion_figure(evaluation: Evaluation) -> Figure:
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     few = len(counts) <= _MOST_ANNOTATED_CLASSES
     side = min(22.0, 2.6 + len(counts) * (0.42 if few else 0.13))
-    figure = new_figure(width=max(5.2, side + 0.6), height=max(3.9, side), layout="compressed")
+    figure = new_figure(width=max(6.0, side + 0.6), height=max(5.2, side), layout="compressed")
     axes = figure.add_subplot()
     norm = PowerNorm(1 if few else 0.5, vmin=0, vmax=1)
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")

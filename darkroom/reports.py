@@ -1,6 +1,6 @@
 """The evaluation and the run as pages: self-contained HTML, light and dark, printable."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -29,6 +29,10 @@ _WIDEST_CHART = 1100  # CSS pixels
 
 _PICTURES = "predictions"
 """The figure that the page shows as pictures with captions instead."""
+
+
+_Pictured = list[tuple[Prediction, str | None]]
+_Gallery = tuple[str, str, _Pictured]
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,6 @@ def evaluation_report(
         images: number of predictions that are shown as pictures.
         seed: of their choice.
     """
-    wrong, right = sample_predictions(evaluation, count=images, seed=seed)
     scores = sorted(evaluation.per_class, key=lambda score: (score.f1, score.name))
     further = [name for name in evaluation.metrics if name not in get_args(Metric)]
     return render_page(
@@ -85,14 +88,7 @@ def evaluation_report(
             (pair, _examples(pair, evaluation.predictions, root=dataset.root))
             for pair in evaluation.confused_pairs
         ],
-        galleries=[
-            (
-                "Wrong, the most confident first: actual → predicted",
-                "bad",
-                _pictured(wrong, root=dataset.root),
-            ),
-            ("Right, drawn at random", "good", _pictured(right, root=dataset.root)),
-        ],
+        galleries=_galleries(evaluation, root=dataset.root, images=images, seed=seed),
         charts=_charts(figures),
         scores=[score for score in scores if score.support],
         absent=[score.name for score in scores if not score.support],
@@ -160,9 +156,15 @@ def _examples(
     return [(path, picture) for path, picture in pictures if picture]
 
 
-def _pictured(
-    predictions: Sequence[Prediction], *, root: Path
-) -> list[tuple[Prediction, str | None]]:
+def _galleries(evaluation: Evaluation, *, root: Path, images: int, seed: int) -> list[_Gallery]:
+    wrong, right = sample_predictions(evaluation, count=images, seed=seed)
+    return [
+        ("Wrong, the most confident first: actual → predicted", "bad", _pictured(wrong, root=root)),
+        ("Right, drawn at random", "good", _pictured(right, root=root)),
+    ]
+
+
+def _pictured(predictions: Iterable[Prediction], *, root: Path) -> _Pictured:
     return [(prediction, thumbnail(root / prediction.path)) for prediction in predictions]
 
 
