@@ -5,6 +5,8 @@ Pillow and numpy only, so that a server needs no torch. Everything here is pure.
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,17 @@ def decode(source: bytes | Path) -> Image.Image:
     Raises:
         ImageError: no image of an accepted format, truncated, or too large.
     """
+    with open_image(source) as image:
+        return upright_rgb(image)
+
+
+@contextmanager
+def open_image(source: bytes | Path) -> Iterator[Image.Image]:
+    """Yield an image decoded whole, as its file has it: its own mode, size and format.
+
+    Raises:
+        ImageError: no image of an accepted format, truncated, or too large.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -63,13 +76,18 @@ def decode(source: bytes | Path) -> Image.Image:
             with Image.open(stream, formats=FORMATS) as image:
                 check_size(*image.size)
                 image.load()
-                return to_rgb(ImageOps.exif_transpose(image))
+                yield image
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except ImageError:
         raise
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"broken image: {error}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """What a person sees of an open image: EXIF orientation applied, 8-bit RGB."""
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def check_size(width: int, height: int) -> None:

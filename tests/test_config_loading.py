@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkroom.config import Config
@@ -102,6 +102,7 @@ def test_the_last_override_wins_and_data_wins_over_all() -> None:
     assert config.data.source == "folder: with [odd] #name"
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=1e-12, max_value=10, exclude_min=True))
 def test_any_learning_rate_survives_the_command_line(value: float) -> None:
     config = load_config(None, overrides=[f"training.learning_rate={value!r}"])
@@ -109,6 +110,7 @@ def test_any_learning_rate_survives_the_command_line(value: float) -> None:
     assert config.training.learning_rate == value
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.text(max_size=20)))
 def test_a_configuration_survives_its_own_yaml(tmp_path_factory, tags: dict[str, str]) -> None:
     config = Config.model_validate({"tracking": {"tags": tags}})

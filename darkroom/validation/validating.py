@@ -1,0 +1,117 @@
+"""Validate a data set, leave out what the configuration says, and stop where it must."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from statistics import median
+
+from darkroom.config import DataConfig
+from darkroom.dataset import Dataset
+from darkroom.errors import UserError
+from darkroom.progress import SILENT, Progress
+from darkroom.validation import class_checks, duplicate_checks, file_checks
+from darkroom.validation.inspection import Inspection, inspect_images
+from darkroom.validation.report import Finding, Spread, Statistics, ValidationReport
+
+_FILES_SHOWN = 20
+
+_REASONS = {
+    "undecodable": "cannot be decoded",
+    "leakage": "also in another split",
+    "near_duplicates": "almost the same as in another split",
+}
+
+
+def validate(
+    dataset: Dataset, *, config: DataConfig, progress: Progress = SILENT
+) -> ValidationReport:
+    """Decode every image and look for what would spoil training or its evaluation.
+
+    Bad images are findings, not errors: `raise_if_unusable` decides, `clean` leaves out.
+    """
+    inspection = inspect_images(dataset, progress=progress)
+    about_files = list(_check_files(inspection, config=config, progress=progress))
+    remaining = _leave_out(dataset, findings=about_files)
+    findings = [*about_files, *_check_classes(remaining, config=config)]
+    note = duplicate_checks.not_compared(inspection)
+    return ValidationReport(
+        source=dataset.source,
+        fingerprint=dataset.fingerprint,
+        files_checked=len(dataset.records),
+        findings=tuple(sorted(findings, key=lambda finding: finding.action != "stop")),
+        notes=(note,) if note else (),
+        statistics=_statistics(inspection, remaining=remaining),
+    )
+
+
+def clean(dataset: Dataset, report: ValidationReport) -> Dataset:
+    """The data set without what the report leaves out, counted by reason."""
+    return _leave_out(dataset, findings=report.findings)
+
+
+def raise_if_unusable(report: ValidationReport) -> None:
+    """Stop where the configuration says so, or where training is impossible.
+
+    Raises:
+        UserError: each finding that stops, with its first 20 files.
+    """
+    if report.errors:
+        raise UserError([_problem(finding) for finding in report.errors])
+
+
+def _check_files(
+    inspection: Inspection, *, config: DataConfig, progress: Progress
+) -> Iterator[Finding]:
+    yield from file_checks.undecodable(inspection, policy=config.on_undecodable)
+    yield from duplicate_checks.duplicates(inspection, policy=config.on_leakage)
+    yield from duplicate_checks.near_duplicates(
+        inspection,
+        policy=config.on_near_duplicates,
+        distance=config.near_duplicate_distance,
+        progress=progress,
+    )
+    yield from file_checks.wrong_extensions(inspection)
+    yield from file_checks.odd_modes(inspection)
+    yield from file_checks.extreme_sizes(inspection)
+
+
+def _check_classes(dataset: Dataset, *, config: DataConfig) -> Iterator[Finding]:
+    yield from class_checks.too_few_classes(dataset)
+    yield from class_checks.empty_splits(dataset)
+    yield from class_checks.classes_missing(dataset)
+    yield from class_checks.tiny_classes(dataset, minimum=config.minimum_images_per_class)
+    yield from class_checks.imbalance(dataset, maximum_ratio=config.maximum_class_ratio)
+
+
+def _leave_out(dataset: Dataset, *, findings: Iterable[Finding]) -> Dataset:
+    for finding in findings:
+        if finding.action == "leave_out":
+            dataset = dataset.without(finding.files, reason=_REASONS[finding.kind])
+    return dataset
+
+
+def _problem(finding: Finding) -> str:
+    lines = [f"{finding.message}. {finding.advice}"]
+    for path in finding.files[:_FILES_SHOWN]:
+        note = finding.notes.get(path)
+        lines.append(f"  {path}: {note}" if note else f"  {path}")
+    rest = len(finding.files) - _FILES_SHOWN
+    return "\n".join([*lines, *([f"  and {rest:,} more"] if rest > 0 else [])])
+
+
+def _statistics(inspection: Inspection, *, remaining: Dataset) -> Statistics:
+    usable = [facts for facts in inspection.facts if facts.is_usable]
+    return Statistics(
+        counts=inspection.dataset.counts(),
+        remaining=remaining.counts(),
+        width=_spread([facts.width for facts in usable]),
+        height=_spread([facts.height for facts in usable]),
+        modes=dict(Counter(facts.mode for facts in usable).most_common()),
+        formats=dict(Counter(facts.format for facts in usable).most_common()),
+        bytes=sum(record.size for record in inspection.dataset.records),
+    )
+
+
+def _spread(values: list[int]) -> Spread | None:
+    if not values:
+        return None
+    return Spread(minimum=min(values), median=round(median(values)), maximum=max(values))

@@ -1,0 +1,242 @@
+"""Decoding and preprocessing: every mode, every refusal, and agreement with torchvision."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from darkroom.images import (
+    MAXIMUM_PIXELS,
+    ImageError,
+    Preprocessing,
+    center_crop,
+    decode,
+    preprocess,
+    resize_shorter_side,
+)
+
+NOISE = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, format_name: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format_name, **options)
+    return buffer.getvalue()
+
+
+def test_rgb_comes_back_as_it_was() -> None:
+    decoded = decode(encoded(Image.fromarray(NOISE)))
+
+    assert decoded.mode == "RGB"
+    assert np.array_equal(np.asarray(decoded), NOISE)
+
+
+def test_bytes_and_files_decode_alike(tmp_path: Path) -> None:
+    content = encoded(Image.fromarray(NOISE), "JPEG")
+    (tmp_path / "any.name").write_bytes(content)
+
+    assert decode(content).tobytes() == decode(tmp_path / "any.name").tobytes()
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "BMP", "WEBP", "JPEG"])
+def test_every_accepted_format_is_decoded(format_name: str) -> None:
+    image = Image.fromarray(NOISE).resize((60, 48), Image.Resampling.BICUBIC)
+    options = {"lossless": True} if format_name == "WEBP" else {}
+
+    decoded = decode(encoded(image, format_name, **options))
+
+    assert (decoded.size, decoded.mode) == ((60, 48), "RGB")
+    error = np.abs(np.asarray(decoded, dtype=int) - np.asarray(image))
+    assert error.mean() <= (20 if format_name == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "1"])
+def test_grey_and_black_and_white_have_three_equal_channels(mode: str) -> None:
+    image = Image.fromarray(NOISE).convert(mode)
+
+    decoded = np.asarray(decode(encoded(image)))
+
+    assert np.array_equal(decoded, np.repeat(np.asarray(image.convert("L"))[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize(("mode", "clear"), [("LA", (40, 0)), ("RGBA", (10, 20, 30, 0))])
+def test_what_is_transparent_shows_white(mode: str, clear: tuple[int, ...]) -> None:
+    assert decode(encoded(Image.new(mode, (9, 9), clear))).getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_what_is_half_transparent_is_mixed_with_white() -> None:
+    red, green, blue = decode(encoded(Image.new("RGBA", (9, 9), (0, 100, 200, 128)))).getpixel(
+        (4, 4)
+    )
+
+    assert (red, green, blue) == pytest.approx((127, 177, 227), abs=1)
+
+
+def test_a_palette_is_looked_up_and_its_transparent_colour_shows_white() -> None:
+    image = Image.new("P", (9, 9), 1)
+    image.putpalette([0, 0, 0, 200, 100, 50])
+
+    assert decode(encoded(image)).getpixel((4, 4)) == (200, 100, 50)
+    assert decode(encoded(image, transparency=1)).getpixel((4, 4)) == (255, 255, 255)
+
+
+def test_cmyk_becomes_rgb() -> None:
+    decoded = decode(encoded(Image.new("CMYK", (9, 9), (255, 0, 0, 0)), "JPEG", quality=100))
+
+    assert decoded.getpixel((4, 4)) == pytest.approx((0, 255, 255), abs=3)
+
+
+@pytest.mark.parametrize(("value", "grey"), [(0, 0), (257 * 100, 100), (65535, 255)])
+def test_sixteen_bits_are_scaled_and_not_clipped(value: int, grey: int) -> None:
+    pixels = np.full((9, 9), value, np.uint16)
+    pixels[0, 0] = 65535
+
+    assert decode(encoded(Image.fromarray(pixels))).getpixel((4, 4)) == (grey, grey, grey)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(orientation: int) -> None:
+    upright = Image.new("RGB", (40, 24), "white")
+    upright.paste("red", (0, 0, 20, 12))
+    stored = {
+        1: lambda image: image,
+        2: lambda image: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        3: lambda image: image.transpose(Image.Transpose.ROTATE_180),
+        4: lambda image: image.transpose(Image.Transpose.FLIP_TOP_BOTTOM),
+        5: lambda image: image.transpose(Image.Transpose.TRANSPOSE),
+        6: lambda image: image.transpose(Image.Transpose.ROTATE_90),
+        7: lambda image: image.transpose(Image.Transpose.TRANSVERSE),
+        8: lambda image: image.transpose(Image.Transpose.ROTATE_270),
+    }[orientation](upright)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    decoded = decode(encoded(stored, exif=exif))
+
+    assert decoded.size == upright.size
+    assert decoded.tobytes() == upright.tobytes()
+
+
+@pytest.mark.parametrize("missing", [20, 200])
+def test_a_truncated_jpeg_is_refused(missing: int) -> None:
+    content = encoded(Image.fromarray(NOISE), "JPEG")
+
+    with pytest.raises(ImageError, match="broken image: image file is truncated"):
+        decode(content[:-missing])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", encoded(Image.new("L", (9, 9)), "GIF")],
+)
+def test_what_is_no_accepted_image_is_refused(content: bytes) -> None:
+    with pytest.raises(ImageError):
+        decode(content)
+
+
+def test_a_format_that_is_not_accepted_is_answered_with_those_that_are() -> None:
+    with pytest.raises(ImageError, match="JPEG, PNG, WEBP, BMP"):
+        decode(encoded(Image.new("L", (9, 9)), "TIFF"))
+
+
+def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="No such file"):
+        decode(tmp_path / "missing.png")
+
+
+def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
+    side = int(MAXIMUM_PIXELS**0.5) + 1
+
+    with pytest.raises(ImageError, match="at most 25,000,000 are accepted"):
+        decode(encoded(Image.new("1", (side, side))))
+
+
+@pytest.mark.parametrize("size", [(1, 21), (21, 1), (100, 2001)])
+def test_too_long_and_thin_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="at most 20 times the shorter"):
+        decode(encoded(Image.new("1", size)))
+
+
+def test_twenty_times_as_long_is_still_accepted() -> None:
+    assert decode(encoded(Image.new("1", (1, 20)))).size == (1, 20)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=400))
+def test_no_bytes_raise_anything_but_an_image_error(content: bytes) -> None:
+    for prefix in (
+        b"",
+        b"\xff\xd8\xff\xe0",
+        b"\x89PNG\r\n\x1a\n",
+        b"BM",
+        b"RIFF\x10\0\0\0WEBPVP8 ",
+    ):
+        try:
+            decode(prefix + content)
+        except ImageError:
+            continue
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=4))
+def test_no_damage_to_a_real_file_raises_anything_but_an_image_error(
+    position: int, damage: bytes
+) -> None:
+    for format_name in ("JPEG", "PNG", "WEBP", "BMP"):
+        content = bytearray(encoded(Image.fromarray(NOISE), format_name))
+        start = position % len(content)
+        content[start : start + len(damage)] = damage
+        try:
+            decode(bytes(content))
+        except ImageError:
+            continue
+
+
+def test_an_image_of_the_size_wanted_is_not_touched() -> None:
+    image = Image.fromarray(NOISE)
+
+    assert resize_shorter_side(image, 24) is image
+
+
+def test_the_crop_is_taken_from_the_middle() -> None:
+    pixels = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+
+    assert np.array_equal(center_crop(pixels, 4), pixels[1:5, 2:6])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(9, 300),
+    height=st.integers(9, 300),
+    size=st.integers(8, 96),
+    margin=st.integers(0, 40),
+    seed=st.integers(0, 1000),
+)
+def test_preprocessing_is_that_of_torchvision(
+    width: int, height: int, size: int, margin: int, seed: int
+) -> None:
+    import torch
+    from torchvision.transforms import v2
+
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    preprocessing = Preprocessing(resize_size=size + margin, image_size=size)
+    theirs = v2.Compose(
+        [
+            v2.Resize(size + margin, antialias=True),
+            v2.CenterCrop(size),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(preprocessing.mean, preprocessing.std),
+        ]
+    )(image).numpy()
+
+    ours = preprocess(image, preprocessing)
+
+    assert ours.dtype == np.float32
+    assert ours.shape == (3, size, size)
+    assert np.abs(ours - theirs).max() <= 1e-6
