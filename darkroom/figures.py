@@ -25,7 +25,7 @@ _NAME_LENGTH = 28
 _TUNING_COLUMNS = 3
 _MOST_TICKS = 5
 _TRIAL_STYLES: Mapping[str, Mapping[str, Any]] = {
-    "completed": {"color": BLUE, "marker": "o"},
+    "complete": {"color": BLUE, "marker": "o"},
     "pruned": {"color": GREY, "marker": "x"},
     "failed": {"color": RED, "marker": "x"},
 }

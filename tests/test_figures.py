@@ -36,7 +36,7 @@ class Trial:
     number: int
     values: dict[str, float | int | str]
     objective: float | None
-    state: str = "completed"
+    state: str = "complete"
 
 
 @dataclass
@@ -179,7 +179,7 @@ def test_the_tuning_figure_shows_every_trial_against_every_hyperparameter() -> N
     assert [axes.get_xscale() for axes in figure.axes] == ["linear", "linear", "log"]
     for axes in figure.axes:
         points = {group.get_label(): group.get_offsets().tolist() for group in axes.collections}
-        assert set(points) == {"completed", "pruned", "failed", "best"}
+        assert set(points) == {"complete", "pruned", "failed", "best"}
         assert [y for _, y in points["best"]] == [0.9]
         assert [y for _, y in points["failed"]] == [0.4]
     drawn(figure)
