@@ -1,0 +1,103 @@
+"""Optuna's side of tuning: the study on disk, how values are proposed and trials pruned."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from darkroom.config import Choices, FloatRange, IntRange, TuningConfig
+
+Value = int | float
+
+_CONTINUES = "continues"
+_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def open_study(path: Path, *, name: str, tuning: TuningConfig) -> optuna.Study:
+    """The study stored at `path`, or a new one."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(path))),
+            study_name=name,
+            direction=tuning.resolved_direction,
+            pruner=_pruner(tuning),
+            load_if_exists=True,
+        )
+
+
+def resume_interrupted(study: optuna.Study) -> None:
+    """Queue the values of trials that were under way when the search was killed."""
+    queued = _continued(study.get_trials())
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        # Killed between these two calls, the next start must not queue it twice.
+        if trial.number not in queued:
+            study.enqueue_trial(trial.params, user_attrs={_CONTINUES: trial.number})
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def trials_of(study: optuna.Study) -> list[FrozenTrial]:
+    """The trials that have ended, without those that another one continued."""
+    trials = study.get_trials()
+    continued = _continued(trials)
+    return [trial for trial in trials if trial.state in _ENDED and trial.number not in continued]
+
+
+def propose(
+    study: optuna.Study, *, tuning: TuningConfig, seed: int, number: int
+) -> tuple[optuna.Trial, dict[str, Value]]:
+    """The next trial and its values.
+
+    The sampler is seeded for each trial by itself, so that a search that was killed
+    proposes what it would have proposed, and not the first values once more.
+    """
+    study.sampler = sampler(
+        tuning, seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    )
+    trial = study.ask()
+    space = {
+        name: getattr(tuning.search_space, name) for name in type(tuning.search_space).model_fields
+    }
+    values = {
+        name: _suggest(trial, name=name, dimension=dimension)
+        for name, dimension in space.items()
+        if dimension is not None
+    }
+    return trial, values
+
+
+def sampler(tuning: TuningConfig, *, seed: int) -> optuna.samplers.BaseSampler:
+    """How a strategy chooses values. Further strategies have their place here."""
+    if tuning.strategy == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    # Half of a short search may be random; Optuna's own default is 10 trials.
+    random_trials = min(10, max(2, tuning.trials // 2))
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=random_trials)
+
+
+def _continued(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of the trials that were cut off and queued again."""
+    return {trial.user_attrs[_CONTINUES] for trial in trials if _CONTINUES in trial.user_attrs}
+
+
+def _pruner(tuning: TuningConfig) -> optuna.pruners.BasePruner:
+    if tuning.pruning == "none":
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.MedianPruner(n_startup_trials=tuning.pruning_warmup_trials)
+
+
+def _suggest(
+    trial: optuna.Trial, *, name: str, dimension: FloatRange | IntRange | Choices
+) -> Value:
+    if isinstance(dimension, Choices):
+        return int(trial.suggest_categorical(name, dimension.choices))
+    if isinstance(dimension, IntRange):
+        return trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)

@@ -1,0 +1,293 @@
+"""The search for hyperparameters: trials by Optuna, stored so that a killed search goes on.
+
+    <folder>/tuning/<digest>/study.log   the study, Optuna's journal: text, append only
+    <folder>/tuning/<digest>/trial-<n>   what a trial under way has written: its checkpoints
+
+The digest is of everything that decides the outcome but the number of trials, so the same
+search resumes where it was, or grows, and another one starts from nothing.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict
+
+from darkroom.config import Direction, Hyperparameters, Metric, TuningConfig
+from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError, UserError
+from darkroom.progress import SILENT, Progress, Task
+from darkroom.search import Value, open_study, propose, resume_interrupted, trials_of
+
+if TYPE_CHECKING:
+    from darkroom.training import EpochMetrics, TrainingResult
+
+State = Literal["complete", "pruned", "failed"]
+
+
+class Trial(BaseModel):
+    """One set of values and what came of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: int
+    """From 0, in the order of the search."""
+    values: dict[str, Value]
+    state: State
+    objective: float | None
+    """At the epoch that was kept; of a pruned trial, at its last; None: failed."""
+    epochs: int
+    """That were trained."""
+    seconds: float
+    error: str | None = None
+    """Why it failed."""
+
+
+class TuningResult(BaseModel):
+    """The best values, and all trials."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    objective: Metric
+    direction: Direction
+    best: dict[str, Value]
+    best_value: float
+    trials: list[Trial]
+
+
+class RunTrial(Protocol):
+    """How a trial is trained: darkroom.training.train, or a stand-in."""
+
+    def __call__(
+        self,
+        dataset: Dataset,
+        *,
+        hyperparameters: Hyperparameters,
+        folder: Path,
+        cache: Path,
+        on_epoch: "Callable[[EpochMetrics], None] | None",
+    ) -> "TrainingResult":
+        """Train, and call `on_epoch` after each epoch; what that raises ends the training."""
+
+
+def tune(
+    dataset: Dataset,
+    *,
+    hyperparameters: Hyperparameters,
+    tuning: TuningConfig,
+    folder: Path,
+    cache: Path,
+    run_trial: RunTrial | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+    on_epoch: "Callable[[int, EpochMetrics], None] | None" = None,
+    progress: Progress = SILENT,
+) -> TuningResult:
+    """Try values one after the other; the same seed gives the same trials.
+
+    Args:
+        hyperparameters: the values that are not searched.
+        folder: where the search is stored; shared between searches.
+        cache: of decoded images.
+        on_trial: called with each trial that ends now, not with those of an earlier start.
+        on_epoch: called with a trial's number and each of its epochs.
+
+    Raises:
+        UserError: the data or the fixed hyperparameters cannot be trained on.
+        DarkroomError: every trial failed.
+    """
+    digest = _digest(dataset, hyperparameters=hyperparameters, tuning=tuning)
+    place = folder / "tuning" / digest
+    study = open_study(place / "study.log", name=digest, tuning=tuning)
+    resume_interrupted(study)
+    search = _Search(
+        dataset, hyperparameters, tuning, study, place, cache, run_trial or _train, on_epoch
+    )
+    _run_all(search, on_trial=on_trial, progress=progress)
+    return _result(search)
+
+
+@dataclass(frozen=True)
+class _Search:
+    dataset: Dataset
+    hyperparameters: Hyperparameters
+    tuning: TuningConfig
+    study: optuna.Study
+    folder: Path
+    cache: Path
+    run_trial: RunTrial
+    on_epoch: "Callable[[int, EpochMetrics], None] | None"
+
+    def trials(self) -> list[Trial]:
+        """The trials that have ended, numbered without gaps."""
+        return [_trial(n, frozen) for n, frozen in enumerate(trials_of(self.study))]
+
+
+def _run_all(
+    search: _Search, *, on_trial: Callable[[Trial], None] | None, progress: Progress
+) -> None:
+    started, limit = time.monotonic(), search.tuning.timeout_seconds
+    done = len(search.trials())
+    with progress.task("tuning", total=search.tuning.trials) as task:
+        task.advance(done)
+        for number in range(done, search.tuning.trials):
+            if limit and time.monotonic() - started >= limit and number > 0:
+                progress.message(f"tuning: {limit:g} s are over after {number} trials")
+                break
+            _run_one(search, number=number, task=task)
+            trial = search.trials()[-1]
+            task.advance(detail=_in_words(trial, objective=search.tuning.objective))
+            if on_trial:
+                on_trial(trial)
+
+
+def _run_one(search: _Search, *, number: int, task: Task) -> None:
+    """Propose values, train with them, and record what came of it."""
+    trial, values = propose(
+        search.study, tuning=search.tuning, seed=search.hyperparameters.seed, number=number
+    )
+    folder = search.folder / f"trial-{number}"
+    watch = _Watch(search, trial=trial, number=number, task=task)
+    try:
+        result = search.run_trial(
+            search.dataset,
+            # The trials run in this process, whatever the final training does.
+            hyperparameters=search.hyperparameters.replace(**values, processes=1),
+            folder=folder,
+            cache=search.cache,
+            on_epoch=watch.epoch,
+        )
+    except optuna.TrialPruned:
+        watch.end(TrialState.PRUNED)
+    except UserError:
+        raise
+    except (DarkroomError, ArithmeticError, RuntimeError) as error:  # also out of memory
+        watch.fail(str(error) or type(error).__name__)
+    else:
+        watch.complete(result.metrics[search.tuning.objective])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Watch:
+    """Follows one trial: reports its epochs, prunes it, and records its end."""
+
+    def __init__(self, search: _Search, *, trial: optuna.Trial, number: int, task: Task) -> None:
+        self._search, self._trial, self._number, self._task = search, trial, number, task
+        self._objective = search.tuning.objective
+        self._started = time.monotonic()
+        self._epochs = 0
+
+    def epoch(self, epoch: "EpochMetrics") -> None:
+        """Take note of an epoch.
+
+        Raises:
+            optuna.TrialPruned: the trial is worse than the others were.
+        """
+        self._epochs = epoch.epoch
+        value = epoch.validation[self._objective]
+        self._task.advance(
+            0,
+            detail=f"trial {self._number}, epoch {epoch.epoch}: loss {epoch.train_loss:.4f}, "
+            f"{self._objective} {value:.4f}, {epoch.images_per_second:.0f} images/s",
+        )
+        if self._search.on_epoch:
+            self._search.on_epoch(self._number, epoch)
+        self._trial.report(value, epoch.epoch)
+        if self._trial.should_prune():
+            raise optuna.TrialPruned
+
+    def complete(self, value: float) -> None:
+        """Record the objective, if it is a number."""
+        if math.isfinite(value):
+            self.end(TrialState.COMPLETE, value=value)
+        else:
+            self.fail(f"{self._objective} is {value}")
+
+    def fail(self, reason: str) -> None:
+        """Record why there is no objective."""
+        self._trial.set_user_attr("error", reason)
+        self.end(TrialState.FAIL)
+
+    def end(self, state: TrialState, *, value: float | None = None) -> None:
+        """Record the trial's end."""
+        self._trial.set_user_attr("epochs", self._epochs)
+        self._trial.set_user_attr("seconds", time.monotonic() - self._started)
+        self._search.study.tell(self._trial, value, state=state)
+
+
+def _train(
+    dataset: Dataset,
+    *,
+    hyperparameters: Hyperparameters,
+    folder: Path,
+    cache: Path,
+    on_epoch: "Callable[[EpochMetrics], None] | None",
+) -> "TrainingResult":
+    from darkroom.training import train
+
+    return train(
+        dataset, hyperparameters=hyperparameters, folder=folder, cache=cache, on_epoch=on_epoch
+    )
+
+
+def _result(search: _Search) -> TuningResult:
+    tuning, trials = search.tuning, search.trials()
+    complete = [
+        (trial.objective, trial)
+        for trial in trials
+        if trial.state == "complete" and trial.objective is not None
+    ]
+    if not complete:
+        reasons = sorted({trial.error or trial.state for trial in trials})
+        # The next start searches anew instead of finding nothing but failures again.
+        shutil.rmtree(search.folder, ignore_errors=True)
+        raise DarkroomError(
+            f"all {len(trials)} trials failed: {'; '.join(reasons)}. Narrow "
+            "tuning.search_space, such as a lower learning_rate, or check the data"
+        )
+    pick = max if tuning.resolved_direction == "maximize" else min
+    best_value, best = pick(complete, key=lambda pair: pair[0])
+    return TuningResult(
+        objective=tuning.objective,
+        direction=tuning.resolved_direction,
+        best=best.values,
+        best_value=best_value,
+        trials=trials,
+    )
+
+
+def _trial(number: int, frozen: FrozenTrial) -> Trial:
+    states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
+    state = states[frozen.state.name]
+    return Trial(
+        number=number,
+        values=frozen.params,
+        state=state,
+        objective=None if state == "failed" else frozen.value,
+        epochs=frozen.user_attrs.get("epochs", 0),
+        seconds=frozen.user_attrs.get("seconds", 0.0),
+        error=frozen.user_attrs.get("error"),
+    )
+
+
+def _in_words(trial: Trial, *, objective: str) -> str:
+    values = ", ".join(f"{name} {value:.3g}" for name, value in trial.values.items())
+    outcome = trial.state if trial.objective is None else f"{objective} {trial.objective:.4f}"
+    pruned = ", pruned" if trial.state == "pruned" else ""
+    return f"trial {trial.number}: {outcome}{pruned} ({values})"
+
+
+def _digest(dataset: Dataset, *, hyperparameters: Hyperparameters, tuning: TuningConfig) -> str:
+    content = {
+        "data": dataset.fingerprint,
+        "hyperparameters": hyperparameters.model_dump(),
+        "tuning": tuning.model_dump(exclude={"enabled", "trials", "timeout_seconds"}),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
