@@ -1,6 +1,7 @@
 """A source on this machine or the web, looked at or brought into a local folder."""
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,4 +103,6 @@ def _existing(path: Path) -> Path:
         raise UserError(f"data source {str(path)!r} does not exist. Give {ALLOWED}.")
     if not path.is_file():
         raise UserError(f"{str(path)!r} is neither a folder nor a file. Give {ALLOWED}.")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{str(path)!r} may not be read. Change its permissions.")
     return path
