@@ -178,7 +178,7 @@ def test_tiny_pictures_are_not_searched_and_the_report_says_so(tmp_path: Path) -
 
     assert report.findings == ()
     assert report.notes == (
-        "Near duplicates were not searched among images 6 with fewer than 32 pixels on the "
+        "Near duplicates were not searched among 6 images with fewer than 32 pixels on the "
         "shorter side.",
     )
 
@@ -190,7 +190,7 @@ def test_pictures_of_one_tone_are_not_taken_for_each_other(root: Path) -> None:
     report = report_on(root)
 
     assert report.findings == ()
-    assert "2 of almost one tone" in report.notes[0]
+    assert "2 images of almost one tone" in report.notes[0]
 
 
 def test_the_hash_survives_resizing_and_compression_but_not_another_picture() -> None:

@@ -104,7 +104,7 @@ def not_compared(inspection: Inspection) -> str | None:
     small = sum(facts.is_too_small_to_compare for facts in usable)
     even = sum(facts.looks is None for facts in usable) - small
     reasons = [
-        f"{count:,} {reason}"
+        f"{count:,} images {reason}"
         for count, reason in (
             (small, "with fewer than 32 pixels on the shorter side"),
             (even, "of almost one tone"),
@@ -113,7 +113,7 @@ def not_compared(inspection: Inspection) -> str | None:
     ]
     if not reasons:
         return None
-    return f"Near duplicates were not searched among images {' and '.join(reasons)}."
+    return f"Near duplicates were not searched among {' and '.join(reasons)}."
 
 
 def _groups_by_content(inspection: Inspection) -> list[list[int]]:

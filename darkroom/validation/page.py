@@ -30,7 +30,7 @@ class _Example:
 class _Cell:
     count: int
     share: float
-    """Per cent of the largest class of the split."""
+    """Of the largest class of the split, 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -151,4 +151,4 @@ def _totals(by_split: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 def _cell(column: Mapping[str, int], *, name: str) -> _Cell:
     largest = max(column.values(), default=0)
-    return _Cell(column[name], round(100 * column[name] / largest, 1) if largest else 0.0)
+    return _Cell(column[name], round(column[name] / largest, 3) if largest else 0.0)
