@@ -1,0 +1,118 @@
+"""Training on this machine: in this process, or as the `train` program in several.
+
+    <folder>/training/<identity>/   the training under way: checkpoint, history, job
+    <folder>/bundles/<version>/     what came of it
+
+The identity is of data and hyperparameters, so the same training goes on where it was.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from darkroom.backends.local_job import run_job
+from darkroom.bundle import Bundle, read_bundle
+from darkroom.checkpoints import training_identity
+from darkroom.config import Hyperparameters
+from darkroom.dataset import Dataset
+from darkroom.export import pack_bundle
+from darkroom.history import EpochMetrics
+from darkroom.progress import SILENT, Progress
+from darkroom.training import train
+
+OnEpoch = Callable[[EpochMetrics], None]
+
+
+@dataclass(frozen=True)
+class TrainedBundle:
+    """A packed model and how it came to be."""
+
+    bundle: Bundle
+    history: list[EpochMetrics]
+    best_epoch: int
+    """From 1; the bundle holds its weights."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Of the validation split at the best epoch."""
+        return self.bundle.metadata.metrics
+
+
+def train_bundle(
+    dataset: Dataset,
+    *,
+    hyperparameters: Hyperparameters,
+    folder: Path,
+    cache: Path,
+    on_epoch: OnEpoch | None = None,
+    progress: Progress = SILENT,
+) -> TrainedBundle:
+    """Train and pack a bundle; a training that was killed goes on.
+
+    Args:
+        hyperparameters: with `processes` above 1 the `train` program is started.
+        folder: shared between trainings; the bundle is left there, the rest removed.
+        cache: of decoded images.
+        on_epoch: called with each epoch, those before an interruption included.
+
+    Raises:
+        UserError: data, weights or hyperparameters cannot be trained with.
+        DarkroomError: the training failed, or the bundle would not predict the same.
+    """
+    identity = training_identity(dataset, hyperparameters=hyperparameters)[:16]
+    place = folder / "training" / identity
+    place.mkdir(parents=True, exist_ok=True)
+    how = _train_here if hyperparameters.processes == 1 else run_job
+    history, best_epoch, packed = how(
+        dataset,
+        hyperparameters=hyperparameters,
+        folder=place,
+        cache=cache,
+        on_epoch=on_epoch,
+        progress=progress,
+    )
+    bundle = _keep(packed, folder=folder / "bundles")
+    shutil.rmtree(place, ignore_errors=True)
+    return TrainedBundle(bundle, history=history, best_epoch=best_epoch)
+
+
+def _train_here(
+    dataset: Dataset,
+    *,
+    hyperparameters: Hyperparameters,
+    folder: Path,
+    cache: Path,
+    on_epoch: OnEpoch | None,
+    progress: Progress,
+) -> tuple[list[EpochMetrics], int, Path]:
+    result = train(
+        dataset,
+        hyperparameters=hyperparameters,
+        folder=folder,
+        cache=cache,
+        on_epoch=on_epoch,
+        progress=progress,
+    )
+    packed = folder / "model"
+    with progress.task("packing the model"):
+        pack_bundle(
+            result.model,
+            dataset=dataset,
+            hyperparameters=hyperparameters,
+            metrics=result.metrics,
+            folder=packed,
+        )
+    return result.history, result.best_epoch, packed
+
+
+def _keep(packed: Path, *, folder: Path) -> Bundle:
+    """Move a bundle to its place by version; a bundle that lies there is replaced."""
+    place = folder / read_bundle(packed).metadata.version
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".replaced-") as scratch:
+        if place.exists():
+            place.rename(Path(scratch, "old"))
+        packed.rename(place)
+    return read_bundle(place)

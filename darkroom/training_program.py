@@ -1,0 +1,211 @@
+"""The `train` program: a training job by SageMaker's contract, below /opt/ml.
+
+    input/config/   hyperparameters.json, resourceconfig.json, inputdataconfig.json
+    input/data/     channels: training_channels.py
+    checkpoints/    what a job that was stopped goes on from
+    model/          the bundle's files
+    output/         history.json after each epoch; failure, with the reason, on an error
+
+Another base folder by $SAGEMAKER_BASE_DIR. Exit codes: 0 done, 1 failed, 2 the user's
+mistake, 143 stopped by SIGTERM. Metrics are printed as `name=value`, a line an epoch.
+"""
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from darkroom.errors import DarkroomError
+
+if TYPE_CHECKING:
+    from darkroom.config import Hyperparameters
+    from darkroom.dataset import Dataset
+    from darkroom.training import TrainingResult
+
+STOPPED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class Job:
+    """The folders of a training job."""
+
+    base: Path
+
+    @property
+    def config(self) -> Path:
+        """What the job is asked to do."""
+        return self.base / "input" / "config"
+
+    @property
+    def data(self) -> Path:
+        """The channels."""
+        return self.base / "input" / "data"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What outlives a stopped job."""
+        return self.base / "checkpoints"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images and hashes; may be lost."""
+        return self.base / "cache"
+
+    @property
+    def model(self) -> Path:
+        """The bundle's files."""
+        return self.base / "model"
+
+    @property
+    def history(self) -> Path:
+        """Metrics by epoch."""
+        return self.base / "output" / "history.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the job failed; SageMaker shows its first 1,024 characters."""
+        return self.base / "output" / "failure"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the training job. Returns the exit code."""
+    _parser().parse_args(arguments)
+    job = Job(Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")))
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        _run(job)
+    except DarkroomError as error:
+        _record_failure(job, str(error))
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        _record_failure(job, f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train",
+        description="Train a classifier as a SageMaker training job does: everything it reads "
+        "and writes lies below /opt/ml, or below $SAGEMAKER_BASE_DIR.",
+    )
+    parser.add_argument(
+        "word",
+        nargs="?",
+        choices=["train"],
+        help="ignored; SageMaker starts a container with it",
+    )
+    return parser
+
+
+def _run(job: Job) -> None:
+    from darkroom.parent_watch import end_with_parent
+    from darkroom.torchrun import in_training_process, run_processes
+
+    end_with_parent()
+    in_process = in_training_process()
+    if not in_process:
+        job.failure.unlink(missing_ok=True)
+    hyperparameters, dataset = read_job(job)
+    if hyperparameters.processes > 1 and not in_process:
+        run_processes(hyperparameters.processes, failure=job.failure)
+    else:
+        _train(job, hyperparameters=hyperparameters, dataset=dataset)
+
+
+def read_job(job: Job) -> "tuple[Hyperparameters, Dataset]":
+    """What to train, and on what.
+
+    Raises:
+        UserError: settings, hyperparameters or channels are unusable.
+    """
+    from darkroom.hyperparameters import from_strings
+    from darkroom.training_channels import check_job, read_channels, read_settings
+
+    check_job(
+        resources=read_settings(job.config / "resourceconfig.json"),
+        inputs=read_settings(job.config / "inputdataconfig.json"),
+    )
+    strings = read_settings(job.config / "hyperparameters.json")
+    hyperparameters = from_strings({name: str(value) for name, value in strings.items()})
+    return hyperparameters, read_channels(job.data, seed=hyperparameters.seed, store=job.cache)
+
+
+def _train(job: Job, *, hyperparameters: "Hyperparameters", dataset: "Dataset") -> None:
+    from darkroom.history import EpochMetrics, write_history
+    from darkroom.torchrun import is_first_process
+    from darkroom.training import train
+
+    history: list[EpochMetrics] = []
+
+    def note(epoch: EpochMetrics) -> None:
+        history.append(epoch)
+        write_history(job.history, history, objective=hyperparameters.objective)
+        print(epoch.log_line(), flush=True)
+
+    result = train(
+        dataset,
+        hyperparameters=hyperparameters,
+        folder=job.checkpoints,
+        cache=job.cache,
+        on_epoch=note,
+    )
+    if is_first_process():
+        _deliver(job, result=result, hyperparameters=hyperparameters, dataset=dataset)
+
+
+def _deliver(
+    job: Job,
+    *,
+    result: "TrainingResult",
+    hyperparameters: "Hyperparameters",
+    dataset: "Dataset",
+) -> None:
+    """Pack the bundle, and move its files where the job's model is expected.
+
+    In a container the model folder is there already and may be a mount, so it cannot be
+    replaced; the metadata come last, and without them there is no bundle.
+    """
+    from darkroom.bundle import METADATA_FILE, ONNX_FILE, WEIGHTS_FILE
+    from darkroom.export import pack_bundle
+
+    job.model.mkdir(parents=True, exist_ok=True)
+    (job.model / METADATA_FILE).unlink(missing_ok=True)
+    with TemporaryDirectory(dir=job.base, prefix=".packing-") as scratch:
+        packed = Path(scratch, "model")
+        pack_bundle(
+            result.model,
+            dataset=dataset,
+            hyperparameters=hyperparameters,
+            metrics=result.metrics,
+            folder=packed,
+        )
+        for name in (WEIGHTS_FILE, ONNX_FILE, METADATA_FILE):
+            shutil.move(packed / name, job.model / name)
+
+
+def _record_failure(job: Job, reason: str) -> None:
+    from darkroom.files import write_text
+
+    print(f"train: {reason}", file=sys.stderr)
+    try:
+        write_text(job.failure, reason)
+    except OSError as error:
+        print(f"train: the reason cannot be written: {error}", file=sys.stderr)
+
+
+def _stop(signum: int, frame: object) -> None:
+    """End in an orderly way; the last checkpoint is whole, and the next start goes on."""
+    raise SystemExit(STOPPED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
