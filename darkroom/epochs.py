@@ -1,0 +1,152 @@
+"""One epoch: learn from every training image, then measure on the validation split."""
+
+import math
+import time
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from darkroom.batches import (
+    EpochPlan,
+    evaluation_batch,
+    plan_epoch,
+    steps_per_epoch,
+    training_batch,
+)
+from darkroom.config import Hyperparameters
+from darkroom.distributed import ProcessGroup
+from darkroom.errors import DarkroomError
+from darkroom.examples import Examples
+from darkroom.history import EpochMetrics
+from darkroom.learner import Learner
+from darkroom.metrics import headline_metrics
+from darkroom.optimisation import learning_rate_at
+from darkroom.progress import Task
+
+_VALIDATION_BATCH = 64
+
+
+class EpochRunner:
+    """Feeds a learner."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        *,
+        train: Examples,
+        validation: Examples,
+        hyperparameters: Hyperparameters,
+        group: ProcessGroup,
+    ) -> None:
+        self._learner, self._train, self._validation = learner, train, validation
+        self._hyperparameters, self._group = hyperparameters, group
+        self._unreported_seconds = train.seconds
+        self.steps = steps_per_epoch(len(train.labels), batch_size=hyperparameters.batch_size)
+
+    def run(self, epoch: int, *, task: Task) -> EpochMetrics:
+        """Train and validate; `task` advances by one a step.
+
+        Raises:
+            DarkroomError: the loss is no longer finite.
+        """
+        started = time.perf_counter()
+        torch.manual_seed(self._seed(epoch))
+        loss, accuracy = self._learn(epoch, task=task)
+        # The decoding of all images belongs to the first epoch that needed it.
+        training_seconds = time.perf_counter() - started + self._unreported_seconds
+        validation = self._validate(epoch)
+        seconds = time.perf_counter() - started + self._unreported_seconds
+        self._unreported_seconds = 0.0
+        return EpochMetrics(
+            epoch=epoch,
+            learning_rate=self._learning_rate(epoch * self.steps - 1),
+            train_loss=loss,
+            train_accuracy=accuracy,
+            validation=validation,
+            images_per_second=len(self._train.labels) / training_seconds,
+            seconds=seconds,
+        )
+
+    def _learn(self, epoch: int, *, task: Task) -> tuple[float, float]:
+        """Mean loss and accuracy over the epoch, of all processes."""
+        plan = self._plan(epoch)
+        self._learner.start_epoch()
+        loss = correct = 0.0
+        for step, positions in enumerate(plan.batches):
+            result = self._learner.step(
+                self._pixels(positions, draws=plan.draws[step]),
+                torch.from_numpy(self._train.labels[self._group.share(positions)]),
+                batch_labels=torch.from_numpy(self._train.labels[positions]),
+                learning_rate=self._learning_rate((epoch - 1) * self.steps + step),
+            )
+            if not math.isfinite(result.loss):
+                raise self._diverged(epoch, f"in step {step + 1} of {len(plan.batches)}")
+            loss += result.loss * len(positions)
+            correct += result.correct
+            task.advance()
+        totals = self._group.sum(torch.tensor([loss, correct], dtype=torch.float64))
+        loss, correct = (totals / len(self._train.labels)).tolist()
+        return loss, correct
+
+    def _plan(self, epoch: int) -> EpochPlan:
+        return plan_epoch(
+            self._train.labels,
+            batch_size=self._hyperparameters.batch_size,
+            seed=self._hyperparameters.seed,
+            epoch=epoch,
+            stratified=self._hyperparameters.imbalance == "stratified_sampling",
+        )
+
+    def _pixels(self, positions: NDArray[np.int64], *, draws: NDArray[np.float64]) -> Tensor:
+        """This process's share of a batch."""
+        share, size = self._group.share(positions), self._hyperparameters.image_size
+        if self._hyperparameters.augmentation == "none":
+            return evaluation_batch(self._train.cache, share, size=size)
+        return training_batch(
+            self._train.cache,
+            share,
+            draws=self._group.share(draws),
+            size=size,
+            flip=self._hyperparameters.augmentation == "crop_flip",
+        )
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Headline metrics; each process predicts its share of the images."""
+        self._group.synchronise_buffers(self._learner.model)
+        labels = self._validation.labels
+        share = self._group.share(np.arange(len(labels)))
+        own = self._learner.probabilities(
+            evaluation_batch(
+                self._validation.cache,
+                share[start : start + _VALIDATION_BATCH],
+                size=self._hyperparameters.image_size,
+            )
+            for start in range(0, len(share), _VALIDATION_BATCH)
+        )
+        probabilities = torch.zeros((len(labels), own.shape[1]))
+        probabilities[share] = own
+        probabilities = self._group.sum(probabilities)
+        if not probabilities.isfinite().all():
+            raise self._diverged(epoch, "on the validation images")
+        return headline_metrics(labels, probabilities.numpy())
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate_at(
+            step, steps_per_epoch=self.steps, hyperparameters=self._hyperparameters
+        )
+
+    def _seed(self, epoch: int) -> int:
+        """Of dropout, which differs between processes as their images do."""
+        entropy = (self._hyperparameters.seed, epoch, self._group.rank)
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _diverged(self, epoch: int, where: str) -> DarkroomError:
+        advice = f"lower training.learning_rate (now {self._hyperparameters.learning_rate:g})"
+        if not self._hyperparameters.gradient_clip:
+            advice += ", or clip the gradient (training.gradient_clip: 1)"
+        return DarkroomError(
+            f"the training diverged: the loss is not finite in epoch {epoch}, {where}; "
+            f"{advice}, lengthen training.warmup_epochs, or set training.mixed_precision to 'off'"
+        )

@@ -1,0 +1,71 @@
+"""The images and labels of a split as training consumes them."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkroom.dataset import Dataset, Split
+from darkroom.distributed import ProcessGroup
+from darkroom.errors import UserError
+from darkroom.pixel_cache import PixelCache, open_pixel_cache
+from darkroom.progress import Progress
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split, decoded."""
+
+    cache: PixelCache
+    labels: NDArray[np.int64]
+    """(N,) class indices, in the cache's order."""
+    seconds: float
+    """Spent on opening the cache: next to nothing, or the decoding of every image."""
+
+
+def load_examples(
+    dataset: Dataset,
+    *,
+    split: Split,
+    resize_size: int,
+    folder: Path,
+    group: ProcessGroup,
+    progress: Progress,
+) -> Examples:
+    """Open a split's pixel cache in `folder`; the first process builds it where missing."""
+    started = time.perf_counter()
+    with group.first_before_the_others():
+        cache = open_pixel_cache(
+            dataset, split=split, resize_size=resize_size, folder=folder, progress=progress
+        )
+    index = {name: number for number, name in enumerate(dataset.classes)}
+    labels = [index[record.label] for record in dataset.split(split)]
+    return Examples(
+        cache=cache,
+        labels=np.asarray(labels, dtype=np.int64),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def check_splits(dataset: Dataset) -> None:
+    """Refuse data that nothing can be learned from.
+
+    Raises:
+        UserError: fewer than two classes, or no images to train on or to validate with.
+    """
+    problems = []
+    if len(dataset.classes) < 2:
+        problems.append(
+            f"{dataset.source!r} has {len(dataset.classes)} class: a classifier needs two or more"
+        )
+    if not dataset.split("train"):
+        problems.append(f"{dataset.source!r} has no training images")
+    if not dataset.split("validation"):
+        problems.append(
+            f"{dataset.source!r} has no validation images, by which the best epoch is chosen: "
+            "add a split, or set data.validation_fraction above 0"
+        )
+    if problems:
+        raise UserError(problems)

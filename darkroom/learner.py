@@ -1,0 +1,130 @@
+"""A network that learns: one optimiser step at a time, on one device, in one precision."""
+
+import math
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.batches import Normaliser
+from darkroom.checkpoints import optimizer_tensors, restore_optimizer
+from darkroom.config import Hyperparameters
+from darkroom.distributed import ProcessGroup
+from darkroom.images import IMAGENET_MEAN, IMAGENET_STD
+from darkroom.model import set_training_mode
+from darkroom.optimisation import autocast_type, batch_loss, make_optimizer
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one process saw of one batch."""
+
+    loss: float
+    """This process's summed loss over the whole batch's weight, in nats."""
+    correct: int
+
+
+class Learner:
+    """Network, optimiser, loss and precision."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        hyperparameters: Hyperparameters,
+        class_weights: Tensor,
+        group: ProcessGroup,
+    ) -> None:
+        self.model = model.to(group.device).to(memory_format=torch.channels_last)
+        self._hyperparameters = hyperparameters
+        self._group = group
+        self._class_weights = class_weights.to(group.device)
+        self._dtype = autocast_type(group.device, mixed_precision=hyperparameters.mixed_precision)
+        self._optimizer = make_optimizer(self.model, hyperparameters=hyperparameters)
+        self._scaler = torch.amp.GradScaler(group.device.type, enabled=self._dtype is torch.float16)
+        self._normalise = Normaliser(mean=IMAGENET_MEAN, std=IMAGENET_STD, device=group.device)
+        self._forward = group.wrap(self.model)
+
+    def start_epoch(self) -> None:
+        """Training mode, batch-norm of frozen layers apart."""
+        set_training_mode(self.model)
+
+    def step(
+        self, batch: Tensor, labels: Tensor, *, batch_labels: Tensor, learning_rate: float
+    ) -> StepResult:
+        """Learn from this process's share of a batch.
+
+        Args:
+            batch: (n, S, S, 3) bytes, of this process's share.
+            labels: (n,) class indices, of this process's share.
+            batch_labels: class indices of the whole batch, all processes.
+            learning_rate: of this step.
+        """
+        labels = labels.to(self._group.device)
+        with self._autocast():
+            logits = self._forward(self._normalise(batch))
+        loss = batch_loss(
+            logits,
+            labels,
+            weights=self._class_weights,
+            total_weight=float(self._class_weights[batch_labels].sum()),
+            smoothing=self._hyperparameters.label_smoothing,
+        )
+        value = loss.item()
+        if math.isfinite(value):
+            # DDP averages over the processes; the losses of their shares are to be added.
+            self._update(loss * self._group.size, learning_rate=learning_rate)
+        correct = int((logits.detach().argmax(dim=1) == labels).sum())
+        return StepResult(loss=value, correct=correct)
+
+    def probabilities(self, batches: Iterable[Tensor]) -> Tensor:
+        """(N, C) class probabilities of centre-cropped batches, in float32 throughout."""
+        self.model.eval()
+        with torch.inference_mode():
+            rows = [self.model(self._normalise(batch)).softmax(dim=1).cpu() for batch in batches]
+        return torch.cat(rows)
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the state_dict, on the CPU."""
+        state = self.model.state_dict()
+        return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """The optimiser's tensors; see checkpoints.optimizer_tensors."""
+        return optimizer_tensors(self._optimizer)
+
+    def scaler_state(self) -> dict[str, float]:
+        """Of float16's loss scaling; empty in any other precision."""
+        state: dict[str, float] = self._scaler.state_dict()
+        return state
+
+    def restore(
+        self,
+        *,
+        model: Mapping[str, Tensor],
+        optimizer: Mapping[str, Tensor],
+        scaler: Mapping[str, float],
+    ) -> None:
+        """Go back to the state of a checkpoint."""
+        self.model.load_state_dict(model)
+        restore_optimizer(self._optimizer, optimizer)
+        if scaler:
+            self._scaler.load_state_dict(dict(scaler))
+
+    def _update(self, loss: Tensor, *, learning_rate: float) -> None:
+        for parameters in self._optimizer.param_groups:
+            parameters["lr"] = learning_rate
+        self._optimizer.zero_grad()
+        torch.autograd.backward(self._scaler.scale(loss))
+        if self._hyperparameters.gradient_clip:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self._hyperparameters.gradient_clip)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self._dtype is None:
+            return nullcontext()
+        return torch.autocast(self._group.device.type, dtype=self._dtype)

@@ -1,0 +1,278 @@
+"""Train a classifier: epochs, validation, the best one kept, a checkpoint after each.
+
+Augmentation, order and dropout follow from (seed, epoch), so a training that was killed
+and started again ends as if nothing had happened.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from darkroom.batches import steps_per_epoch
+from darkroom.checkpoints import (
+    BrokenCheckpointError,
+    Checkpoint,
+    disk_errors,
+    read_checkpoint,
+    training_identity,
+    write_checkpoint,
+)
+from darkroom.config import Hyperparameters
+from darkroom.dataset import Dataset
+from darkroom.distributed import ProcessGroup, process_group
+from darkroom.epochs import EpochRunner
+from darkroom.errors import UserError
+from darkroom.examples import check_splits, load_examples
+from darkroom.history import EpochMetrics, best_epoch, is_exhausted, write_history
+from darkroom.learner import Learner
+from darkroom.model import build_model, has_active_batch_norm
+from darkroom.optimisation import class_weights
+from darkroom.progress import SILENT, Progress, Task
+
+__all__ = ["EpochMetrics", "TrainingResult", "train"]
+
+CHECKPOINT_FOLDER = "checkpoint"
+HISTORY_FILE = "history.json"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained classifier."""
+
+    model: nn.Module
+    """With the best epoch's weights, in eval mode, on the CPU."""
+    history: list[EpochMetrics]
+    best_epoch: int
+    """From 1."""
+    metrics: dict[str, float]
+    """Of the validation split at the best epoch."""
+    stopped_early: bool
+
+
+def train(
+    dataset: Dataset,
+    *,
+    hyperparameters: Hyperparameters,
+    folder: Path,
+    cache: Path,
+    on_epoch: Callable[[EpochMetrics], None] | None = None,
+    progress: Progress = SILENT,
+) -> TrainingResult:
+    """Train on the training split, keep the epoch that does best on the validation split.
+
+    Under torchrun every process calls this with the same arguments; the first alone writes
+    files, reports progress and calls `on_epoch`; all return the same result.
+
+    Args:
+        dataset: every image of which can be decoded.
+        hyperparameters: everything that shapes the result. `weights` is no URI any more,
+            but a local path, 'imagenet' or 'none'.
+        folder: gets `checkpoint/` and `history.json`. A checkpoint there of the same data
+            and hyperparameters is gone on from.
+        cache: where decoded images are kept for later trainings.
+        on_epoch: called after each epoch; first, when going on from a checkpoint, for the
+            epochs in it. What it raises ends the training and leaves the checkpoint.
+        progress: shows optimiser steps, and a line for each epoch.
+
+    Raises:
+        UserError: an empty split, too small a batch, weights or images that are unusable.
+        DarkroomError: the loss is no longer finite, or the disk is full.
+    """
+    check_splits(dataset)
+    with process_group() as group, _own_randomness(group):
+        training = _prepare(
+            dataset,
+            hyperparameters=hyperparameters,
+            folder=folder,
+            cache=cache,
+            group=group,
+            progress=progress if group.is_first else SILENT,
+        )
+        return training.run(on_epoch if group.is_first else None)
+
+
+def _prepare(
+    dataset: Dataset,
+    *,
+    hyperparameters: Hyperparameters,
+    folder: Path,
+    cache: Path,
+    group: ProcessGroup,
+    progress: Progress,
+) -> "_Training":
+    model = build_model(
+        hyperparameters.architecture,
+        classes=len(dataset.classes),
+        weights=hyperparameters.weights,
+        fine_tune=hyperparameters.fine_tune,
+        image_size=hyperparameters.image_size,
+        seed=hyperparameters.seed,
+    )
+    images = len(dataset.split("train"))
+    _check_batches(images, model=model, hyperparameters=hyperparameters, group=group)
+    load = partial(
+        load_examples,
+        dataset,
+        resize_size=hyperparameters.working_size,
+        folder=cache,
+        group=group,
+        progress=progress,
+    )
+    train_examples, validation = load(split="train"), load(split="validation")
+    weights = class_weights(
+        train_examples.labels,
+        classes=len(dataset.classes),
+        weighted=hyperparameters.imbalance == "class_weights",
+    )
+    learner = Learner(model, hyperparameters=hyperparameters, class_weights=weights, group=group)
+    return _Training(
+        learner,
+        epochs=EpochRunner(
+            learner,
+            train=train_examples,
+            validation=validation,
+            hyperparameters=hyperparameters,
+            group=group,
+        ),
+        hyperparameters=hyperparameters,
+        folder=folder,
+        writes=group.is_first,
+        identity=training_identity(dataset, hyperparameters=hyperparameters),
+        progress=progress,
+    )
+
+
+class _Training:
+    """A learner on its way through the epochs, with what has to survive a crash."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        *,
+        epochs: EpochRunner,
+        hyperparameters: Hyperparameters,
+        folder: Path,
+        writes: bool,
+        identity: str,
+        progress: Progress,
+    ) -> None:
+        self._learner, self._epochs = learner, epochs
+        self._hyperparameters, self._progress = hyperparameters, progress
+        self._folder, self._writes, self._identity = folder, writes, identity
+        self._history: list[EpochMetrics] = []
+        self._best: dict[str, Tensor] = {}
+
+    def run(self, on_epoch: Callable[[EpochMetrics], None] | None) -> TrainingResult:
+        """Go on from the checkpoint, if there is one, to the end."""
+        self._resume()
+        total = self._hyperparameters.epochs * self._epochs.steps
+        with self._progress.task("train", total=total) as task:
+            task.advance(len(self._history) * self._epochs.steps)
+            for metrics in chain(tuple(self._history), self._remaining(task)):
+                if on_epoch:
+                    on_epoch(metrics)
+        return self._result()
+
+    def _remaining(self, task: Task) -> Iterator[EpochMetrics]:
+        """Train epoch by epoch; each is on the disk before it is yielded."""
+        while len(self._history) < self._hyperparameters.epochs and not self._is_exhausted():
+            metrics = self._epochs.run(len(self._history) + 1, task=task)
+            self._history.append(metrics)
+            if self._best_epoch() == metrics.epoch:
+                self._best = self._learner.weights()
+            self._save()
+            self._progress.message(
+                metrics.headline(
+                    epochs=self._hyperparameters.epochs,
+                    objective=self._hyperparameters.objective,
+                )
+            )
+            yield metrics
+
+    def _resume(self) -> None:
+        try:
+            checkpoint = read_checkpoint(self._folder / CHECKPOINT_FOLDER, identity=self._identity)
+        except BrokenCheckpointError as error:
+            self._progress.message(f"the checkpoint is damaged ({error}): training starts anew")
+            return
+        if checkpoint is None:
+            return
+        self._learner.restore(
+            model=checkpoint.model, optimizer=checkpoint.optimizer, scaler=checkpoint.scaler
+        )
+        self._history = list(checkpoint.history)
+        self._best = dict(checkpoint.best or checkpoint.model)
+        self._progress.message(f"going on after epoch {len(self._history)}, from the checkpoint")
+
+    def _save(self) -> None:
+        if not self._writes:
+            return
+        is_best = self._best_epoch() == len(self._history)
+        checkpoint = Checkpoint(
+            identity=self._identity,
+            history=self._history,
+            model=self._best if is_best else self._learner.weights(),
+            optimizer=self._learner.optimizer_state(),
+            best={} if is_best else self._best,
+            scaler=self._learner.scaler_state(),
+        )
+        write_checkpoint(checkpoint, folder=self._folder / CHECKPOINT_FOLDER)
+        path = self._folder / HISTORY_FILE
+        with disk_errors(path):
+            write_history(path, self._history, objective=self._hyperparameters.objective)
+
+    def _result(self) -> TrainingResult:
+        model = self._learner.model.to("cpu").to(memory_format=torch.contiguous_format)
+        model.load_state_dict(self._best)
+        best = self._best_epoch()
+        return TrainingResult(
+            model=model.eval(),
+            history=self._history,
+            best_epoch=best,
+            metrics=self._history[best - 1].validation,
+            stopped_early=len(self._history) < self._hyperparameters.epochs,
+        )
+
+    def _best_epoch(self) -> int:
+        return best_epoch(self._history, objective=self._hyperparameters.objective)
+
+    def _is_exhausted(self) -> bool:
+        return is_exhausted(
+            self._history,
+            objective=self._hyperparameters.objective,
+            patience=self._hyperparameters.early_stopping_epochs,
+        )
+
+
+@contextmanager
+def _own_randomness(group: ProcessGroup) -> Iterator[None]:
+    """Leave torch's global generators as the caller had them."""
+    devices = [group.device] if group.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        yield
+
+
+def _check_batches(
+    images: int, *, model: nn.Module, hyperparameters: Hyperparameters, group: ProcessGroup
+) -> None:
+    """Refuse batches of which a process would get too few images.
+
+    Raises:
+        UserError: none at all, or a single one where batch-norm needs two.
+    """
+    steps = steps_per_epoch(images, batch_size=hyperparameters.batch_size)
+    smallest_share = images // steps // group.size
+    needed = 2 if has_active_batch_norm(model) else 1
+    if smallest_share < needed:
+        raise UserError(
+            f"training.batch_size {hyperparameters.batch_size} leaves a process "
+            f"{smallest_share} of the {images} training images in a step, and "
+            f"{hyperparameters.architecture} needs {needed} or more: raise it to at least "
+            f"{needed * group.size + 1}, or use fewer processes (now {group.size})"
+        )

@@ -1,0 +1,140 @@
+"""Images decoded once, exactly as evaluation and serving decode them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from darkroom.batches import Normaliser, evaluation_batch
+from darkroom.dataset import Dataset, ImageRecord, make_dataset
+from darkroom.errors import UserError
+from darkroom.files import sha256_of
+from darkroom.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, decode, preprocess
+from darkroom.pixel_cache import PixelCache, open_pixel_cache
+
+SIZES = [(40, 30), (30, 40), (33, 33), (64, 21), (20, 20), (41, 300)]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """Pictures of many shapes, one of them lossy, one transparent."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "images"
+    root.mkdir()
+    for number, (width, height) in enumerate(SIZES):
+        pixels = rng.integers(0, 256, (height, width, 4), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / f"{number}.png")
+    Image.fromarray(rng.integers(0, 256, (50, 45, 3), dtype=np.uint8)).save(root / "photo.jpg")
+    return dataset_of(root)
+
+
+def dataset_of(root: Path) -> Dataset:
+    records = [
+        ImageRecord(
+            path=path.name,
+            label=f"class{number % 2}",
+            split="train",
+            size=path.stat().st_size,
+            sha256=sha256_of(path),
+        )
+        for number, path in enumerate(sorted(root.iterdir()))
+    ]
+    return make_dataset(records, root=root, source="test")
+
+
+def opened(dataset: Dataset, folder: Path, *, resize_size: int = 24) -> PixelCache:
+    return open_pixel_cache(dataset, split="train", resize_size=resize_size, folder=folder)
+
+
+@pytest.mark.parametrize(("resize_size", "image_size"), [(24, 20), (37, 32), (20, 20)])
+def test_centre_crops_of_the_cache_are_bit_identical_to_preprocessing(
+    dataset: Dataset, tmp_path: Path, resize_size: int, image_size: int
+) -> None:
+    cache = opened(dataset, tmp_path / "cache", resize_size=resize_size)
+    normalise = Normaliser(mean=IMAGENET_MEAN, std=IMAGENET_STD, device=torch.device("cpu"))
+    batch = normalise(evaluation_batch(cache, np.arange(len(cache)), size=image_size))
+    preprocessing = Preprocessing(resize_size=resize_size, image_size=image_size)
+    for row, record in zip(batch, dataset.split("train"), strict=True):
+        expected = preprocess(decode(dataset.file(record)), preprocessing)
+        assert np.array_equal(row.numpy(), expected)
+    assert batch.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_second_opening_reads_no_image(dataset: Dataset, tmp_path: Path) -> None:
+    first = opened(dataset, tmp_path / "cache")
+    for record in dataset.records:
+        dataset.file(record).unlink()
+    second = opened(dataset, tmp_path / "cache")
+    assert np.array_equal(first.pixels, second.pixels)
+    assert [image.shape for image in second] == [image.shape for image in first]
+
+
+def test_another_size_is_another_cache(dataset: Dataset, tmp_path: Path) -> None:
+    assert min(opened(dataset, tmp_path / "cache", resize_size=24)[0].shape[:2]) == 24
+    assert min(opened(dataset, tmp_path / "cache", resize_size=16)[0].shape[:2]) == 16
+
+
+def test_changed_content_is_decoded_anew(dataset: Dataset, tmp_path: Path) -> None:
+    opened(dataset, tmp_path / "cache")
+    Image.new("RGB", (30, 30), (1, 2, 3)).save(dataset.root / "0.png")
+    assert (opened(dataset_of(dataset.root), tmp_path / "cache")[0] == [1, 2, 3]).all()
+
+
+def test_a_cache_that_lost_its_end_is_built_again(dataset: Dataset, tmp_path: Path) -> None:
+    expected = np.array(opened(dataset, tmp_path / "cache").pixels)
+    (file,) = tmp_path.glob("cache/*/pixels")
+    file.write_bytes(file.read_bytes()[:-100])
+    assert np.array_equal(opened(dataset, tmp_path / "cache").pixels, expected)
+
+
+def test_undecodable_images_are_all_named_and_nothing_is_left(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    (dataset.root / "1.png").write_bytes(b"no image")
+    photo = dataset.root / "photo.jpg"
+    photo.write_bytes(photo.read_bytes()[:600])
+    with pytest.raises(UserError, match=r"(?s)1\.png.*photo\.jpg.*data\.on_undecodable"):
+        opened(dataset, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_many_undecodable_images_are_counted(
+    image_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = image_folder(classes=["a"], per_class=25) / "a"
+    dataset = dataset_of(folder)
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="and 5 more"):
+        opened(dataset, tmp_path / "cache")
+
+
+def test_progress_counts_the_images(dataset: Dataset, tmp_path: Path) -> None:
+    counted = _Counter()
+    open_pixel_cache(
+        dataset, split="train", resize_size=24, folder=tmp_path / "cache", progress=counted
+    )
+    assert counted.total == counted.done == len(dataset.records)
+
+
+class _Counter:
+    total = done = 0.0
+
+    def task(self, description: str, *, total: float | None = None) -> "_Counter":
+        self.total = total or 0
+        return self
+
+    def __enter__(self) -> "_Counter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self, amount: float = 1, *, detail: str = "") -> None:
+        self.done += amount
+
+    def message(self, text: str) -> None:
+        pass
