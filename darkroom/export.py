@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from darkroom.bundle import (
@@ -38,6 +37,7 @@ from darkroom.prediction import (
     open_session,
     softmax,
 )
+from darkroom.weights import save_weights
 
 MAXIMUM_CHECKED_IMAGES = 128
 MAXIMUM_PROBABILITY_DIFFERENCE = 1e-3
@@ -72,7 +72,7 @@ def pack_bundle(
     preprocessing = preprocessing_of(hyperparameters)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        _write_weights(network, temporary / WEIGHTS_FILE)
+        save_weights(network, temporary / WEIGHTS_FILE)
         export_onnx(network, image_size=preprocessing.image_size, path=temporary / ONNX_FILE)
         metadata = BundleMetadata(
             architecture=hyperparameters.architecture,
@@ -85,7 +85,7 @@ def pack_bundle(
             export_check=_check_export(
                 network,
                 onnx_file=temporary / ONNX_FILE,
-                images=_checked_images(dataset, preprocessing),
+                images=_checked_images(dataset, preprocessing=preprocessing),
             ),
             files=digests(temporary),
         )
@@ -146,13 +146,7 @@ def _refuse_foreign_content(folder: Path) -> None:
         )
 
 
-def _write_weights(network: nn.Module, path: Path) -> None:
-    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    save_file(state, path)
-    path.chmod(0o644)  # safetensors lets nobody else read it, such as a container's user
-
-
-def _checked_images(dataset: Dataset, preprocessing: Preprocessing) -> Iterator[Floats]:
+def _checked_images(dataset: Dataset, *, preprocessing: Preprocessing) -> Iterator[Floats]:
     """Batches of validation images, evenly picked, through the path that serving takes."""
     records = dataset.split("validation")
     picked = records[:: max(1, -(-len(records) // MAXIMUM_CHECKED_IMAGES))]

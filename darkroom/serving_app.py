@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 
 import numpy as np
 from starlette.applications import Starlette
@@ -71,11 +72,12 @@ class _Service:
         body = await _read(request)
         loop = asyncio.get_running_loop()
         try:
-            return JSONResponse(await loop.run_in_executor(self._pool, self._predict, body, top_k))
+            predict = partial(self._predict, body, top_k=top_k)
+            return JSONResponse(await loop.run_in_executor(self._pool, predict))
         except ImageError as error:
             raise HTTPException(400, str(error)) from error
 
-    def _predict(self, body: bytes, top_k: int) -> dict[str, object]:
+    def _predict(self, body: bytes, *, top_k: int) -> dict[str, object]:
         batch = np.expand_dims(self._predictor.prepare(body), 0)
         best = self._predictor.top_k(self._predictor.probabilities(batch)[0], k=top_k)
         return {

@@ -82,11 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(job)
     except DarkroomError as error:
-        _record_failure(job, str(error))
+        _record_failure(job, reason=str(error))
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
-        _record_failure(job, f"{type(error).__name__}: {error}")
+        _record_failure(job, reason=f"{type(error).__name__}: {error}")
         return 1
     return 0
 
@@ -192,7 +192,7 @@ def _deliver(
             shutil.move(packed / name, job.model / name)
 
 
-def _record_failure(job: Job, reason: str) -> None:
+def _record_failure(job: Job, *, reason: str) -> None:
     from darkroom.files import write_text
 
     print(f"train: {reason}", file=sys.stderr)

@@ -108,7 +108,14 @@ def tune(
     study = open_study(place / "study.log", name=digest, tuning=tuning)
     resume_interrupted(study)
     search = _Search(
-        dataset, hyperparameters, tuning, study, place, cache, run_trial or _train, on_epoch
+        dataset=dataset,
+        hyperparameters=hyperparameters,
+        tuning=tuning,
+        study=study,
+        folder=place,
+        cache=cache,
+        run_trial=run_trial or _train,
+        on_epoch=on_epoch,
     )
     _run_all(search, on_trial=on_trial, progress=progress)
     return _result(search)
@@ -127,7 +134,7 @@ class _Search:
 
     def trials(self) -> list[Trial]:
         """The trials that have ended, numbered without gaps."""
-        return [_trial(n, frozen) for n, frozen in enumerate(trials_of(self.study))]
+        return [_trial(frozen, number=n) for n, frozen in enumerate(trials_of(self.study))]
 
 
 def _run_all(
@@ -263,7 +270,7 @@ def _result(search: _Search) -> TuningResult:
     )
 
 
-def _trial(number: int, frozen: FrozenTrial) -> Trial:
+def _trial(frozen: FrozenTrial, *, number: int) -> Trial:
     states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     state = states[frozen.state.name]
     return Trial(
