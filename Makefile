@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format ui lock clean
+.PHONY: help setup run test test-slow lint format docs ui lock clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: setup  ## ruff and mypy
 format: setup  ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: setup  ## write docs/configuration.md from the code
+	$(BIN)/python docs/configuration_reference.py
 
 ui: setup  ## MLflow on the runs so far
 	$(BIN)/python run.py ui

@@ -60,7 +60,7 @@ class DataConfig(Section):
     """Share of the images held out for validation where the source has no such split."""
     test_fraction: Fraction = 0.15
     """Share of the images held out for the test where the source has no such split."""
-    on_undecodable: ProblemPolicy = "stop"
+    on_undecodable: Literal["stop", "leave_out"] = "stop"
     """Images that cannot be decoded, or are truncated."""
     on_leakage: ProblemPolicy = "leave_out"
     """The same image in two splits; 'leave_out' keeps the copy in the test split."""

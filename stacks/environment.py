@@ -12,9 +12,10 @@ _SETTINGS = {
     "DO_NOT_TRACK": "true",
     # Nothing but our own messages on the terminal.
     "AUTO_OPEN_DASHBOARD": "false",
-    "ZENML_LOGGING_VERBOSITY": "ERROR",
+    "ZENML_LOGGING_VERBOSITY": "CRITICAL",
     "ZENML_ENABLE_RICH_TRACEBACK": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
     # MLflow's tracker and steps in several threads race for its global tracking URI.
     "ZENML_DYNAMIC_PIPELINE_WORKER_COUNT": "1",
@@ -27,11 +28,15 @@ _SETTINGS = {
 def prepare_environment() -> Path:
     """Set defaults, leaving what the user has set; return the workspace folder.
 
-    ZenML's own store lies in the workspace too, unless the user configured one.
+    Caches of matplotlib and of the uv that ZenML asks for the installed packages lie in the
+    workspace too, not in the user's home.
+
+    So does ZenML's own store, unless the user configured one.
     """
     workspace = Path(os.environ.setdefault("DARKROOM_HOME", str(CHECKOUT / ".darkroom")))
     workspace.mkdir(parents=True, exist_ok=True)
-    for name, value in _SETTINGS.items():
+    caches = {"MPLCONFIGDIR": str(workspace / "cache"), "UV_CACHE_DIR": str(workspace / "cache")}
+    for name, value in {**_SETTINGS, **caches}.items():
         os.environ.setdefault(name, value)
     if "ZENML_STORE_URL" not in os.environ:
         os.environ.setdefault("ZENML_CONFIG_PATH", str(workspace / "zenml"))

@@ -67,7 +67,7 @@ def read_stack(path: Path) -> dict[str, Any]:
     return description
 
 
-def _filled_in(value: Any, *, path: Path) -> Any:
+def _filled_in(value: object, *, path: Path) -> object:
     if not isinstance(value, str):
         return value
     try:

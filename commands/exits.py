@@ -1,0 +1,44 @@
+"""How the command line ends: messages for people, exit codes for programs."""
+
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from darkroom.errors import DarkroomError, UserError
+
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def run_and_exit(cli: click.Group) -> NoReturn:
+    """Run the command line; what a user can cause ends in a message, not a traceback.
+
+    Exits with 0 when done, 1 when something failed, 2 when the input has to change,
+    130 when interrupted.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nInterrupted. The same command goes on where it can.", err=True)
+        sys.exit(_INTERRUPTED)
+    except DarkroomError as error:
+        click.echo(_message(error), err=True)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _message(error: DarkroomError) -> str:
+    if isinstance(error, UserError) and len(error.problems) > 1:
+        lines = "\n".join(f"  - {problem}" for problem in error.problems)
+        return f"{len(error.problems)} problems:\n{lines}"
+    return f"Error: {error}"

@@ -1,0 +1,236 @@
+"""From a finished pipeline run to what a person and a program want to know of it.
+
+Reads the run's artifacts, writes the run's folder in the workspace, and completes the run
+in MLflow: a component that was reused from the cache logs nothing there by itself.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+import darkroom
+from darkroom.bundle import Bundle
+from darkroom.config import Config
+from darkroom.config_loading import config_digest, to_yaml
+from darkroom.dataset import SPLITS
+from darkroom.errors import DarkroomError
+from darkroom.evaluation import Evaluation
+from darkroom.files import atomic_path, workspace, write_text
+from darkroom.gate import refusal
+from darkroom.summary import (
+    Artifacts,
+    DataSummary,
+    EndpointSummary,
+    Latency,
+    RegisteredVersion,
+    RunSummary,
+    Summary,
+    Timings,
+    write_summary,
+)
+from darkroom.tracking.runs import RunLog, environment, pipeline_run
+from stacks.environment import CHECKOUT
+
+
+def conclude(
+    run: PipelineRunResponse | None,
+    *,
+    config: Config,
+    stack: str,
+    started: float,
+    endpoint_kept: bool,
+) -> Summary:
+    """Summarise a run, write its folder, complete its record in MLflow.
+
+    Args:
+        run: as the pipeline returned it.
+        started: seconds since the epoch at which the process started.
+        endpoint_kept: whether the endpoint was left running.
+
+    Raises:
+        DarkroomError: the run did not complete.
+    """
+    if run is None or not run.status.is_successful:
+        raise DarkroomError(f"the pipeline run did not complete: {run and run.status.value}")
+    found = _Found(run)
+    tracking_uri = Client().active_stack.experiment_tracker.get_tracking_uri()
+    folder = workspace() / "runs" / run.name
+    with pipeline_run(
+        run.name, experiment=config.tracking.experiment, tracking_uri=tracking_uri
+    ) as log:
+        summary = Summary(
+            run=_run_summary(run, config=config, stack=stack, started=started, log=log),
+            data=found.data(),
+            best_hyperparameters=found.bundle.metadata.hyperparameters,
+            metrics={"validation": found.validation.metrics, "test": found.test.metrics},
+            timings=found.timings(started),
+            artifacts=found.places(folder, mlflow_store=tracking_uri),
+            endpoint=found.endpoint(kept=endpoint_kept),
+            endpoint_reason=refusal(found.test.values(), deployment=config.deployment),
+        )
+        _write_folder(folder, found=found, summary=summary)
+        _record(log, summary=summary, config=config)
+    return summary
+
+
+class _Found:
+    """The artifacts of a run, loaded once."""
+
+    def __init__(self, run: PipelineRunResponse) -> None:
+        self._steps = run.steps
+        self.bundle: Bundle = self.load("train_model", "model_bundle")
+        self.test: Evaluation = self.load("evaluate_model", "test_evaluation")
+        self.validation: Evaluation = self.load("evaluate_model", "validation_evaluation")
+        self.reports: Mapping[str, str] = {
+            "evaluation": self.load("evaluate_model", "evaluation_report"),
+            "validation": self.load("validate_dataset", "validation_report"),
+        }
+
+    def load(self, step: str, output: str) -> Any:  # noqa: ANN401 - whatever the step returned
+        """An output of a component."""
+        return self._steps[step].outputs[output][0].load()
+
+    def data(self) -> DataSummary:
+        dataset = self.load("validate_dataset", "dataset")
+        return DataSummary(
+            source=dataset.source,
+            fingerprint=dataset.fingerprint,
+            counts=dataset.counts(),
+            left_out=dict(dataset.left_out),
+        )
+
+    def timings(self, started: float) -> Timings:
+        ran = sorted(self._steps.items(), key=lambda item: item[1].start_time)
+        spans = {name: (_seconds(step.start_time), _seconds(step.end_time)) for name, step in ran}
+        return Timings(
+            setup=max(0.0, min(begin for begin, _ in spans.values()) - started),
+            components={name: end - begin for name, (begin, end) in spans.items()},
+            reused=tuple(name for name, step in ran if step.status.value == "cached"),
+            total=max(end for _, end in spans.values()) - started,
+        )
+
+    def places(self, folder: Path, *, mlflow_store: str) -> Artifacts:
+        registered = self.load("register_model", "registered_model")
+        return Artifacts(
+            bundle=str(folder / "model"),
+            reports={name: str(folder / f"{name}.html") for name in self.reports},
+            mlflow_store=mlflow_store,
+            registered_model=RegisteredVersion(**registered.model_dump()),
+        )
+
+    def endpoint(self, *, kept: bool) -> EndpointSummary | None:
+        if "predict_images" not in self._steps:
+            return None
+        url = self.load("deploy_model", "endpoint").url if kept else None
+        check = self.load("predict_images", "endpoint_check")
+        return EndpointSummary(
+            checked_images=check.images,
+            agreement=check.agreement,
+            maximum_difference=check.maximum_difference,
+            latency_ms=Latency(p50=check.latency_ms_p50, p99=check.latency_ms_p99),
+            url=url,
+        )
+
+
+def _seconds(moment: datetime) -> float:
+    """ZenML's times are UTC without saying so."""
+    return moment.replace(tzinfo=UTC).timestamp()
+
+
+def _run_summary(
+    run: PipelineRunResponse, *, config: Config, stack: str, started: float, log: RunLog
+) -> RunSummary:
+    return RunSummary(
+        name=run.name,
+        id=str(run.id),
+        pipeline="training",
+        stack=stack,
+        config_digest=config_digest(config),
+        mlflow_run_id=log.run_id,
+        experiment=config.tracking.experiment,
+        started=datetime.fromtimestamp(started, tz=UTC),
+        git_commit=_git_commit(),
+        darkroom_version=darkroom.__version__,
+    )
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(CHECKOUT), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _write_folder(folder: Path, *, found: _Found, summary: Summary) -> None:
+    """The run's reports, model and summary, in one place; `latest` leads to the newest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in found.reports.items():
+        write_text(folder / f"{name}.html", page)
+    with atomic_path(folder / "model") as temporary:
+        # Links where the file system has them: a model can be hundreds of megabytes.
+        shutil.copytree(found.bundle.folder, temporary, copy_function=_link_or_copy)
+    write_summary(summary, folder / "summary.json")
+    with atomic_path(folder.parent / "latest") as temporary:
+        temporary.symlink_to(folder.name)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _record(log: RunLog, *, summary: Summary, config: Config) -> None:
+    """What makes runs comparable in MLflow's table."""
+    endpoint = summary.endpoint
+    log.log(
+        metrics={
+            **{
+                f"{split}_{name}": metric.value
+                for split, metrics in summary.metrics.items()
+                for name, metric in metrics.items()
+            },
+            **{f"seconds_{name}": value for name, value in summary.timings.components.items()},
+            "seconds_total": summary.timings.total,
+            **({"endpoint_agreement": endpoint.agreement} if endpoint else {}),
+        },
+        parameters=summary.best_hyperparameters,
+        tags={
+            "kind": "pipeline",
+            "stack": summary.run.stack,
+            "data": summary.data.source,
+            "data_fingerprint": summary.data.fingerprint[:12],
+            "config_digest": summary.run.config_digest[:12],
+            "git_commit": summary.run.git_commit or "none",
+            "deployed": "yes" if endpoint else f"no: {summary.endpoint_reason}",
+            "reused": ", ".join(summary.timings.reused) or "nothing",
+            "mlflow.note.content": _note(summary),
+        },
+    )
+    images = {split: sum(summary.data.counts[split].values()) for split in SPLITS}
+    log.log(parameters={f"images_{split}": count for split, count in images.items()})
+    log.text(to_yaml(config), file="config.yaml")
+    log.text(environment(), file="environment.json")
+    log.text(summary.model_dump_json(indent=2), file="summary.json")
+    for name, path in summary.artifacts.reports.items():
+        log.text(Path(path).read_text(encoding="utf-8"), file=f"reports/{name}.html")
+
+
+def _note(summary: Summary) -> str:
+    """Shown as the run's description."""
+    accuracy = summary.metrics["test"]["accuracy"]
+    low, high = accuracy.interval
+    return (
+        f"Test accuracy {accuracy.value:.1%} (95 % interval {low:.1%} to {high:.1%}) on "
+        f"`{summary.data.source}`."
+    )

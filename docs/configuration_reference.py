@@ -1,0 +1,69 @@
+"""Writes docs/configuration.md from the docstrings and types of darkroom/config.py.
+
+python docs/configuration_reference.py
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from darkroom.config import Config
+
+TARGET = Path(__file__).resolve().parent / "configuration.md"
+
+_HEAD = """# Configuration
+
+One YAML, of these sections; a key that is left out has its default. `--set section.key=value`
+overrides one value. The whole is validated before anything runs, and all errors are reported
+at once. This page is written by `make docs` from `darkroom/config.py`.
+"""
+_BOUNDS = {
+    "minimum": "≥",
+    "exclusiveMinimum": ">",
+    "maximum": "≤",
+    "exclusiveMaximum": "<",
+}
+
+
+def reference() -> str:
+    """The page."""
+    schema = Config.model_json_schema()
+    parts = [_HEAD]
+    for section, field in Config.model_fields.items():
+        parts += _section(section, section_schema=_resolve(field.annotation.__name__, schema))
+    for name in ("SearchSpace", "FloatRange", "IntRange", "Choices"):
+        parts += _section(name, section_schema=_resolve(name, schema))
+    return "\n".join(parts)
+
+
+def _resolve(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return schema["$defs"][name]
+
+
+def _section(title: str, *, section_schema: dict[str, Any]) -> list[str]:
+    rows = [_row(key, value) for key, value in section_schema["properties"].items()]
+    head = "| key | values | default | meaning |\n|---|---|---|---|"
+    description = section_schema.get("description", "")
+    return [f"\n## `{title}`\n\n{description}\n\n{head}", *rows]
+
+
+def _row(key: str, field: dict[str, Any]) -> str:
+    default = json.dumps(field["default"], ensure_ascii=False) if "default" in field else "required"
+    meaning = " ".join(field.get("description", "").split()).replace("|", "\\|")
+    return f"| `{key}` | {_values(field)} | `{default}` | {meaning} |"
+
+
+def _values(field: dict[str, Any]) -> str:
+    """Type and limits, such as `integer ≥ 1`."""
+    if "enum" in field:
+        return ", ".join(f"`{choice}`" for choice in field["enum"])
+    if "anyOf" in field:
+        return " or ".join(_values(option) for option in field["anyOf"])
+    if "$ref" in field:
+        return f"`{field['$ref'].rsplit('/', 1)[-1]}`"
+    limits = " ".join(f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field)
+    return f"{field.get('type', 'any')} {limits}".strip()
+
+
+if __name__ == "__main__":
+    TARGET.write_text(reference(), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""How the artifacts that pass between components are stored and shown."""

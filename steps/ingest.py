@@ -1,0 +1,39 @@
+"""Ingest: any source of labelled images to a data set."""
+
+from typing import Annotated
+
+from zenml import step
+
+from darkroom.backends.ingestion import ingest
+from darkroom.config import DataConfig
+from darkroom.dataset import Dataset
+from darkroom.files import workspace
+from darkroom.progress import terminal_progress
+from materializers.dataset import DatasetMaterializer
+from steps.cache_policy import depends_on
+
+
+@step(
+    cache_policy=depends_on("darkroom.backends.ingestion"), output_materializers=DatasetMaterializer
+)
+def ingest_images(
+    source: str,
+    source_version: str,
+    data: DataConfig,
+    seed: int,
+) -> Annotated[Dataset, "ingested_dataset"]:
+    """Fetch, unpack, split and hash the images of a source.
+
+    Args:
+        source: folder, archive, URL, S3 prefix, polyvore:FOLDER or 'digits'.
+        source_version: changes when the content of the source does.
+        data: splits and limits.
+        seed: of the splits that are made here.
+    """
+    return ingest(
+        source,
+        config=data,
+        seed=seed,
+        store=workspace() / "data",
+        progress=terminal_progress(),
+    )

@@ -1,0 +1,47 @@
+"""Predict: real images through the endpoint, compared with the evaluation."""
+
+from typing import Annotated
+
+import numpy as np
+from zenml import log_metadata, step
+
+from darkroom.backends.local_endpoint import Endpoint, EndpointCheck, check_endpoint, stop_endpoint
+from darkroom.config import DeploymentConfig
+from darkroom.dataset import Dataset
+from darkroom.evaluation import Evaluation
+
+
+@step(enable_cache=False)
+def predict_images(
+    endpoint: Endpoint,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    deployment: DeploymentConfig,
+    keep_endpoint: bool,
+) -> Annotated[EndpointCheck, "endpoint_check"]:
+    """Send test images, compare the answers, and stop the endpoint unless it is kept.
+
+    Args:
+        endpoint: up and answering.
+        dataset: whose test images are sent, spread over the split.
+        evaluation: of the test split; its probabilities are what is expected.
+        deployment: how many images, and how exact the agreement has to be.
+        keep_endpoint: whether the endpoint outlives this run.
+    """
+    records = dataset.split("test")
+    chosen = np.linspace(0, len(records) - 1, min(deployment.check_images, len(records)), dtype=int)
+    try:
+        check = check_endpoint(
+            endpoint,
+            images=[dataset.file(records[i]) for i in chosen],
+            expected=np.asarray(evaluation.probabilities)[chosen],
+            classes=evaluation.classes,
+            tolerance=deployment.tolerance,
+        )
+    except BaseException:
+        stop_endpoint(endpoint)
+        raise
+    if not keep_endpoint:
+        stop_endpoint(endpoint)
+    log_metadata(check.model_dump())
+    return check

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+from steps.cache_policy import depends_on, imported_files
+
+
+def names(module: str) -> set[str]:
+    return {path.name for path in imported_files(module)}
+
+
+def test_a_policy_covers_what_a_module_imports_directly_and_indirectly() -> None:
+    assert {"dataset.py", "bundle.py", "images.py", "errors.py"} <= names(
+        "darkroom.bundle"
+    ) | names("darkroom.dataset")
+    assert "errors.py" in names("darkroom.images")
+
+
+def test_a_policy_leaves_out_what_a_module_does_not_import() -> None:
+    assert "serving.py" not in names("darkroom.dataset")
+
+
+def test_the_lock_file_counts_since_another_torch_computes_other_numbers() -> None:
+    assert "requirements.lock" in (depends_on("darkroom.errors").file_dependencies or [])
+
+
+def test_folders_count_with_every_file_in_them() -> None:
+    files = depends_on("darkroom.errors", files=("darkroom/templates",)).file_dependencies or []
+    assert "darkroom/templates/base.html.j2" in files
+
+
+def test_all_dependencies_exist() -> None:
+    checkout = Path(__file__).resolve().parent.parent
+    files = depends_on("darkroom.training", "darkroom.evaluation").file_dependencies or []
+    assert len(files) > 5
+    assert all((checkout / file).is_file() for file in files)

@@ -1,0 +1,111 @@
+"""The command line from outside, as a process; what needs no run of the pipeline."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+OPTIONS = {
+    "": {"--stack", "--config", "--data", "--set", "--summary", "--keep-endpoint", "--no-cache"},
+    "check": {"--stack", "--config", "--data", "--set"},
+    "predict": {"--model", "--top-k", "--json"},
+    "serve": {"--port"},
+    "ui": {"--port"},
+}
+"""The public surface: a change here is a change for users."""
+
+
+def run(*arguments: str, cwd: Path = CHECKOUT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(CHECKOUT / "run.py"), *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=dict(os.environ),
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_help_names_every_option(command: str) -> None:
+    result = run(*command.split(), "--help")
+    shown = {word.strip(",") for word in result.stdout.split() if word.startswith("--")}
+    assert result.returncode == 0
+    assert shown - {"--help"} == OPTIONS[command]
+
+
+def test_help_appears_in_under_half_a_second() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run("--help")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5
+
+
+def test_run_py_stays_short() -> None:
+    assert len((CHECKOUT / "run.py").read_text().splitlines()) <= 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "training.learning_rate=abc"], "'abc'"),
+        (["--set", "model.architecture=resnet19"], "did you mean 'resnet18'"),
+        (["--set", "training.epocs=3"], "did you mean 'epochs'"),
+        (["--set", "novalue"], "novalue"),
+        (["--config", "absent.yaml"], "absent.yaml"),
+        (["--data", "/absent/folder"], "/absent/folder"),
+        (["--summary", "/absent/folder/x.json"], "/absent/folder/x.json"),
+        (["--set", "model.weights=/absent.safetensors"], "/absent.safetensors"),
+        (["--nonsense"], "--nonsense"),
+        (["nonsense"], "nonsense"),
+        (["predict", "x.png", "--model", "/absent"], "/absent"),
+        (["predict", "x.png"], "no model yet"),
+        (["serve"], "no model yet"),
+        (["ui"], "no runs yet"),
+    ],
+)
+def test_a_users_mistake_is_one_message_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    result = run(*arguments, cwd=tmp_path)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 2
+
+
+def test_all_mistakes_in_a_configuration_are_reported_at_once() -> None:
+    result = run(
+        "check", "--set", "training.learning_rate=abc", "--set", "model.architecture=resnet19"
+    )
+    assert result.returncode == 2
+    assert "training.learning_rate" in result.stderr
+    assert "model.architecture" in result.stderr
+
+
+def test_check_says_what_would_run_and_leaves_no_store_behind(image_folder) -> None:
+    result = run("check", "--data", str(image_folder()))
+    assert result.returncode == 0, result.stderr
+    assert "Ready to run" in result.stdout
+    assert not (Path(os.environ["DARKROOM_HOME"]) / "zenml").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--data", "EMPTY"], ["check", "--data", "EMPTY"]])
+def test_an_empty_folder_is_refused(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    result = run(*[a.replace("EMPTY", str(tmp_path / "empty")) for a in arguments])
+    assert result.returncode == 2
+    assert "empty" in result.stderr
+
+
+def test_a_folder_with_one_class_is_refused(image_folder) -> None:
+    result = run("--data", str(image_folder(classes=("only",))))
+    assert result.returncode == 2
+    assert "only" in result.stderr

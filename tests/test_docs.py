@@ -1,0 +1,50 @@
+"""The documentation says what the code does."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+
+
+def test_the_configuration_page_is_the_one_that_the_code_gives() -> None:
+    path = CHECKOUT / "docs" / "configuration_reference.py"
+    spec = importlib.util.spec_from_file_location("configuration_reference", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    message = "run `make docs`"
+    assert (CHECKOUT / "docs" / "configuration.md").read_text() == module.reference(), message
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_names_every_component() -> None:
+    text = (CHECKOUT / "README.md").read_text()
+    steps = re.findall(
+        r"^def (\w+)\(",
+        "\n".join(p.read_text() for p in (CHECKOUT / "steps").glob("*.py")),
+        re.MULTILINE,
+    )
+    components = [name for name in steps if not name.startswith("_") and "_" in name]
+    named = [name for name in components if f"`{name}`" in text]
+    assert {"ingest_images", "train_model", "predict_images"} <= set(named)
+    assert set(components) - set(named) <= {"depends_on", "imported_files"}
+
+
+def test_the_readmes_tree_names_every_module_of_the_core() -> None:
+    text = (CHECKOUT / "README.md").read_text()
+    top = {
+        path.name
+        for path in (CHECKOUT / "darkroom").iterdir()
+        if not path.name.startswith("__") and path.name != "py.typed"
+    }
+    assert [name for name in sorted(top) if name not in text] == []

@@ -1,0 +1,83 @@
+"""Who may import whom (the table in the README), read from the source of every file."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+OURS = ("commands", "darkroom", "materializers", "pipelines", "stacks", "steps")
+
+FORBIDDEN: dict[str, tuple[str, ...]] = {
+    "darkroom": ("zenml", "boto3", "botocore", "mlflow", "run", *set(OURS) - {"darkroom"}),
+    "darkroom/backends": ("zenml", "mlflow", "run", *set(OURS) - {"darkroom"}),
+    "darkroom/tracking": ("zenml", "boto3", "botocore", "run", *set(OURS) - {"darkroom"}),
+    "steps": ("boto3", "botocore", "mlflow", "sagemaker", "torch", "pipelines", "commands", "run"),
+    "pipelines": ("boto3", "botocore", "mlflow", "torch", "darkroom.backends", "commands", "run"),
+    "materializers": ("boto3", "botocore", "mlflow", "torch", "steps", "pipelines", "commands"),
+    "stacks": ("boto3", "botocore", "mlflow", "torch", "steps", "pipelines", "commands"),
+    "commands": ("boto3", "botocore", "mlflow", "torch"),
+}
+"""The longest folder that a file lies in decides."""
+
+FILES = sorted(path for folder in OURS for path in (CHECKOUT / folder).rglob("*.py"))
+
+
+def imported_names(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CHECKOUT)))
+def test_a_file_imports_only_what_its_layer_may(path: Path) -> None:
+    relative = path.relative_to(CHECKOUT).as_posix()
+    layer = max((f for f in FORBIDDEN if relative.startswith(f + "/")), key=len)
+    wrong = [n for n in imported_names(path) for f in FORBIDDEN[layer] if within(n, f)]
+    assert wrong == []
+
+
+def test_the_core_does_not_know_the_backends() -> None:
+    core = [
+        p for p in FILES if p.parts[-2] not in ("backends", "tracking") and "darkroom" in p.parts
+    ]
+    programs = {"training_program.py"}
+    wrong = {
+        path.name
+        for path in core
+        if path.is_relative_to(CHECKOUT / "darkroom")
+        and any(within(name, "darkroom.backends") for name in imported_names(path))
+    }
+    assert wrong - programs == set()
+
+
+def test_no_step_imports_another() -> None:
+    allowed = {"steps.cache_policy", "steps.cache_policy.depends_on"}
+    wrong = {
+        path.name: name
+        for path in (CHECKOUT / "steps").glob("*.py")
+        for name in imported_names(path)
+        if within(name, "steps") and name not in allowed
+    }
+    assert wrong == {}
+
+
+def test_the_guard_sees_all_files() -> None:
+    assert len(FILES) >= 30
+
+
+@pytest.mark.parametrize(
+    "module", ["config", "config_loading", "dataset", "errors", "files", "progress", "images"]
+)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    heavy = ("torch", "torchvision", "sklearn", "matplotlib", "onnxruntime", "scipy", "requests")
+    names = imported_names(CHECKOUT / "darkroom" / f"{module}.py")
+    assert [name for name in names for package in heavy if within(name, package)] == []
