@@ -2,7 +2,6 @@
 
     python run.py --stack local            the main job on the embedded digits
     python run.py --data FOLDER            the same on your own images
-    python run.py check --data FOLDER      would it run?
     python run.py predict IMAGE            ask the newest model
 
 Exit codes: 0 done, 1 failed, 2 your input has to change.
@@ -43,8 +42,7 @@ STACK = click.option("--stack", type=click.Choice(["local"]), default="local", s
 def cli(context: click.Context, **options: object) -> None:
     """Take labelled images to a tuned, trained, evaluated and deployed classifier.
 
-    Without a command, runs the main job: on the embedded handwritten digits, or on the
-    images of --data.
+    Without a command, runs the main job: on embedded handwritten digits, or on --data.
     """
     prepare_environment()
     if context.invoked_subcommand is None:

@@ -52,13 +52,7 @@ def run_training(
         enable_cache=not no_cache,
         settings={"experiment_tracker": tracker},
     )(config=settings, source_version=version, keep_endpoint=keep_endpoint)
-    result = conclude(
-        run,
-        config=settings,
-        stack=stack,
-        started=_process_started(),
-        endpoint_kept=keep_endpoint,
-    )
+    result = conclude(run, config=settings, stack=stack, started=_process_started())
     if summary:
         write_summary(result, summary)
     Console().print(render(result), soft_wrap=True)

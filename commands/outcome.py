@@ -45,14 +45,12 @@ def conclude(
     config: Config,
     stack: str,
     started: float,
-    endpoint_kept: bool,
 ) -> Summary:
     """Summarise a run, write its folder, complete its record in MLflow.
 
     Args:
         run: as the pipeline returned it.
         started: seconds since the epoch at which the process started.
-        endpoint_kept: whether the endpoint was left running.
 
     Raises:
         DarkroomError: the run did not complete.
@@ -72,7 +70,7 @@ def conclude(
             metrics={"validation": found.validation.metrics, "test": found.test.metrics},
             timings=found.timings(started),
             artifacts=found.places(folder, mlflow_store=tracking_uri),
-            endpoint=found.endpoint(kept=endpoint_kept),
+            endpoint=found.endpoint(),
             endpoint_reason=refusal(found.test.values(), deployment=config.deployment),
         )
         _write_folder(folder, found=found, summary=summary)
@@ -125,17 +123,16 @@ class _Found:
             registered_model=RegisteredVersion(**registered.model_dump()),
         )
 
-    def endpoint(self, *, kept: bool) -> EndpointSummary | None:
+    def endpoint(self) -> EndpointSummary | None:
         if "predict_images" not in self._steps:
             return None
-        url = self.load("deploy_model", "endpoint").url if kept else None
         check = self.load("predict_images", "endpoint_check")
         return EndpointSummary(
             checked_images=check.images,
             agreement=check.agreement,
             maximum_difference=check.maximum_difference,
             latency_ms=Latency(p50=check.latency_ms_p50, p99=check.latency_ms_p99),
-            url=url,
+            url=check.url,
         )
 
 

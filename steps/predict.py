@@ -41,7 +41,8 @@ def predict_images(
     except BaseException:
         stop_endpoint(endpoint)
         raise
-    if not keep_endpoint:
-        stop_endpoint(endpoint)
     log_metadata(check.model_dump())
+    if keep_endpoint:
+        return check.model_copy(update={"url": endpoint.url})
+    stop_endpoint(endpoint)
     return check

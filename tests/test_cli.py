@@ -35,7 +35,7 @@ def run(*arguments: str, cwd: Path = CHECKOUT) -> subprocess.CompletedProcess[st
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_names_every_option(command: str) -> None:
     result = run(*command.split(), "--help")
-    shown = {word.strip(",") for word in result.stdout.split() if word.startswith("--")}
+    shown = {word.strip(",.") for word in result.stdout.split() if word.startswith("--")}
     assert result.returncode == 0
     assert shown - {"--help"} == OPTIONS[command]
 
