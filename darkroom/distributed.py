@@ -6,6 +6,7 @@ communicates.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+_LOOPBACK = "127.0.0.1"
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
@@ -78,6 +80,10 @@ def process_group() -> Iterator[ProcessGroup]:
     if size == 1:
         yield ProcessGroup(rank=0, size=1, device=device)
         return
+    if os.environ.get("MASTER_ADDR") == _LOOPBACK:
+        # Gloo would look up the machine's own name, which need not resolve anywhere.
+        interface = "lo0" if sys.platform == "darwin" else "lo"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield ProcessGroup(rank=rank, size=size, device=device)

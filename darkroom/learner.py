@@ -41,7 +41,12 @@ class Learner:
         self._hyperparameters = hyperparameters
         self._group = group
         self._class_weights = class_weights.to(group.device)
-        self._dtype = autocast_type(group.device, mixed_precision=hyperparameters.mixed_precision)
+        self._dtype = autocast_type(
+            model,
+            image_size=hyperparameters.image_size,
+            device=group.device,
+            mixed_precision=hyperparameters.mixed_precision,
+        )
         self._optimizer = make_optimizer(self.model, hyperparameters=hyperparameters)
         self._scaler = torch.amp.GradScaler(group.device.type, enabled=self._dtype is torch.float16)
         self._normalise = Normaliser(mean=IMAGENET_MEAN, std=IMAGENET_STD, device=group.device)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision.models import get_model
 
 from darkroom.architectures import ARCHITECTURES
@@ -88,6 +89,22 @@ def has_active_batch_norm(model: nn.Module) -> bool:
     return any(
         isinstance(layer, _BatchNorm) and layer.weight.requires_grad for layer in model.modules()
     )
+
+
+def has_stride_beyond_input(model: nn.Module, *, image_size: int) -> bool:
+    """Whether some convolution strides further than its input extends, at this image size."""
+    found = []
+
+    def look(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(layer, nn.Conv2d):
+            found.append(max(layer.stride) > min(inputs[0].shape[-2:]))
+
+    hook = register_module_forward_pre_hook(look)
+    try:
+        _pass_shapes_through(model, image_size=image_size)
+    finally:
+        hook.remove()
+    return any(found)
 
 
 def _initialised(architecture: str, *, classes: int, image_size: int, seed: int) -> nn.Module:

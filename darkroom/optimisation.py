@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
 
 from darkroom.config import Hyperparameters
+from darkroom.model import has_stride_beyond_input
 
 
 def make_optimizer(model: nn.Module, *, hyperparameters: Hyperparameters) -> Optimizer:
@@ -76,10 +77,15 @@ def batch_loss(
     return summed / total_weight
 
 
-def autocast_type(device: torch.device, *, mixed_precision: str) -> torch.dtype | None:
+def autocast_type(
+    model: nn.Module, *, image_size: int, device: torch.device, mixed_precision: str
+) -> torch.dtype | None:
     """The 16-bit type that the hardware multiplies natively; None: stay in float32.
 
-    A CPU that lacks the instructions emulates bfloat16 at a loss.
+    A CPU that lacks the instructions emulates bfloat16 at a loss. And where a convolution
+    strides further than its input extends, as in deep networks on tiny images, oneDNN's
+    bfloat16 kernels leave parts of the weight gradient unwritten: noise or NaN, seen with
+    torch 2.14.
     """
     if mixed_precision == "off":
         return None
@@ -88,4 +94,6 @@ def autocast_type(device: torch.device, *, mixed_precision: str) -> torch.dtype 
         return torch.bfloat16 if native else torch.float16
     capabilities = torch.cpu.get_capabilities()
     native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return torch.bfloat16 if native else None
+    if not native or has_stride_beyond_input(model, image_size=image_size):
+        return None
+    return torch.bfloat16

@@ -6,13 +6,13 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from small_bundles import rewrite_digests, write_small_bundle
 from torch import nn
 
 from darkroom.bundle import METADATA_FILE, WEIGHTS_FILE, pack
 from darkroom.errors import UserError
 from darkroom.model import build_model
 from darkroom.weights import save_weights
+from small_bundles import rewrite_digests, write_small_bundle
 
 SMALL = "shufflenet_v2_x0_5"
 IMAGENET_URL = "https://download.pytorch.org/models/shufflenetv2_x0.5-f707e7126e.pth"
