@@ -6,7 +6,7 @@ import time
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from darkroom.batches import (
     EpochPlan,
@@ -22,27 +22,38 @@ from darkroom.examples import Examples
 from darkroom.history import EpochMetrics
 from darkroom.learner import Learner
 from darkroom.metrics import headline_metrics
-from darkroom.optimisation import learning_rate_at
+from darkroom.optimisation import class_weights, learning_rate_at
 from darkroom.progress import Task
 
 _VALIDATION_BATCH = 64
 
 
 class EpochRunner:
-    """Feeds a learner."""
+    """Feeds a network that learns."""
 
     def __init__(
         self,
-        learner: Learner,
+        model: nn.Module,
         *,
         train: Examples,
         validation: Examples,
+        classes: int,
         hyperparameters: Hyperparameters,
         group: ProcessGroup,
     ) -> None:
-        self._learner, self._train, self._validation = learner, train, validation
+        self._train, self._validation = train, validation
         self._hyperparameters, self._group = hyperparameters, group
         self._unreported_seconds = train.seconds
+        self.learner = Learner(
+            model,
+            hyperparameters=hyperparameters,
+            class_weights=class_weights(
+                train.labels,
+                classes=classes,
+                weighted=hyperparameters.imbalance == "class_weights",
+            ),
+            group=group,
+        )
         self.steps = steps_per_epoch(len(train.labels), batch_size=hyperparameters.batch_size)
 
     def run(self, epoch: int, *, task: Task) -> EpochMetrics:
@@ -72,10 +83,10 @@ class EpochRunner:
     def _learn(self, epoch: int, *, task: Task) -> tuple[float, float]:
         """Mean loss and accuracy over the epoch, of all processes."""
         plan = self._plan(epoch)
-        self._learner.start_epoch()
+        self.learner.start_epoch()
         loss = correct = 0.0
         for step, positions in enumerate(plan.batches):
-            result = self._learner.step(
+            result = self.learner.step(
                 self._pixels(positions, draws=plan.draws[step]),
                 torch.from_numpy(self._train.labels[self._group.share(positions)]),
                 batch_labels=torch.from_numpy(self._train.labels[positions]),
@@ -114,10 +125,10 @@ class EpochRunner:
 
     def _validate(self, epoch: int) -> dict[str, float]:
         """Headline metrics; each process predicts its share of the images."""
-        self._group.synchronise_buffers(self._learner.model)
+        self._group.synchronise_buffers(self.learner.model)
         labels = self._validation.labels
         share = self._group.share(np.arange(len(labels)))
-        own = self._learner.probabilities(
+        own = self.learner.probabilities(
             evaluation_batch(
                 self._validation.cache,
                 share[start : start + _VALIDATION_BATCH],

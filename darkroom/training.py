@@ -30,9 +30,7 @@ from darkroom.epochs import EpochRunner
 from darkroom.errors import UserError
 from darkroom.examples import check_splits, load_examples
 from darkroom.history import EpochMetrics, best_epoch, is_exhausted, write_history
-from darkroom.learner import Learner
 from darkroom.model import build_model, has_active_batch_norm
-from darkroom.optimisation import class_weights
 from darkroom.progress import SILENT, Progress, Task
 
 __all__ = ["EpochMetrics", "TrainingResult", "train"]
@@ -106,6 +104,37 @@ def _prepare(
     group: ProcessGroup,
     progress: Progress,
 ) -> "_Training":
+    model = _network(dataset, hyperparameters=hyperparameters, group=group)
+    load = partial(
+        load_examples,
+        dataset,
+        resize_size=hyperparameters.working_size,
+        folder=cache,
+        group=group,
+        progress=progress,
+    )
+    epochs = EpochRunner(
+        model,
+        train=load(split="train"),
+        validation=load(split="validation"),
+        classes=len(dataset.classes),
+        hyperparameters=hyperparameters,
+        group=group,
+    )
+    return _Training(
+        epochs,
+        hyperparameters=hyperparameters,
+        folder=folder,
+        writes=group.is_first,
+        identity=training_identity(dataset, hyperparameters=hyperparameters),
+        progress=progress,
+    )
+
+
+def _network(
+    dataset: Dataset, *, hyperparameters: Hyperparameters, group: ProcessGroup
+) -> nn.Module:
+    """The network to be trained, once it is sure that the batches suit it."""
     model = build_model(
         hyperparameters.architecture,
         classes=len(dataset.classes),
@@ -116,53 +145,23 @@ def _prepare(
     )
     images = len(dataset.split("train"))
     _check_batches(images, model=model, hyperparameters=hyperparameters, group=group)
-    load = partial(
-        load_examples,
-        dataset,
-        resize_size=hyperparameters.working_size,
-        folder=cache,
-        group=group,
-        progress=progress,
-    )
-    train_examples, validation = load(split="train"), load(split="validation")
-    weights = class_weights(
-        train_examples.labels,
-        classes=len(dataset.classes),
-        weighted=hyperparameters.imbalance == "class_weights",
-    )
-    learner = Learner(model, hyperparameters=hyperparameters, class_weights=weights, group=group)
-    return _Training(
-        learner,
-        epochs=EpochRunner(
-            learner,
-            train=train_examples,
-            validation=validation,
-            hyperparameters=hyperparameters,
-            group=group,
-        ),
-        hyperparameters=hyperparameters,
-        folder=folder,
-        writes=group.is_first,
-        identity=training_identity(dataset, hyperparameters=hyperparameters),
-        progress=progress,
-    )
+    return model
 
 
 class _Training:
-    """A learner on its way through the epochs, with what has to survive a crash."""
+    """A way through the epochs, with what has to survive a crash."""
 
     def __init__(
         self,
-        learner: Learner,
-        *,
         epochs: EpochRunner,
+        *,
         hyperparameters: Hyperparameters,
         folder: Path,
         writes: bool,
         identity: str,
         progress: Progress,
     ) -> None:
-        self._learner, self._epochs = learner, epochs
+        self._epochs, self._learner = epochs, epochs.learner
         self._hyperparameters, self._progress = hyperparameters, progress
         self._folder, self._writes, self._identity = folder, writes, identity
         self._history: list[EpochMetrics] = []
