@@ -52,6 +52,6 @@ $(BIN)/uv:
 	    "$$(sed -n 's/^\(uv==[^ ;]*\).*/\1/p' requirements.lock)"
 
 $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/uv
-	VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
