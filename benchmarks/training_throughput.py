@@ -32,8 +32,8 @@ from benchmarks import timm_training
 from benchmarks.bare_loop import bare_loop
 from benchmarks.photographs import class_names, dataset_of, select
 from darkroom.config import Hyperparameters
-from darkroom.model import build_model
-from darkroom.optimisation import autocast_type
+from darkroom.model.network import build_model
+from darkroom.training.optimisation import autocast_type
 
 ARCHITECTURE, IMAGE_SIZE, BATCH_SIZE = "resnet18", 128, 32
 TIMM_BEST = ("--channels-last", "--amp", "--amp-dtype", "bfloat16")
@@ -124,7 +124,7 @@ def _in_process(contender: str, arguments: argparse.Namespace) -> list[float]:
 
 def _train_darkroom(arguments: argparse.Namespace) -> list[float]:
     """With an empty cache: the first epoch decodes every image."""
-    from darkroom.training import train
+    from darkroom.training.loop import train
 
     with tempfile.TemporaryDirectory(prefix="darkroom-throughput-") as scratch:
         result = train(

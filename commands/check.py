@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from darkroom.backends.ingestion import describe_source
-from darkroom.config_loading import load_config
+from darkroom.config.loading import load_config
 
 
 def check_all(*, stack: str, config: Path, data: str | None, overrides: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from commands.source_name import short_name
 from darkroom.backends.ingestion import source_version
 from darkroom.config import Config
-from darkroom.config_loading import load_config
+from darkroom.config.loading import load_config
 from darkroom.errors import UserError
 from darkroom.progress import terminal_progress
 from darkroom.summary import render, write_summary

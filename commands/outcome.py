@@ -16,14 +16,14 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 import darkroom
-from darkroom.bundle import Bundle
 from darkroom.config import Config
-from darkroom.config_loading import config_digest, to_yaml
+from darkroom.config.loading import config_digest, to_yaml
 from darkroom.dataset import SPLITS
 from darkroom.errors import DarkroomError
-from darkroom.evaluation import Evaluation
+from darkroom.evaluation.evaluate import Evaluation
+from darkroom.evaluation.gate import refusal
 from darkroom.files import atomic_path, workspace, write_text
-from darkroom.gate import refusal
+from darkroom.model.bundle import Bundle
 from darkroom.summary import (
     Artifacts,
     DataSummary,

@@ -3,7 +3,7 @@
 import click
 
 from commands.newest import model_path
-from darkroom import serving
+from darkroom.serving import program as serving
 
 
 def serve_model(*, model: str | None, port: int) -> None:

@@ -14,9 +14,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.bundle import ONNX_FILE, BundleMetadata, open_bundle, read_metadata
 from darkroom.errors import DarkroomError, UserError
 from darkroom.images import ImageError, decode, preprocess
+from darkroom.model.bundle import ONNX_FILE, BundleMetadata, open_bundle, read_metadata
 
 Floats = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from darkroom.config import Metric, SearchSpace
 from darkroom.dataset import Split
-from darkroom.evaluation import MetricValue
+from darkroom.evaluation.evaluate import MetricValue
 from darkroom.files import write_text
 
 _SHOWN_SPLITS: tuple[Split, ...] = ("validation", "test")

@@ -8,7 +8,8 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
-from darkroom.bundle import (
+from darkroom.files import atomic_path, workspace
+from darkroom.model.bundle import (
     ARCHIVE_FILE,
     METADATA_FILE,
     Bundle,
@@ -17,7 +18,6 @@ from darkroom.bundle import (
     read_bundle,
     unpack,
 )
-from darkroom.files import atomic_path, workspace
 
 
 class BundleMaterializer(BaseMaterializer):

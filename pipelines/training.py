@@ -3,7 +3,7 @@
 from zenml import Model, pipeline
 
 from darkroom.config import Config
-from darkroom.gate import refusal
+from darkroom.evaluation.gate import refusal
 from steps.deploy import deploy_model
 from steps.evaluate import evaluate_model
 from steps.ingest import ingest_images

@@ -18,7 +18,7 @@ def depends_on(*modules: str, files: tuple[str, ...] = ()) -> CachePolicy:
     """A policy that reuses results until the code of `modules` changes.
 
     Args:
-        modules: dotted names, such as "darkroom.training".
+        modules: dotted names, such as "darkroom.training.loop".
         files: further files, or folders with all that is in them, relative to the checkout.
     """
     sources = {path for module in modules for path in imported_files(module)}

@@ -5,8 +5,8 @@ from typing import Annotated
 from zenml import step
 
 from darkroom.backends.local_endpoint import Endpoint, start_endpoint
-from darkroom.bundle import Bundle
 from darkroom.config import DeploymentConfig
+from darkroom.model.bundle import Bundle
 from darkroom.tracking.registry import RegisteredModel
 
 

@@ -5,10 +5,10 @@ from typing import Annotated
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
-from darkroom.bundle import Bundle
 from darkroom.config import EvaluationConfig
 from darkroom.dataset import Dataset, Split
-from darkroom.evaluation import Evaluation, evaluate
+from darkroom.evaluation.evaluate import Evaluation, evaluate
+from darkroom.model.bundle import Bundle
 from darkroom.prediction import Predictor
 from darkroom.tracking.runs import active_run
 from steps.cache_policy import depends_on
@@ -17,9 +17,9 @@ from steps.cache_policy import depends_on
 @step(
     experiment_tracker=True,
     cache_policy=depends_on(
-        "darkroom.evaluation",
+        "darkroom.evaluation.evaluate",
         "darkroom.prediction",
-        "darkroom.reports",
+        "darkroom.reports.documents",
         "darkroom.tracking.runs",
         files=("darkroom/templates",),
     ),
@@ -39,7 +39,7 @@ def evaluate_model(
         evaluation: intervals, bins and pictures of the report.
         seed: of the bootstrap and of the choice of pictures.
     """
-    from darkroom.reports import evaluation_figures, evaluation_report
+    from darkroom.reports.documents import evaluation_figures, evaluation_report
 
     predictor = Predictor.load(bundle.folder)
 

@@ -8,7 +8,7 @@ from zenml import log_metadata, step
 from darkroom.backends.local_endpoint import Endpoint, EndpointCheck, check_endpoint, stop_endpoint
 from darkroom.config import DeploymentConfig
 from darkroom.dataset import Dataset
-from darkroom.evaluation import Evaluation
+from darkroom.evaluation.evaluate import Evaluation
 
 
 @step(enable_cache=False)

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from darkroom.bundle import Bundle
 from darkroom.dataset import Dataset
-from darkroom.evaluation import Evaluation
+from darkroom.evaluation.evaluate import Evaluation
+from darkroom.model.bundle import Bundle
 from darkroom.tracking.registry import RegisteredModel, register
 from steps.cache_policy import depends_on
 

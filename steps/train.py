@@ -5,10 +5,10 @@ from typing import Annotated
 from zenml import step
 
 from darkroom.backends.weights import local_weights
-from darkroom.bundle import Bundle
 from darkroom.config import Hyperparameters, TrackingConfig
 from darkroom.dataset import Dataset
 from darkroom.files import workspace
+from darkroom.model.bundle import Bundle
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run, training_run
 from darkroom.tracking.trials import log_epoch
@@ -21,7 +21,7 @@ from steps.cache_policy import depends_on
     cache_policy=depends_on(
         "darkroom.backends.local",
         "darkroom.backends.weights",
-        "darkroom.figures",
+        "darkroom.reports.figures",
         "darkroom.tracking.trials",
     ),
     output_materializers=BundleMaterializer,
@@ -37,7 +37,7 @@ def train_model(
         tracking: whether the machine is sampled meanwhile.
     """
     from darkroom.backends.local import train_bundle
-    from darkroom.figures import training_figure
+    from darkroom.reports.figures import training_figure
 
     progress = terminal_progress()
     weights = local_weights(hyperparameters.weights, store=workspace() / "data", progress=progress)

@@ -11,17 +11,17 @@ from darkroom.files import workspace
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run
 from darkroom.tracking.trials import TrialLog
-from darkroom.tuning import TuningResult, tune
+from darkroom.tuning.search import TuningResult, tune
 from steps.cache_policy import depends_on
 
 
 @step(
     experiment_tracker=True,
     cache_policy=depends_on(
-        "darkroom.tuning",
-        "darkroom.training",
+        "darkroom.tuning.search",
+        "darkroom.training.loop",
         "darkroom.backends.weights",
-        "darkroom.figures",
+        "darkroom.reports.figures",
         "darkroom.tracking.trials",
     ),
 )
@@ -38,7 +38,7 @@ def tune_hyperparameters(
         hyperparameters: the values that are not searched.
         tuning: search space, strategy, objective and pruning.
     """
-    from darkroom.figures import tuning_figure
+    from darkroom.reports.figures import tuning_figure
 
     run = active_run()
     trials = TrialLog(run)

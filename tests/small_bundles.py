@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from darkroom.bundle import (
+from darkroom.images import Preprocessing
+from darkroom.model.bundle import (
     METADATA_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -15,7 +16,6 @@ from darkroom.bundle import (
     ExportCheck,
     digests,
 )
-from darkroom.images import Preprocessing
 
 CLASSES = ("blue", "green", "red")
 """By alphabet; the network's outputs are the channels 2, 1, 0."""

@@ -17,7 +17,7 @@ from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.files import sha256_of
 from darkroom.progress import PlainProgress, SilentProgress
-from darkroom.training import EpochMetrics, TrainingResult, train
+from darkroom.training.loop import EpochMetrics, TrainingResult, train
 from pictures import write_image_folder
 
 PER_CLASS = 12
@@ -119,7 +119,7 @@ def plain_training(
         torch.manual_seed(seed)
         return PlainNetwork()
 
-    with mock.patch("darkroom.training.build_model", build):
+    with mock.patch("darkroom.training.loop.build_model", build):
         return run_training(dataset, home=home, progress=progress, learning_rate=0.02)
 
 

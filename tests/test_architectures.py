@@ -1,6 +1,6 @@
 """The list of names agrees with the installed torchvision."""
 
-from darkroom.architectures import ARCHITECTURES
+from darkroom.config.architectures import ARCHITECTURES
 
 
 def test_the_names_are_those_of_the_installed_torchvision() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from darkroom.batches import EpochPlan, plan_epoch, steps_per_epoch, training_batch
-from darkroom.pixel_cache import PixelCache
+from darkroom.training.batches import EpochPlan, plan_epoch, steps_per_epoch, training_batch
+from darkroom.training.pixel_cache import PixelCache
 
 LABELS = np.array([0] * 70 + [1] * 20 + [2] * 7)
 

@@ -6,8 +6,13 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from darkroom.bootstrap import bootstrap_intervals
-from darkroom.metrics import confusion_counts, headline_metrics, top_k_hits, weighted_metrics
+from darkroom.evaluation.bootstrap import bootstrap_intervals
+from darkroom.evaluation.metrics import (
+    confusion_counts,
+    headline_metrics,
+    top_k_hits,
+    weighted_metrics,
+)
 
 
 def experiment(
@@ -88,7 +93,7 @@ def test_the_same_seed_gives_the_same_intervals_and_another_seed_others() -> Non
 def test_chunks_do_not_change_how_many_resamples_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     data = experiment(2, images=80)
     whole = intervals(*data)
-    monkeypatch.setattr("darkroom.bootstrap._CHUNK_ELEMENTS", 1000)
+    monkeypatch.setattr("darkroom.evaluation.bootstrap._CHUNK_ELEMENTS", 1000)
     for name, interval in intervals(*data).items():
         assert interval == pytest.approx(whole[name]), name
 

@@ -7,9 +7,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from small_bundles import CLASSES, write_small_bundle
 
-from darkroom.bundle import (
+from darkroom.errors import UserError
+from darkroom.model.bundle import (
     METADATA_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -18,7 +18,7 @@ from darkroom.bundle import (
     read_metadata,
     unpack,
 )
-from darkroom.errors import UserError
+from small_bundles import CLASSES, write_small_bundle
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom.checkpoints import (
+from darkroom.errors import DarkroomError
+from darkroom.training.checkpoints import (
     CHECKPOINT_FILE,
     BrokenCheckpointError,
     Checkpoint,
@@ -16,8 +17,7 @@ from darkroom.checkpoints import (
     restore_optimizer,
     write_checkpoint,
 )
-from darkroom.errors import DarkroomError
-from darkroom.history import EpochMetrics
+from darkroom.training.history import EpochMetrics
 
 EPOCH = EpochMetrics(
     epoch=1,
@@ -81,7 +81,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("darkroom.checkpoints.save_file", half_written)
+    monkeypatch.setattr("darkroom.training.checkpoints.save_file", half_written)
     with pytest.raises(DarkroomError, match=r"No space left on device.*free some space"):
         write_checkpoint(checkpoint(value=2.0), folder=tmp_path)
     read = read_checkpoint(tmp_path, identity="this")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkroom.config import Config
-from darkroom.config_loading import config_digest, load_config, to_yaml
+from darkroom.config.loading import config_digest, load_config, to_yaml
 from darkroom.errors import UserError
 
 
@@ -300,7 +300,7 @@ def test_the_digest_depends_on_values_and_not_on_how_they_were_written(load) -> 
 
 def test_loading_imports_nothing_heavy() -> None:
     program = (
-        "import sys, darkroom.config_loading as loading; loading.load_config(None);"
+        "import sys, darkroom.config.loading as loading; loading.load_config(None);"
         "print(sorted({'torch', 'numpy', 'zenml', 'boto3', 'mlflow', 'PIL'} & set(sys.modules)))"
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.config_loading import load_config
+from darkroom.config.loading import load_config
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.rglob("*.y*ml"))

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import small_trainings
-from darkroom.distributed import ProcessGroup, process_group
 from darkroom.errors import UserError
+from darkroom.training.distributed import ProcessGroup, process_group
 from small_trainings import plain_training, run_training, write_dataset
 
 
@@ -36,7 +36,7 @@ def test_batches_too_small_for_the_processes_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = ProcessGroup(rank=0, size=4, device=torch.device("cpu"))
-    monkeypatch.setattr("darkroom.training.process_group", lambda: nullcontext(group))
+    monkeypatch.setattr("darkroom.training.loop.process_group", lambda: nullcontext(group))
     dataset = write_dataset(tmp_path / "images")
     with pytest.raises(UserError, match=r"batch_size 6 .* raise it to at least 9, .* \(now 4\)"):
         run_training(dataset, home=tmp_path, batch_size=6)

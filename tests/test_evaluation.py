@@ -10,9 +10,9 @@ import pytest
 from darkroom.config import EvaluationConfig, Metric
 from darkroom.dataset import ImageRecord
 from darkroom.errors import DarkroomError, UserError
-from darkroom.evaluation import Evaluation, evaluate
-from darkroom.findings import findings, sample_predictions
-from darkroom.metrics import headline_metrics
+from darkroom.evaluation.evaluate import Evaluation, evaluate
+from darkroom.evaluation.findings import findings, sample_predictions
+from darkroom.evaluation.metrics import headline_metrics
 
 CONFIG = EvaluationConfig(bootstrap_samples=100)
 

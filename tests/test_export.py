@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from darkroom import export
-from darkroom.bundle import ONNX_FILE, WEIGHTS_FILE, read_metadata
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.errors import DarkroomError, UserError
-from darkroom.export import export_onnx, pack_bundle, portable_copy
+from darkroom.model import export
+from darkroom.model.bundle import ONNX_FILE, WEIGHTS_FILE, read_metadata
+from darkroom.model.export import export_onnx, pack_bundle, portable_copy
 from darkroom.prediction import Predictor
 from pictures import write_image_folder
 

@@ -14,14 +14,14 @@ from PIL import Image
 
 from darkroom.config import EvaluationConfig
 from darkroom.dataset import ImageRecord
-from darkroom.evaluation import Evaluation, evaluate
-from darkroom.evaluation_figures import (
+from darkroom.evaluation.evaluate import Evaluation, evaluate
+from darkroom.reports.evaluation_figures import (
     class_f1_figure,
     confusion_figure,
     predictions_figure,
     reliability_figure,
 )
-from darkroom.figures import GREEN, RED, drawable, png, training_figure, tuning_figure
+from darkroom.reports.figures import GREEN, RED, drawable, png, training_figure, tuning_figure
 
 
 @dataclass

@@ -1,5 +1,5 @@
 from darkroom.config import DeploymentConfig
-from darkroom.gate import refusal
+from darkroom.evaluation.gate import refusal
 
 
 def test_a_good_model_passes() -> None:

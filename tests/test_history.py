@@ -3,7 +3,7 @@
 import pytest
 
 from darkroom.config import Metric
-from darkroom.history import EpochMetrics, best_epoch, is_exhausted
+from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted
 
 
 def epochs(*accuracies: float) -> list[EpochMetrics]:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkroom.architectures import ARCHITECTURES
 from darkroom.config import Hyperparameters
+from darkroom.config.architectures import ARCHITECTURES
 from darkroom.errors import UserError
-from darkroom.hyperparameters import from_strings, to_strings
+from darkroom.training.hyperparameters import from_strings, to_strings
 
 positive = st.floats(min_value=1e-12, max_value=10)
 fraction = st.floats(min_value=0, max_value=1, exclude_max=True)

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 import requests
-from small_bundles import CLASSES, write_small_bundle
 
+from darkroom.backends import local_endpoint
 from darkroom.backends.local_endpoint import (
     Endpoint,
     EndpointClient,
@@ -23,10 +23,11 @@ from darkroom.backends.local_endpoint import (
     start_endpoint,
     stop_endpoint,
 )
-from darkroom.bundle import ONNX_FILE, pack
 from darkroom.files import workspace
+from darkroom.model.bundle import ONNX_FILE, pack
 from darkroom.prediction import Predictor
 from pictures import write_image_folder
+from small_bundles import CLASSES, write_small_bundle
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +147,15 @@ def test_a_bundle_that_cannot_be_served_is_told_by_the_servers_words(tmp_path: P
         start_endpoint(bundle, log=tmp_path / "serve.log")
 
 
-def test_a_server_that_takes_too_long_is_given_up_and_stopped(bundle: Path, tmp_path: Path) -> None:
+def test_a_server_that_takes_too_long_is_given_up_and_stopped(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sleeping_server.py").write_text("import time; time.sleep(60)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(local_endpoint, "_PROGRAM", "sleeping_server")
     before = psutil.Process().children()
-    with pytest.raises(EndpointError, match="did not answer /ping within 0 s"):
-        start_endpoint(bundle, log=tmp_path / "serve.log", timeout_seconds=0)
+    with pytest.raises(EndpointError, match="did not answer /ping within 0.2 s"):
+        start_endpoint(bundle, log=tmp_path / "serve.log", timeout_seconds=0.2)
     assert all(gone(child.pid) for child in psutil.Process().children() if child not in before)
 
 

@@ -262,7 +262,7 @@ def test_a_kept_endpoint_answers_after_the_run(workplace: Workplace, first: dict
     pid = next(
         process.pid
         for process in psutil.process_iter(["cmdline"])
-        if "darkroom.serving" in (process.info["cmdline"] or [])
+        if "darkroom.serving.program" in (process.info["cmdline"] or [])
         and any(c.laddr.port == int(url.rsplit(":", 1)[1]) for c in process.net_connections())
     )
     os.kill(pid, signal.SIGTERM)

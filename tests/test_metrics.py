@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
-from darkroom.metrics import (
+from darkroom.evaluation.metrics import (
     calibration_error,
     class_scores,
     confidence_bins,

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom.architectures import ARCHITECTURES
+from darkroom.config.architectures import ARCHITECTURES
 from darkroom.errors import UserError
-from darkroom.model import build_model, has_active_batch_norm, head_name, set_training_mode
-from darkroom.weights import load_weights, save_weights
+from darkroom.model.network import build_model, has_active_batch_norm, head_name, set_training_mode
+from darkroom.model.weights import load_weights, save_weights
 
 SMALL = "shufflenet_v2_x0_5"
 FAST = ["mobilenet_v2", "mobilenet_v3_small", "resnet18", "squeezenet1_1", SMALL]

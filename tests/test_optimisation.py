@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from darkroom.config import Hyperparameters
-from darkroom.model import build_model
-from darkroom.optimisation import (
+from darkroom.model.network import build_model
+from darkroom.training.optimisation import (
     autocast_type,
     batch_loss,
     class_weights,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.batches import Normaliser, evaluation_batch
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.errors import UserError
 from darkroom.files import sha256_of
 from darkroom.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, decode, preprocess
-from darkroom.pixel_cache import PixelCache, open_pixel_cache
+from darkroom.training.batches import Normaliser, evaluation_batch
+from darkroom.training.pixel_cache import PixelCache, open_pixel_cache
 
 SIZES = [(40, 30), (30, 40), (33, 33), (64, 21), (20, 20), (41, 300)]
 

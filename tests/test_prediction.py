@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_bundles import CLASSES, rewrite_digests, write_small_bundle
 
-from darkroom.bundle import ONNX_FILE, pack
 from darkroom.errors import DarkroomError, UserError
 from darkroom.images import ImageError
+from darkroom.model.bundle import ONNX_FILE, pack
 from darkroom.prediction import Prediction, Predictor, softmax
 from darkroom.prediction_inputs import predict_sources
 from pictures import write_image_folder
+from small_bundles import CLASSES, rewrite_digests, write_small_bundle
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from test_summary import example
 
 from darkroom.config import EvaluationConfig
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
-from darkroom.evaluation import Evaluation, evaluate
-from darkroom.figures import training_figure
-from darkroom.pages import data_uri, thumbnail
-from darkroom.reports import evaluation_figures, evaluation_report, run_report
+from darkroom.evaluation.evaluate import Evaluation, evaluate
+from darkroom.reports.documents import evaluation_figures, evaluation_report, run_report
+from darkroom.reports.figures import training_figure
+from darkroom.reports.pages import data_uri, thumbnail
 from darkroom.summary import Summary
 
 CONFIG = EvaluationConfig(bootstrap_samples=100, grid_images=8)

@@ -20,13 +20,13 @@ from typing import Any
 import pytest
 import uvicorn
 from PIL import Image
-from small_bundles import write_small_bundle
 
-from darkroom import serving
-from darkroom.bundle import ONNX_FILE, pack
 from darkroom.errors import DarkroomError
+from darkroom.model.bundle import ONNX_FILE, pack
 from darkroom.prediction import Predictor
-from darkroom.serving_app import MAXIMUM_BODY_BYTES, create_app
+from darkroom.serving import program as serving
+from darkroom.serving.app import MAXIMUM_BODY_BYTES, create_app
+from small_bundles import write_small_bundle
 
 
 def encoded(colour: str = "red", *, kind: str = "PNG", size: tuple[int, int] = (24, 20)) -> bytes:
@@ -220,7 +220,7 @@ def test_nothing_of_an_unexpected_failure_leaves_the_server(bundle: Path) -> Non
 def test_more_requests_than_there_is_room_for_are_sent_away(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("darkroom.serving_app._WAITING_PER_WORKER", 1)
+    monkeypatch.setattr("darkroom.serving.app._WAITING_PER_WORKER", 1)
     entered, leave = threading.Event(), threading.Event()
 
     class Slow(Predictor):
@@ -263,7 +263,7 @@ def test_many_clients_at_once_are_all_answered(client: Client) -> None:
 
 def program(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "darkroom.serving", *arguments],
+        [sys.executable, "-m", "darkroom.serving.program", *arguments],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -294,8 +294,8 @@ def test_in_a_container_the_model_folder_is_served_to_everyone(bundle: Path) -> 
 
 def test_serving_needs_only_the_base_install(bundle: Path) -> None:
     check = (
-        "import sys; from pathlib import Path; import darkroom.serving\n"
-        "from darkroom.prediction import Predictor; from darkroom.serving_app import create_app\n"
+        "import sys; from pathlib import Path; import darkroom.serving.program\n"
+        "from darkroom.prediction import Predictor; from darkroom.serving.app import create_app\n"
         f"create_app(Predictor.load(Path({str(bundle)!r})))\n"
         "extras = {'torch', 'requests', 'typer', 'click', 'rich', 'zenml', 'onnx', 'yaml'}\n"
         "sys.exit(str(extras & set(sys.modules)) if extras & set(sys.modules) else 0)"
@@ -305,8 +305,8 @@ def test_serving_needs_only_the_base_install(bundle: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     check = (
-        "import sys, darkroom.serving\n"
-        "try: darkroom.serving.main(['--help'])\n"
+        "import sys, darkroom.serving.program\n"
+        "try: darkroom.serving.program.main(['--help'])\n"
         "except SystemExit: pass\n"
         "heavy = {'numpy', 'pydantic', 'onnxruntime', 'starlette', 'uvicorn'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from darkroom.splitting import Candidate, assign_splits
+from darkroom.sources.splitting import Candidate, assign_splits
 
 
 def _class(label: str, count: int, *, split: str | None = None) -> list[Candidate]:

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 import small_trainings
 from darkroom.dataset import Dataset, make_dataset
 from darkroom.errors import DarkroomError, UserError
-from darkroom.history import EpochMetrics
 from darkroom.progress import SilentProgress
-from darkroom.training import TrainingResult
+from darkroom.training.history import EpochMetrics
+from darkroom.training.loop import TrainingResult
 from small_trainings import run_training, write_dataset
 
 
@@ -169,7 +169,7 @@ def test_a_full_disk_ends_the_training_and_keeps_the_earlier_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def fill_the_disk(epoch: EpochMetrics) -> None:
-        monkeypatch.setattr("darkroom.checkpoints.save_file", full)
+        monkeypatch.setattr("darkroom.training.checkpoints.save_file", full)
 
     with pytest.raises(DarkroomError, match=r"cannot write .*checkpoint.*No space left"):
         run_training(dataset, home=tmp_path, on_epoch=fill_the_disk)

@@ -14,15 +14,15 @@ from typing import Any
 import psutil
 import pytest
 
-from darkroom import training_program
 from darkroom.backends.local import train_bundle
-from darkroom.bundle import read_metadata
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
-from darkroom.history import EpochMetrics
-from darkroom.hyperparameters import to_strings
-from darkroom.training_channels import read_channels
+from darkroom.model.bundle import read_metadata
+from darkroom.training import program as training_program
+from darkroom.training.channels import read_channels
+from darkroom.training.history import EpochMetrics
+from darkroom.training.hyperparameters import to_strings
 from pictures import write_image_folder
 
 HYPERPARAMETERS = Hyperparameters(
@@ -159,7 +159,7 @@ def test_an_unexpected_failure_is_exit_code_1_with_its_reason(
     def out_of_memory(*arguments: Any, **settings: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("darkroom.training.train", out_of_memory)
+    monkeypatch.setattr("darkroom.training.loop.train", out_of_memory)
     assert training_program.main([]) == 1
     assert failure(base) == "RuntimeError: out of memory"
     assert "Traceback" in capsys.readouterr().err

@@ -20,8 +20,8 @@ from darkroom.config import (
 )
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.errors import DarkroomError, UserError
-from darkroom.search import sampler
-from darkroom.tuning import Trial, TuningResult, tune
+from darkroom.tuning.search import Trial, TuningResult, tune
+from darkroom.tuning.study import sampler
 
 HYPERPARAMETERS = Hyperparameters(epochs=4, warmup_epochs=1, weights="none")
 

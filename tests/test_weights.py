@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from darkroom.bundle import METADATA_FILE, WEIGHTS_FILE, pack
 from darkroom.errors import UserError
-from darkroom.model import build_model
-from darkroom.weights import save_weights
+from darkroom.model.bundle import METADATA_FILE, WEIGHTS_FILE, pack
+from darkroom.model.network import build_model
+from darkroom.model.weights import save_weights
 from small_bundles import rewrite_digests, write_small_bundle
 
 SMALL = "shufflenet_v2_x0_5"

@@ -13,14 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from darkroom.backends.local_job import run_job
-from darkroom.bundle import Bundle, read_bundle
-from darkroom.checkpoints import training_identity
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
-from darkroom.export import pack_bundle
-from darkroom.history import EpochMetrics
+from darkroom.model.bundle import Bundle, read_bundle
+from darkroom.model.export import pack_bundle
 from darkroom.progress import SILENT, Progress
-from darkroom.training import train
+from darkroom.training.checkpoints import training_identity
+from darkroom.training.history import EpochMetrics
+from darkroom.training.loop import train
 
 OnEpoch = Callable[[EpochMetrics], None]
 

@@ -20,9 +20,10 @@ from pydantic import BaseModel, ConfigDict
 from darkroom.errors import DarkroomError
 from darkroom.files import workspace
 from darkroom.images import FORMATS
-from darkroom.parent_watch import PARENT_VARIABLE, parent_environment
 from darkroom.prediction import Floats
+from darkroom.serving.parent_watch import PARENT_VARIABLE, parent_environment
 
+_PROGRAM = "darkroom.serving.program"
 _LOOPBACK = "127.0.0.1"
 _SECONDS_TO_DRAIN = 10
 _SECONDS_BETWEEN_LOOKS = 0.05
@@ -213,7 +214,14 @@ def _start(
     descriptor = listening.fileno()
     with log.open("wb") as output:
         return subprocess.Popen(  # noqa: S603 — our own program
-            [sys.executable, "-m", "darkroom.serving", "--fd", str(descriptor), str(bundle)],
+            [
+                sys.executable,
+                "-m",
+                "darkroom.serving.program",
+                "--fd",
+                str(descriptor),
+                str(bundle),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -15,12 +15,12 @@ from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import write_text
-from darkroom.history import EpochMetrics
-from darkroom.hyperparameters import to_strings
-from darkroom.parent_watch import parent_environment
 from darkroom.progress import SILENT, Progress
-from darkroom.training_channels import MANIFEST_FILE
-from darkroom.training_program import Job
+from darkroom.serving.parent_watch import parent_environment
+from darkroom.training.channels import MANIFEST_FILE
+from darkroom.training.history import EpochMetrics
+from darkroom.training.hyperparameters import to_strings
+from darkroom.training.program import Job
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_STOP = 35  # torchrun gives its processes 30
@@ -83,7 +83,7 @@ def _process(job: Job) -> Iterator[subprocess.Popen[bytes]]:
     """The program, stopped with all its processes when the block ends before it does."""
     with (job.base / _LOG_FILE).open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "darkroom.training_program"],
+            [sys.executable, "-m", "darkroom.training.program"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -13,7 +13,7 @@ from darkroom.sources.listing import Listing, list_folder
 from darkroom.sources.local import LocalFolder
 from darkroom.sources.polyvore import read_polyvore
 from darkroom.sources.source_names import Source
-from darkroom.splitting import Candidate, assign_splits
+from darkroom.sources.splitting import Candidate, assign_splits
 
 
 def understand(

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from pydantic import BaseModel
 
-from darkroom.bundle import Bundle
+from darkroom.model.bundle import Bundle
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from darkroom.history import EpochMetrics
 from darkroom.tracking.runs import RunLog
-from darkroom.tuning import Trial
+from darkroom.training.history import EpochMetrics
+from darkroom.tuning.search import Trial
 
 
 def log_epoch(run: RunLog, epoch: EpochMetrics) -> None:

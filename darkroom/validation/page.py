@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from darkroom.dataset import Dataset
-from darkroom.pages import render_page, thumbnail
+from darkroom.reports.pages import render_page, thumbnail
 from darkroom.validation.report import Finding, ValidationReport
 
 _EXAMPLES = 6

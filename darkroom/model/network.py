@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision.models import get_model
 
-from darkroom.architectures import ARCHITECTURES
+from darkroom.config.architectures import ARCHITECTURES
 from darkroom.errors import UserError
-from darkroom.weights import pretrained_state, transfer
+from darkroom.model.weights import pretrained_state, transfer
 
 _INCEPTION: dict[str, object] = {
     "aux_logits": False,

@@ -13,7 +13,7 @@ from darkroom.config import (
     TuningConfig,
     natural_direction,
 )
-from darkroom.config_problems import allowed_values, near_miss
+from darkroom.config.problems import allowed_values, near_miss
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".tar.gz", ".tgz")
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.vision_transformer import interpolate_embeddings
 
-from darkroom.bundle import WEIGHTS_FILE, open_bundle, read_metadata
 from darkroom.errors import UserError
 from darkroom.files import atomic_path
+from darkroom.model.bundle import WEIGHTS_FILE, open_bundle, read_metadata
 
 _COUNTER = "num_batches_tracked"
 _POSITIONS = "encoder.pos_embedding"

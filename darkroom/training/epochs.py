@@ -8,22 +8,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from darkroom.batches import (
+from darkroom.config import Hyperparameters
+from darkroom.errors import DarkroomError
+from darkroom.evaluation.metrics import headline_metrics
+from darkroom.progress import Task
+from darkroom.training.batches import (
     EpochPlan,
     evaluation_batch,
     plan_epoch,
     steps_per_epoch,
     training_batch,
 )
-from darkroom.config import Hyperparameters
-from darkroom.distributed import ProcessGroup
-from darkroom.errors import DarkroomError
-from darkroom.examples import Examples
-from darkroom.history import EpochMetrics
-from darkroom.learner import Learner
-from darkroom.metrics import headline_metrics
-from darkroom.optimisation import class_weights, learning_rate_at
-from darkroom.progress import Task
+from darkroom.training.distributed import ProcessGroup
+from darkroom.training.examples import Examples
+from darkroom.training.history import EpochMetrics
+from darkroom.training.learner import Learner
+from darkroom.training.optimisation import class_weights, learning_rate_at
 
 _VALIDATION_BATCH = 64
 

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from darkroom.architectures import ARCHITECTURES
+from darkroom.config.architectures import ARCHITECTURES
 
 Metric = Literal[
     "accuracy",

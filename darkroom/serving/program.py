@@ -67,7 +67,7 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from darkroom.parent_watch import end_with_parent
+    from darkroom.serving.parent_watch import end_with_parent
 
     signal.signal(signal.SIGTERM, _end)
     end_with_parent()
@@ -81,7 +81,7 @@ def _run(model: Path, *, listening: socket.socket, workers: int | None) -> None:
     import uvicorn
 
     from darkroom.prediction import Predictor, available_cores
-    from darkroom.serving_app import create_app
+    from darkroom.serving.app import create_app
 
     # One thread inside the network for each image that is answered: threads of one image
     # wait for each other, and lose as soon as anything else runs on the machine.

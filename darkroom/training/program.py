@@ -27,7 +27,7 @@ from darkroom.errors import DarkroomError
 if TYPE_CHECKING:
     from darkroom.config import Hyperparameters
     from darkroom.dataset import Dataset
-    from darkroom.training import TrainingResult
+    from darkroom.training.loop import TrainingResult
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -107,8 +107,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(job: Job) -> None:
-    from darkroom.parent_watch import end_with_parent
-    from darkroom.torchrun import in_training_process, run_processes
+    from darkroom.serving.parent_watch import end_with_parent
+    from darkroom.training.torchrun import in_training_process, run_processes
 
     end_with_parent()
     in_process = in_training_process()
@@ -127,8 +127,8 @@ def read_job(job: Job) -> "tuple[Hyperparameters, Dataset]":
     Raises:
         UserError: settings, hyperparameters or channels are unusable.
     """
-    from darkroom.hyperparameters import from_strings
-    from darkroom.training_channels import check_job, read_channels, read_settings
+    from darkroom.training.channels import check_job, read_channels, read_settings
+    from darkroom.training.hyperparameters import from_strings
 
     check_job(
         resources=read_settings(job.config / "resourceconfig.json"),
@@ -140,9 +140,9 @@ def read_job(job: Job) -> "tuple[Hyperparameters, Dataset]":
 
 
 def _train(job: Job, *, hyperparameters: "Hyperparameters", dataset: "Dataset") -> None:
-    from darkroom.history import EpochMetrics, write_history
-    from darkroom.torchrun import is_first_process
-    from darkroom.training import train
+    from darkroom.training.history import EpochMetrics, write_history
+    from darkroom.training.loop import train
+    from darkroom.training.torchrun import is_first_process
 
     history: list[EpochMetrics] = []
 
@@ -174,8 +174,8 @@ def _deliver(
     In a container the model folder is there already and may be a mount, so it cannot be
     replaced; the metadata come last, and without them there is no bundle.
     """
-    from darkroom.bundle import METADATA_FILE, ONNX_FILE, WEIGHTS_FILE
-    from darkroom.export import pack_bundle
+    from darkroom.model.bundle import METADATA_FILE, ONNX_FILE, WEIGHTS_FILE
+    from darkroom.model.export import pack_bundle
 
     job.model.mkdir(parents=True, exist_ok=True)
     (job.model / METADATA_FILE).unlink(missing_ok=True)

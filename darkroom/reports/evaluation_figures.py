@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from darkroom.evaluation import Evaluation, Prediction
-from darkroom.figures import BLUE, GREEN, GREY, ORANGE, RED, clean, drawable, new_figure
-from darkroom.findings import sample_predictions
+from darkroom.evaluation.evaluate import Evaluation, Prediction
+from darkroom.evaluation.findings import sample_predictions
 from darkroom.images import ImageError, decode
+from darkroom.reports.figures import BLUE, GREEN, GREY, ORANGE, RED, clean, drawable, new_figure
 
 _MOST_ANNOTATED_CLASSES = 20
 _MOST_NAMED_CLASSES = 150

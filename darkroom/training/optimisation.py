@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW, Optimizer
 
 from darkroom.config import Hyperparameters
-from darkroom.model import has_stride_beyond_input
+from darkroom.model.network import has_stride_beyond_input
 
 
 def make_optimizer(model: nn.Module, *, hyperparameters: Hyperparameters) -> Optimizer:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from darkroom.batches import Normaliser
-from darkroom.checkpoints import optimizer_tensors, restore_optimizer
 from darkroom.config import Hyperparameters
-from darkroom.distributed import ProcessGroup
 from darkroom.images import IMAGENET_MEAN, IMAGENET_STD
-from darkroom.model import set_training_mode
-from darkroom.optimisation import autocast_type, batch_loss, make_optimizer
+from darkroom.model.network import set_training_mode
+from darkroom.training.batches import Normaliser
+from darkroom.training.checkpoints import optimizer_tensors, restore_optimizer
+from darkroom.training.distributed import ProcessGroup
+from darkroom.training.optimisation import autocast_type, batch_loss, make_optimizer
 
 
 @dataclass(frozen=True)

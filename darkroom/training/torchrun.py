@@ -5,9 +5,9 @@ import socket
 from pathlib import Path
 
 from darkroom.errors import DarkroomError, UserError
-from darkroom.parent_watch import parent_environment
+from darkroom.serving.parent_watch import parent_environment
 
-_PROGRAM = "darkroom.training_program"
+_PROGRAM = "darkroom.training.program"
 
 
 def in_training_process() -> bool:

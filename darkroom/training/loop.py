@@ -14,8 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from darkroom.batches import steps_per_epoch
-from darkroom.checkpoints import (
+from darkroom.config import Hyperparameters
+from darkroom.dataset import Dataset
+from darkroom.errors import UserError
+from darkroom.model.network import build_model, has_active_batch_norm
+from darkroom.progress import SILENT, Progress, Task
+from darkroom.training.batches import steps_per_epoch
+from darkroom.training.checkpoints import (
     BrokenCheckpointError,
     Checkpoint,
     disk_errors,
@@ -23,15 +28,10 @@ from darkroom.checkpoints import (
     training_identity,
     write_checkpoint,
 )
-from darkroom.config import Hyperparameters
-from darkroom.dataset import Dataset
-from darkroom.distributed import ProcessGroup, process_group
-from darkroom.epochs import EpochRunner
-from darkroom.errors import UserError
-from darkroom.examples import check_splits, load_examples
-from darkroom.history import EpochMetrics, best_epoch, is_exhausted, write_history
-from darkroom.model import build_model, has_active_batch_norm
-from darkroom.progress import SILENT, Progress, Task
+from darkroom.training.distributed import ProcessGroup, process_group
+from darkroom.training.epochs import EpochRunner
+from darkroom.training.examples import check_splits, load_examples
+from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted, write_history
 
 __all__ = ["EpochMetrics", "TrainingResult", "train"]
 

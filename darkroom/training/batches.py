@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from darkroom.images import center_crop
-from darkroom.pixel_cache import PixelCache
+from darkroom.training.pixel_cache import PixelCache
 
 _CROP_SIDE = (0.8, 1.0)
 """Side of a random crop, as a share of the image's shorter side.

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from darkroom.config import Config
-from darkroom.config_consistency import consistency_problems
-from darkroom.config_problems import describe_problems, shown
+from darkroom.config.consistency import consistency_problems
+from darkroom.config.problems import describe_problems, shown
+from darkroom.config.yaml_reading import format_yaml, parse_yaml
 from darkroom.errors import UserError
-from darkroom.yaml_reading import format_yaml, parse_yaml
 
 
 def load_config(

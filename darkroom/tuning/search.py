@@ -25,10 +25,10 @@ from darkroom.config import Direction, Hyperparameters, Metric, TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SILENT, Progress, Task
-from darkroom.search import Value, open_study, propose, resume_interrupted, trials_of
+from darkroom.tuning.study import Value, open_study, propose, resume_interrupted, trials_of
 
 if TYPE_CHECKING:
-    from darkroom.training import EpochMetrics, TrainingResult
+    from darkroom.training.loop import EpochMetrics, TrainingResult
 
 State = Literal["complete", "pruned", "failed"]
 
@@ -64,7 +64,7 @@ class TuningResult(BaseModel):
 
 
 class RunTrial(Protocol):
-    """How a trial is trained: darkroom.training.train, or a stand-in."""
+    """How a trial is trained: darkroom.training.loop.train, or a stand-in."""
 
     def __call__(
         self,
@@ -237,7 +237,7 @@ def _train(
     cache: Path,
     on_epoch: "Callable[[EpochMetrics], None] | None",
 ) -> "TrainingResult":
-    from darkroom.training import train
+    from darkroom.training.loop import train
 
     return train(
         dataset, hyperparameters=hyperparameters, folder=folder, cache=cache, on_epoch=on_epoch

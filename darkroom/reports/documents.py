@@ -9,16 +9,16 @@ from matplotlib.figure import Figure
 
 from darkroom.config import EvaluationConfig, Metric
 from darkroom.dataset import Dataset
-from darkroom.evaluation import ConfusedPair, Evaluation, MetricValue, Prediction
-from darkroom.evaluation_figures import (
+from darkroom.evaluation.evaluate import ConfusedPair, Evaluation, MetricValue, Prediction
+from darkroom.evaluation.findings import findings, sample_predictions
+from darkroom.reports.evaluation_figures import (
     class_f1_figure,
     confusion_figure,
     predictions_figure,
     reliability_figure,
 )
-from darkroom.figures import png
-from darkroom.findings import findings, sample_predictions
-from darkroom.pages import data_uri, render_page, thumbnail
+from darkroom.reports.figures import png
+from darkroom.reports.pages import data_uri, render_page, thumbnail
 from darkroom.summary import Summary, metric_order
 
 _EXAMPLES_PER_PAIR = 3

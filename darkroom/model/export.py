@@ -16,7 +16,12 @@ import onnx
 import torch
 from torch import nn
 
-from darkroom.bundle import (
+from darkroom.config import Hyperparameters
+from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError, UserError
+from darkroom.files import atomic_path, write_text
+from darkroom.images import Preprocessing, decode, preprocess
+from darkroom.model.bundle import (
     METADATA_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
@@ -24,11 +29,7 @@ from darkroom.bundle import (
     ExportCheck,
     digests,
 )
-from darkroom.config import Hyperparameters
-from darkroom.dataset import Dataset
-from darkroom.errors import DarkroomError, UserError
-from darkroom.files import atomic_path, write_text
-from darkroom.images import Preprocessing, decode, preprocess
+from darkroom.model.weights import save_weights
 from darkroom.prediction import (
     INPUT_NAME,
     OUTPUT_NAME,
@@ -37,7 +38,6 @@ from darkroom.prediction import (
     open_session,
     softmax,
 )
-from darkroom.weights import save_weights
 
 MAXIMUM_CHECKED_IMAGES = 128
 MAXIMUM_PROBABILITY_DIFFERENCE = 1e-3

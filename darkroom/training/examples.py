@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkroom.dataset import Dataset, Split
-from darkroom.distributed import ProcessGroup
 from darkroom.errors import UserError
-from darkroom.pixel_cache import PixelCache, open_pixel_cache
 from darkroom.progress import Progress
+from darkroom.training.distributed import ProcessGroup
+from darkroom.training.pixel_cache import PixelCache, open_pixel_cache
 
 
 @dataclass(frozen=True)

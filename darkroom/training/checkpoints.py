@@ -22,7 +22,7 @@ from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.files import atomic_path
-from darkroom.history import EpochMetrics
+from darkroom.training.history import EpochMetrics
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _HEADER = "darkroom"

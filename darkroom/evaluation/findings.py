@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from darkroom.evaluation import ClassScore, Evaluation, Prediction
+from darkroom.evaluation.evaluate import ClassScore, Evaluation, Prediction
 
 CONFIDENT = 0.9
 """Probability from which a mistake is called confident."""

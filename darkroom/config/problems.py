@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from darkroom.architectures import ARCHITECTURES
 from darkroom.config import Config
+from darkroom.config.architectures import ARCHITECTURES
 
 Schema = Mapping[str, Any]
 

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.bootstrap import bootstrap_intervals
 from darkroom.config import EvaluationConfig
 from darkroom.dataset import ImageRecord, Split
 from darkroom.errors import DarkroomError, UserError
-from darkroom.metrics import (
+from darkroom.evaluation.bootstrap import bootstrap_intervals
+from darkroom.evaluation.metrics import (
     class_scores,
     confidence_bins,
     confusion_counts,

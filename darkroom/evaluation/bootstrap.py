@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from darkroom.metrics import (
+from darkroom.evaluation.metrics import (
     Floats,
     Integers,
     confidence_bins,

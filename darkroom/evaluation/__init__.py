@@ -1,0 +1,1 @@
+"""Judging a model: metrics, their intervals, findings, and the gate before deployment."""

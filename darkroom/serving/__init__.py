@@ -1,0 +1,1 @@
+"""The `serve` program of a container: SageMaker's HTTP contract, without torch."""

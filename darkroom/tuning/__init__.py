@@ -1,0 +1,1 @@
+"""The search for hyperparameters: search.py runs it, study.py is its memory, by Optuna."""
