@@ -12,7 +12,7 @@ import psutil
 import pytest
 import requests
 
-from darkroom.backends import local_endpoint
+from darkroom.backends import local_endpoint as endpoints
 from darkroom.backends.local_endpoint import (
     Endpoint,
     EndpointClient,
@@ -152,9 +152,9 @@ def test_a_server_that_takes_too_long_is_given_up_and_stopped(
 ) -> None:
     (tmp_path / "sleeping_server.py").write_text("import time; time.sleep(60)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(local_endpoint, "_PROGRAM", "sleeping_server")
+    monkeypatch.setattr(endpoints, "_PROGRAM", "sleeping_server")
     before = psutil.Process().children()
-    with pytest.raises(EndpointError, match="did not answer /ping within 0.2 s"):
+    with pytest.raises(EndpointError, match=r"did not answer .* within"):
         start_endpoint(bundle, log=tmp_path / "serve.log", timeout_seconds=0.2)
     assert all(gone(child.pid) for child in psutil.Process().children() if child not in before)
 

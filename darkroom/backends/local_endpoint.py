@@ -217,7 +217,7 @@ def _start(
             [
                 sys.executable,
                 "-m",
-                "darkroom.serving.program",
+                _PROGRAM,
                 "--fd",
                 str(descriptor),
                 str(bundle),

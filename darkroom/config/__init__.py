@@ -151,6 +151,8 @@ class TrainingConfig(Section):
     """Validation metric by which the best epoch is kept."""
     augmentation: Literal["none", "crop", "crop_flip"] = "crop_flip"
     """Random resized crop, and mirror images where left and right do not matter."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of each training process; 0: one for small images, else one for each core."""
     processes: PositiveInt = 1
     """Training processes on this machine, started by torchrun."""
 

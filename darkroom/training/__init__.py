@@ -8,6 +8,7 @@ examples        a split's pixels and labels; pixel_cache: decoded once
 optimisation    optimiser, schedule, loss, precision
 checkpoints     atomic, without pickle; history: what each epoch came to
 distributed     several processes; torchrun: starting them
+threads         how many compute
 program         the `train` program of a container; channels: its input
 hyperparameters typed values as SageMaker's strings, and back
 """

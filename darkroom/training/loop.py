@@ -32,6 +32,7 @@ from darkroom.training.distributed import ProcessGroup, process_group
 from darkroom.training.epochs import EpochRunner
 from darkroom.training.examples import check_splits, load_examples
 from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted, write_history
+from darkroom.training.threads import compute_threads
 
 __all__ = ["EpochMetrics", "TrainingResult", "train"]
 
@@ -83,7 +84,11 @@ def train(
         DarkroomError: the loss is no longer finite, or the disk is full.
     """
     check_splits(dataset)
-    with process_group() as group, _own_randomness(group):
+    with (
+        compute_threads(hyperparameters.threads, image_size=hyperparameters.image_size),
+        process_group() as group,
+        _own_randomness(group),
+    ):
         training = _prepare(
             dataset,
             hyperparameters=hyperparameters,
