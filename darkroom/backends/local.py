@@ -18,7 +18,7 @@ from darkroom.dataset import Dataset
 from darkroom.model.bundle import Bundle, read_bundle
 from darkroom.model.export import pack_bundle
 from darkroom.progress import SILENT, Progress
-from darkroom.training.checkpoints import training_identity
+from darkroom.training.checkpoints import training_folder
 from darkroom.training.history import EpochMetrics
 from darkroom.training.loop import train
 
@@ -61,8 +61,7 @@ def train_bundle(
         UserError: data, weights or hyperparameters cannot be trained with.
         DarkroomError: the training failed, or the bundle would not predict the same.
     """
-    identity = training_identity(dataset, hyperparameters=hyperparameters)[:16]
-    place = folder / "training" / identity
+    place = training_folder(folder, dataset=dataset, hyperparameters=hyperparameters)
     place.mkdir(parents=True, exist_ok=True)
     how = _train_here if hyperparameters.processes == 1 else run_job
     history, best_epoch, packed = how(

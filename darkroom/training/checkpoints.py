@@ -65,6 +65,11 @@ def training_identity(dataset: Dataset, *, hyperparameters: Hyperparameters) -> 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def training_folder(folder: Path, *, dataset: Dataset, hyperparameters: Hyperparameters) -> Path:
+    """Where a training works below `folder`: one place for each identity."""
+    return folder / "training" / training_identity(dataset, hyperparameters=hyperparameters)[:16]
+
+
 def write_checkpoint(checkpoint: Checkpoint, *, folder: Path) -> None:
     """Replace the folder's checkpoint, atomically.
 

@@ -1,7 +1,7 @@
 """The search for hyperparameters: trials by Optuna, stored so that a killed search goes on.
 
     <folder>/tuning/<digest>/study.log   the study, Optuna's journal: text, append only
-    <folder>/tuning/<digest>/trial-<n>   what a trial under way has written: its checkpoints
+    <folder>/tuning/<digest>/trial-<n>   checkpoints of the trial under way, and of the best
 
 The digest is of everything that decides the outcome but the number of trials, so the same
 search resumes where it was, or grows, and another one starts from nothing.
@@ -118,7 +118,9 @@ def tune(
         on_epoch=on_epoch,
     )
     _run_all(search, on_trial=on_trial, progress=progress)
-    return _result(search)
+    result = _result(search)
+    _hand_over(search, folder=folder)
+    return result
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,23 @@ class _Search:
     def trials(self) -> list[Trial]:
         """The trials that have ended, numbered without gaps."""
         return [_trial(frozen, number=n) for n, frozen in enumerate(trials_of(self.study))]
+
+    def best(self) -> Trial | None:
+        """The best trial that ran to its end."""
+        complete = [trial for trial in self.trials() if trial.state == "complete"]
+        pick = max if self.tuning.resolved_direction == "maximize" else min
+        return pick(complete, key=_objective, default=None)
+
+    def trial_folder(self, number: int) -> Path:
+        """Where a trial trains."""
+        return self.folder / f"trial-{number}"
+
+    def keep_best_folder(self) -> None:
+        """Remove what the trials have written, the best one's apart."""
+        best = self.best()
+        for trial in self.trials():
+            if trial != best:
+                shutil.rmtree(self.trial_folder(trial.number), ignore_errors=True)
 
 
 def _run_all(
@@ -160,7 +179,7 @@ def _run_one(search: _Search, *, number: int, task: Task) -> None:
     trial, values = propose(
         search.study, tuning=search.tuning, seed=search.hyperparameters.seed, number=number
     )
-    folder = search.folder / f"trial-{number}"
+    folder = search.trial_folder(number)
     watch = _Watch(search, trial=trial, number=number, task=task)
     try:
         result = search.run_trial(
@@ -179,7 +198,7 @@ def _run_one(search: _Search, *, number: int, task: Task) -> None:
         watch.fail(str(error) or type(error).__name__)
     else:
         watch.complete(result.metrics[search.tuning.objective])
-    shutil.rmtree(folder, ignore_errors=True)
+    search.keep_best_folder()
 
 
 class _Watch:
@@ -245,13 +264,8 @@ def _train(
 
 
 def _result(search: _Search) -> TuningResult:
-    tuning, trials = search.tuning, search.trials()
-    complete = [
-        (trial.objective, trial)
-        for trial in trials
-        if trial.state == "complete" and trial.objective is not None
-    ]
-    if not complete:
+    tuning, trials, best = search.tuning, search.trials(), search.best()
+    if best is None:
         reasons = sorted({trial.error or trial.state for trial in trials})
         # The next start searches anew instead of finding nothing but failures again.
         shutil.rmtree(search.folder, ignore_errors=True)
@@ -259,15 +273,34 @@ def _result(search: _Search) -> TuningResult:
             f"all {len(trials)} trials failed: {'; '.join(reasons)}. Narrow "
             "tuning.search_space, such as a lower learning_rate, or check the data"
         )
-    pick = max if tuning.resolved_direction == "maximize" else min
-    best_value, best = pick(complete, key=lambda pair: pair[0])
     return TuningResult(
         objective=tuning.objective,
         direction=tuning.resolved_direction,
         best=best.values,
-        best_value=best_value,
+        best_value=_objective(best),
         trials=trials,
     )
+
+
+def _hand_over(search: _Search, *, folder: Path) -> None:
+    """Leave the best trial where the final training looks for a checkpoint.
+
+    The final training repeats the best trial number for number, so it finds itself done.
+    """
+    from darkroom.training.checkpoints import training_folder
+
+    best = search.best()
+    if best is None or not search.trial_folder(best.number).is_dir():
+        return
+    hyperparameters = search.hyperparameters.replace(**best.values)
+    target = training_folder(folder, dataset=search.dataset, hyperparameters=hyperparameters)
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        search.trial_folder(best.number).rename(target)
+
+
+def _objective(trial: Trial) -> float:
+    return math.nan if trial.objective is None else trial.objective
 
 
 def _trial(frozen: FrozenTrial, *, number: int) -> Trial:
