@@ -38,6 +38,8 @@ from darkroom.training.optimisation import autocast_type
 ARCHITECTURE, IMAGE_SIZE, BATCH_SIZE = "resnet18", 128, 32
 TIMM_BEST = ("--channels-last", "--amp", "--amp-dtype", "bfloat16")
 
+_COLUMNS = ("first_epoch", "last_epoch", "all_epochs", "best_epoch")
+
 Rates = dict[str, list[list[float]]]
 """Images a second, by contender, round and epoch."""
 
@@ -193,12 +195,16 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _summary(rates: Rates) -> dict[str, object]:
-    """Medians over the rounds; ratios are medians of the ratios within a round."""
+    """Medians over the rounds, and the best epoch of any, which nothing disturbed.
+
+    Ratios are medians of the ratios within a round, and the ratio of the best epochs.
+    """
     medians = {
         name: {
             "first_epoch": median(epochs[0] for epochs in rounds),
             "last_epoch": median(epochs[-1] for epochs in rounds),
             "all_epochs": median(harmonic_mean(epochs) for epochs in rounds),
+            "best_epoch": _best(rounds),
         }
         for name, rounds in rates.items()
     }
@@ -206,6 +212,7 @@ def _summary(rates: Rates) -> dict[str, object]:
         f"darkroom / {name}": {
             "last_epoch": _ratio(rates, name, of=lambda epochs: epochs[-1]),
             "all_epochs": _ratio(rates, name, of=harmonic_mean),
+            "best_epoch": _best(rates["darkroom"]) / _best(rates[name]),
         }
         for name in rates
         if name != "darkroom"
@@ -218,20 +225,21 @@ def _ratio(rates: Rates, name: str, *, of: Callable[[list[float]], float]) -> fl
     return median(of(own) / of(other) for own, other in pairs)
 
 
+def _best(rounds: list[list[float]]) -> float:
+    return max(rate for epochs in rounds for rate in epochs)
+
+
 def _table(report: dict[str, Any]) -> str:
     lines = [
         "",
         f"{report['cpu']}, {report['threads']} threads, {report['precision']}; "
         f"{report['images']} photographs, {report['epochs']} epochs, {report['rounds']} rounds",
-        f"{'images/s, decoding included':32}{'first epoch':>12}{'last epoch':>12}{'all':>8}",
+        f"{'images/s, decoding included':40}" + "".join(f"{name:>12}" for name in _COLUMNS),
     ]
-    for name, rates in report["images_per_second"].items():
-        first, last, overall = rates.values()
-        lines.append(f"{name:32}{first:12.1f}{last:12.1f}{overall:8.1f}")
-    lines += [
-        f"{name:44}{ratio['last_epoch']:12.2f}{ratio['all_epochs']:8.2f}"
-        for name, ratio in report["ratios"].items()
-    ]
+    for name, values in (report["images_per_second"] | report["ratios"]).items():
+        digits = 2 if "/" in name else 1
+        cells = [f"{values[c]:12.{digits}f}" if c in values else " " * 12 for c in _COLUMNS]
+        lines.append(f"{name:40}" + "".join(cells))
     return "\n".join(lines)
 
 
