@@ -38,6 +38,9 @@ from darkroom.summary import (
 from darkroom.tracking.runs import RunLog, environment, pipeline_run
 from stacks.environment import CHECKOUT
 
+_WITH_INTERVAL = ("accuracy", "f1_macro")
+_DIGITS = 6
+
 
 def conclude(
     run: PipelineRunResponse | None,
@@ -187,20 +190,33 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
+def _metrics(summary: Summary) -> dict[str, float]:
+    """The numbers of MLflow's table; a reused component took no time that means anything."""
+    timings, endpoint = summary.timings, summary.endpoint
+    metrics = {
+        f"{split}_{name}": metric.value
+        for split, by_name in summary.metrics.items()
+        for name, metric in by_name.items()
+    }
+    for name in _WITH_INTERVAL:
+        metrics[f"test_{name}_low"], metrics[f"test_{name}_high"] = summary.metrics["test"][
+            name
+        ].interval
+    metrics |= {
+        f"seconds_{name}": seconds
+        for name, seconds in timings.components.items()
+        if name not in timings.reused
+    }
+    metrics["seconds_total"] = timings.total
+    if endpoint:
+        metrics["endpoint_agreement"] = endpoint.agreement
+    return {name: round(value, _DIGITS) for name, value in metrics.items()}
+
+
 def _record(log: RunLog, *, summary: Summary, config: Config) -> None:
     """What makes runs comparable in MLflow's table."""
-    endpoint = summary.endpoint
     log.log(
-        metrics={
-            **{
-                f"{split}_{name}": metric.value
-                for split, metrics in summary.metrics.items()
-                for name, metric in metrics.items()
-            },
-            **{f"seconds_{name}": value for name, value in summary.timings.components.items()},
-            "seconds_total": summary.timings.total,
-            **({"endpoint_agreement": endpoint.agreement} if endpoint else {}),
-        },
+        metrics=_metrics(summary),
         parameters=summary.best_hyperparameters,
         tags={
             "kind": "pipeline",
@@ -209,7 +225,7 @@ def _record(log: RunLog, *, summary: Summary, config: Config) -> None:
             "data_fingerprint": summary.data.fingerprint[:12],
             "config_digest": summary.run.config_digest[:12],
             "git_commit": summary.run.git_commit or "none",
-            "deployed": "yes" if endpoint else f"no: {summary.endpoint_reason}",
+            "deployed": "yes" if summary.endpoint else f"no: {summary.endpoint_reason}",
             "reused": ", ".join(summary.timings.reused) or "nothing",
             "mlflow.note.content": _note(summary),
         },

@@ -10,7 +10,7 @@ from darkroom.model.bundle import Bundle
 from darkroom.tracking.registry import RegisteredModel
 
 
-@step(enable_cache=False)
+@step(enable_cache=False, experiment_tracker=True)
 def deploy_model(
     bundle: Bundle,
     registered: RegisteredModel,

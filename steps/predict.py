@@ -11,7 +11,7 @@ from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import Evaluation
 
 
-@step(enable_cache=False)
+@step(enable_cache=False, experiment_tracker=True)
 def predict_images(
     endpoint: Endpoint,
     dataset: Dataset,

@@ -168,7 +168,9 @@ def test_mlflow_has_one_parent_run_with_trials_and_training_below(first: dict) -
     parent = client.get_run(first["run"]["mlflow_run_id"])
     assert parent.info.run_name == first["run"]["name"]
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["test_accuracy"] == first["metrics"]["test"]["accuracy"]["value"]
+    accuracy = first["metrics"]["test"]["accuracy"]
+    assert parent.data.metrics["test_accuracy"] == pytest.approx(accuracy["value"], abs=1e-6)
+    assert parent.data.metrics["test_accuracy_low"] <= accuracy["value"]
     assert parent.data.params["architecture"] == "squeezenet1_1"
     assert parent.data.tags["data_fingerprint"] == first["data"]["fingerprint"][:12]
     nested = client.search_runs(
@@ -223,7 +225,10 @@ def test_a_run_from_the_cache_is_complete_in_mlflow(first: dict, second: dict) -
     client = MlflowClient(second["artifacts"]["mlflow_store"])
     metrics = client.get_run(second["run"]["mlflow_run_id"]).data.metrics
     assert second["run"]["mlflow_run_id"] != first["run"]["mlflow_run_id"]
-    assert metrics["test_f1_macro"] == second["metrics"]["test"]["f1_macro"]["value"]
+    assert metrics["test_f1_macro"] == pytest.approx(
+        second["metrics"]["test"]["f1_macro"]["value"], abs=1e-6
+    )
+    assert "seconds_train_model" not in metrics
 
 
 def test_a_changed_setting_repeats_what_depends_on_it_and_the_gate_refuses(
@@ -311,7 +316,12 @@ def test_the_registered_model_serves_with_mlflow(workplace: Workplace, first: di
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port)]
     server = subprocess.Popen(
         [sys.executable, *command],
-        env={**workplace.environment, "MLFLOW_TRACKING_URI": first["artifacts"]["mlflow_store"]},
+        env={
+            **workplace.environment,
+            "MLFLOW_TRACKING_URI": first["artifacts"]["mlflow_store"],
+            # It starts uvicorn by name, as in an activated environment.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

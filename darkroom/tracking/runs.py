@@ -77,7 +77,10 @@ def active_run() -> RunLog:
     """The run that ZenML's experiment tracker opened for the component under way."""
     run = mlflow.active_run()
     assert run, "the step lacks experiment_tracker=True"  # noqa: S101 - a programmer's error
-    return RunLog(MlflowClient(), run_id=run.info.run_id, experiment_id=run.info.experiment_id)
+    log = RunLog(MlflowClient(), run_id=run.info.run_id, experiment_id=run.info.experiment_id)
+    # From the first component on, so that a run that fails is found as one too.
+    log.log(tags={"kind": "pipeline"})
+    return log
 
 
 @contextmanager

@@ -13,7 +13,7 @@ def log_epoch(run: RunLog, epoch: EpochMetrics) -> None:
         metrics={
             "train_loss": epoch.train_loss,
             "train_accuracy": epoch.train_accuracy,
-            "learning_rate": epoch.learning_rate,
+            "epoch_learning_rate": epoch.learning_rate,
             "images_per_second": epoch.images_per_second,
             **{f"validation_{name}": value for name, value in epoch.validation.items()},
         },
