@@ -1,9 +1,9 @@
 """How many threads compute a training on the CPU.
 
-With small images a layer takes less time than waking a second thread, and oneDNN's threads
-wait for each other in busy loops: beside one other busy process two threads on two cores
-fell from 600 to between 4 and 20 images/s (resnet18, 32 pixels, batch 64), while one thread
-stays at 460 to 490 in either case.
+Beside one other busy process two threads on two cores fell from 600 to between 4 and 20
+images/s (resnet18, 32 pixels, batch 64), while one thread stays at 460 to 490 in either case.
+Probably the threads wait for each other in busy loops while one of them is not running; with
+small images they wait many times a step.
 """
 
 from collections.abc import Iterator
