@@ -11,7 +11,8 @@ from darkroom.files import workspace
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run
 from darkroom.tracking.trials import TrialLog
-from darkroom.tuning.search import TuningResult, tune
+from darkroom.tuning.results import TuningResult
+from darkroom.tuning.search import tune
 from steps.cache_policy import depends_on
 
 

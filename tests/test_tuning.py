@@ -20,7 +20,9 @@ from darkroom.config import (
 )
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.errors import DarkroomError, UserError
-from darkroom.tuning.search import Trial, TuningResult, tune
+from darkroom.training.checkpoints import training_folder
+from darkroom.tuning.results import Trial, TuningResult
+from darkroom.tuning.search import tune
 from darkroom.tuning.study import sampler
 
 HYPERPARAMETERS = Hyperparameters(epochs=4, warmup_epochs=1, weights="none")
@@ -265,6 +267,27 @@ def test_what_trials_have_written_is_removed_but_not_the_study(search: Any, tmp_
     search(Training(), trials=2)
     left = [path.name for path in (tmp_path / "work").rglob("*") if path.is_file()]
     assert left == ["study.log"]
+
+
+@pytest.mark.parametrize("trials", [1, 4])
+def test_the_best_trials_checkpoint_lies_where_the_final_training_looks(
+    search: Any, dataset: Dataset, tmp_path: Path, trials: int
+) -> None:
+    class Writing(Training):
+        def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+            result = super().__call__(*arguments, **keywords)
+            rate = keywords["hyperparameters"].learning_rate
+            (keywords["folder"] / "checkpoint").write_text(repr(rate))
+            return result
+
+    result = search(Writing(), trials=trials, pruning="none")
+    place = training_folder(
+        tmp_path / "work",
+        dataset=dataset,
+        hyperparameters=HYPERPARAMETERS.replace(**result.best),
+    )
+    assert (place / "checkpoint").read_text() == repr(result.best["learning_rate"])
+    assert len(list((tmp_path / "work").rglob("checkpoint"))) == 1
 
 
 def test_trials_run_in_one_process_whatever_the_training_does(search: Any) -> None:

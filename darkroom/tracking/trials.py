@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from darkroom.tracking.runs import RunLog
 from darkroom.training.history import EpochMetrics
-from darkroom.tuning.search import Trial
+from darkroom.tuning.results import Trial
 
 
 def log_epoch(run: RunLog, epoch: EpochMetrics) -> None:

@@ -15,52 +15,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict
 
-from darkroom.config import Direction, Hyperparameters, Metric, TuningConfig
+from darkroom.config import Hyperparameters, TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SILENT, Progress, Task
-from darkroom.tuning.study import Value, open_study, propose, resume_interrupted, trials_of
+from darkroom.tuning.results import State, Trial, TuningResult
+from darkroom.tuning.study import open_study, propose, resume_interrupted, trials_of
 
 if TYPE_CHECKING:
     from darkroom.training.loop import EpochMetrics, TrainingResult
-
-State = Literal["complete", "pruned", "failed"]
-
-
-class Trial(BaseModel):
-    """One set of values and what came of it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    number: int
-    """From 0, in the order of the search."""
-    values: dict[str, Value]
-    state: State
-    objective: float | None
-    """At the epoch that was kept; of a pruned trial, at its last; None: failed."""
-    epochs: int
-    """That were trained."""
-    seconds: float
-    error: str | None = None
-    """Why it failed."""
-
-
-class TuningResult(BaseModel):
-    """The best values, and all trials."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    objective: Metric
-    direction: Direction
-    best: dict[str, Value]
-    best_value: float
-    trials: list[Trial]
 
 
 class RunTrial(Protocol):

@@ -11,8 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom.config import Choices, FloatRange, IntRange, TuningConfig
-
-Value = int | float
+from darkroom.tuning.results import Value
 
 _CONTINUES = "continues"
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
