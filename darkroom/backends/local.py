@@ -8,11 +8,11 @@ The identity is of data and hyperparameters, so the same training goes on where 
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from darkroom.backends.local_job import run_job
+from darkroom.backends.results import TrainedBundle
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
 from darkroom.model.bundle import Bundle, read_bundle
@@ -23,21 +23,6 @@ from darkroom.training.history import EpochMetrics
 from darkroom.training.loop import train
 
 OnEpoch = Callable[[EpochMetrics], None]
-
-
-@dataclass(frozen=True)
-class TrainedBundle:
-    """A packed model and how it came to be."""
-
-    bundle: Bundle
-    history: list[EpochMetrics]
-    best_epoch: int
-    """From 1; the bundle holds its weights."""
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """Of the validation split at the best epoch."""
-        return self.bundle.metadata.metrics
 
 
 def train_bundle(

@@ -6,16 +6,11 @@ says only what differs. Reading a file and wording its errors: config_loading.py
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from darkroom.config.architectures import ARCHITECTURES
+from darkroom.config.sagemaker import SageMakerConfig
+from darkroom.config.sections import Section
 
 Metric = Literal[
     "accuracy",
@@ -37,18 +32,6 @@ def _known_architecture(name: str) -> str:
     if name not in ARCHITECTURES:
         raise ValueError(f"must be one of torchvision's architectures: {', '.join(ARCHITECTURES)}")
     return name
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-        allow_inf_nan=False,
-    )
 
 
 class DataConfig(Section):
@@ -225,8 +208,8 @@ class TuningConfig(Section):
     """false: train with the values of `training`."""
     trials: PositiveInt = 4
     """Trials, pruned ones included."""
-    strategy: Literal["tpe", "random"] = "tpe"
-    """How the next trial is chosen."""
+    strategy: Literal["tpe", "random", "grid", "hyperband"] = "tpe"
+    """How the next trial is chosen; SageMaker's Bayesian search stands for tpe."""
     objective: Metric = "f1_macro"
     """Validation metric that is optimised."""
     direction: Direction | None = None
@@ -237,6 +220,10 @@ class TuningConfig(Section):
     """Trials that always run to their end, before the first may be pruned."""
     timeout_seconds: Annotated[float, Field(ge=0)] = 0
     """No new trial after so long; 0: no limit."""
+    target_value: float | None = None
+    """No new trial once the objective is as good as this."""
+    patience_trials: Annotated[int, Field(ge=0)] = 0
+    """No new trial after so many without a better objective (SageMaker: at least 3); 0: never."""
     search_space: SearchSpace = SearchSpace()
     """Ranges by hyperparameter."""
 
@@ -276,6 +263,13 @@ class DeploymentConfig(Section):
     """How long the endpoint may take until it answers /ping."""
 
 
+class BatchConfig(Section):
+    """Predictions for a whole split, after the endpoint's check."""
+
+    split: Literal["none", "train", "validation", "test"] = "none"
+    """Which one; a batch transform job on SageMaker."""
+
+
 class TrackingConfig(Section):
     """How runs are named in MLflow and in the model registry."""
 
@@ -300,7 +294,9 @@ class Config(Section):
     tuning: TuningConfig = TuningConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     deployment: DeploymentConfig = DeploymentConfig()
+    batch: BatchConfig = BatchConfig()
     tracking: TrackingConfig = TrackingConfig()
+    sagemaker: SageMakerConfig = SageMakerConfig()
 
     @property
     def hyperparameters(self) -> "Hyperparameters":

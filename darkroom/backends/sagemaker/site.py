@@ -1,0 +1,34 @@
+"""Where managed jobs run, and under whose permissions."""
+
+from dataclasses import dataclass, field
+
+from darkroom.config.sagemaker import SageMakerConfig
+
+
+@dataclass(frozen=True)
+class Site:
+    """What every request to SageMaker needs to know of the account."""
+
+    region: str
+    role: str
+    """ARN of the execution role of training, tuning and transform jobs."""
+    image: str
+    """URI of the image that holds darkroom: it trains, tunes and hosts."""
+    root: str
+    """s3://bucket/prefix below which everything lies; no slash at its end."""
+    config: SageMakerConfig = field(default_factory=SageMakerConfig)
+    endpoint_role: str = ""
+    """ARN of the endpoints' role, which may do less; empty: `role`."""
+    run: str = ""
+    """Name of the pipeline run, a tag of all that it creates."""
+    fresh: str = ""
+    """Part of every job's identity where results of earlier runs are not to be reused."""
+
+    def uri(self, *parts: str) -> str:
+        """A place below the root: `site.uri("models", version)`."""
+        return "/".join((self.root.rstrip("/"), *parts))
+
+    @property
+    def hosting_role(self) -> str:
+        """ARN of the role that endpoints run under."""
+        return self.endpoint_role or self.role
