@@ -4,7 +4,8 @@ from typing import Annotated
 
 from zenml import step
 
-from darkroom.backends.local_endpoint import Endpoint, start_endpoint
+from darkroom.backends.endpoint import Endpoint
+from darkroom.backends.local_endpoint import start_endpoint
 from darkroom.config import DeploymentConfig
 from darkroom.model.bundle import Bundle
 from darkroom.tracking.registry import RegisteredModel

@@ -5,7 +5,8 @@ from typing import Annotated
 import numpy as np
 from zenml import log_metadata, step
 
-from darkroom.backends.local_endpoint import Endpoint, EndpointCheck, check_endpoint, stop_endpoint
+from darkroom.backends.endpoint import Endpoint, EndpointCheck
+from darkroom.backends.local_endpoint import check_endpoint, stop_endpoint
 from darkroom.config import DeploymentConfig
 from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import Evaluation

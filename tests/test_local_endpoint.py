@@ -13,12 +13,10 @@ import pytest
 import requests
 
 from darkroom.backends import local_endpoint as endpoints
+from darkroom.backends.endpoint import Endpoint, EndpointError, content_type_of
 from darkroom.backends.local_endpoint import (
-    Endpoint,
     EndpointClient,
-    EndpointError,
     check_endpoint,
-    content_type_of,
     local_endpoint,
     start_endpoint,
     stop_endpoint,

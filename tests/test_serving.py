@@ -53,8 +53,11 @@ class Client:
         *,
         body: Any = None,
         content_type: str | None = "image/png",
+        custom_attributes: str = "",
     ) -> Answer:
         headers = {"Content-Type": content_type} if content_type else {}
+        if custom_attributes:
+            headers["X-Amzn-SageMaker-Custom-Attributes"] = custom_attributes
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
             connection.request(method, path, body=body, headers=headers)
             response = connection.getresponse()
@@ -148,6 +151,14 @@ def test_each_accepted_type_is_answered(
 @pytest.mark.parametrize(("asked", "given"), [("1", 1), ("2", 2), ("3", 3), ("99", 3)])
 def test_top_k_is_chosen_by_the_query(client: Client, asked: str, given: int) -> None:
     answer = client.send(path=f"/invocations?top_k={asked}", body=encoded())
+    assert len(answer.content["top_k"]) == given
+
+
+@pytest.mark.parametrize(("attributes", "given"), [("top_k=1", 1), ("trace=7", 3)])
+def test_top_k_is_chosen_by_sagemakers_custom_attributes(
+    client: Client, attributes: str, given: int
+) -> None:
+    answer = client.send(body=encoded(), custom_attributes=attributes)
     assert len(answer.content["top_k"]) == given
 
 

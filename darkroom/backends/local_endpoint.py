@@ -6,20 +6,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 import requests
-from PIL import Image, UnidentifiedImageError
-from pydantic import BaseModel, ConfigDict
 
-from darkroom.errors import DarkroomError
+from darkroom.backends.endpoint import Endpoint, EndpointCheck, EndpointError, compare_answers
 from darkroom.files import workspace
-from darkroom.images import FORMATS
 from darkroom.prediction import Floats
 from darkroom.serving.parent_watch import PARENT_VARIABLE, parent_environment
 
@@ -31,39 +27,6 @@ _PING_SECONDS = 0.5
 _ANSWER_SECONDS = 60
 """SageMaker allows an invocation as long."""
 _LINES_SHOWN = 20
-
-
-class EndpointError(DarkroomError):
-    """The endpoint did not start, or did not answer as it should."""
-
-
-class Endpoint(BaseModel):
-    """A served bundle on this machine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: str
-    pid: int
-    """Process id of the server."""
-    log: Path
-    """What the server prints."""
-
-
-class EndpointCheck(BaseModel):
-    """What an endpoint answered, compared with what was expected."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    images: int
-    agreement: float
-    """Share of the images with the same class and all probabilities within the tolerance."""
-    maximum_difference: float
-    """Of any probability."""
-    latency_ms_p50: float
-    latency_ms_p99: float
-    """Of single requests, one after the other."""
-    url: str | None = None
-    """Where the endpoint still listens, filled in by whoever keeps it."""
 
 
 def start_endpoint(
@@ -83,9 +46,10 @@ def start_endpoint(
         port = listening.getsockname()[1]
         log = log or workspace() / "endpoints" / f"{port}.log"
         process = _start(bundle, listening=listening, log=log, keep=keep)
-    endpoint = Endpoint(url=f"http://{_LOOPBACK}:{port}", pid=process.pid, log=log)
+    url = f"http://{_LOOPBACK}:{port}"
+    endpoint = Endpoint(url=url, pid=process.pid, log=log)
     try:
-        _wait(endpoint, process=process, timeout_seconds=timeout_seconds)
+        _wait(url, process=process, log=log, timeout_seconds=timeout_seconds)
     except BaseException:
         stop_endpoint(endpoint)
         raise
@@ -98,6 +62,8 @@ def start_endpoint(
 
 def stop_endpoint(endpoint: Endpoint) -> None:
     """End the server: SIGTERM, so that it drains, then SIGKILL. Fine if it has ended."""
+    if endpoint.pid is None:
+        raise EndpointError(f"the endpoint {endpoint.name!r} is no process of this machine")
     for number, seconds in ((signal.SIGTERM, _SECONDS_TO_DRAIN), (signal.SIGKILL, 5)):
         if _has_ended(endpoint.pid):
             return
@@ -181,29 +147,12 @@ def check_endpoint(
     Raises:
         EndpointError: an image is refused, or the endpoint is gone.
     """
-    if not images:
-        raise EndpointError("there are no images to check the endpoint with")
+    if endpoint.url is None:
+        raise EndpointError(f"the endpoint {endpoint.name!r} is no process of this machine")
     with EndpointClient(endpoint.url) as client:
-        rows, milliseconds = _ask(client, images=images, classes=classes)
-    differences = np.abs(rows - expected).max(axis=1)
-    same_class = rows.argmax(axis=1) == expected.argmax(axis=1)
-    agreeing = same_class & (differences <= tolerance)
-    return EndpointCheck(
-        images=len(images),
-        agreement=float(agreeing.mean()),
-        maximum_difference=float(differences.max()),
-        latency_ms_p50=float(np.percentile(milliseconds, 50)),
-        latency_ms_p99=float(np.percentile(milliseconds, 99)),
-    )
-
-
-def content_type_of(path: Path) -> str:
-    """The media type of an image file, by its content."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return Image.MIME[image.format or ""]
-    except (UnidentifiedImageError, OSError, KeyError):
-        return "application/octet-stream"
+        return compare_answers(
+            client, images=images, expected=expected, classes=classes, tolerance=tolerance
+        )
 
 
 def _start(
@@ -231,15 +180,15 @@ def _start(
         )
 
 
-def _wait(endpoint: Endpoint, *, process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
+def _wait(url: str, *, process: subprocess.Popen[bytes], log: Path, timeout_seconds: float) -> None:
     deadline = time.monotonic() + timeout_seconds
-    while not _answers_ping(endpoint.url):
+    while not _answers_ping(url):
         if process.poll() is not None:
-            raise EndpointError(f"the endpoint did not start:\n{_last_lines(endpoint.log)}")
+            raise EndpointError(f"the endpoint did not start:\n{_last_lines(log)}")
         if time.monotonic() > deadline:
             raise EndpointError(
                 f"the endpoint did not answer /ping within {timeout_seconds:g} s:\n"
-                f"{_last_lines(endpoint.log)}"
+                f"{_last_lines(log)}"
             )
         time.sleep(_SECONDS_BETWEEN_LOOKS)
 
@@ -273,27 +222,3 @@ def _exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _ask(
-    client: EndpointClient, *, images: Sequence[Path], classes: Sequence[str]
-) -> tuple[Floats, list[float]]:
-    """(N, C) probabilities as answered, and how many milliseconds each answer took."""
-    rows, milliseconds = [], []
-    for path in images:
-        content, content_type = path.read_bytes(), content_type_of(path)
-        started = time.perf_counter()
-        answer = client.invoke(content, content_type=content_type, top_k=len(classes))
-        milliseconds.append((time.perf_counter() - started) * 1e3)
-        rows.append(_answered(answer, classes=classes))
-    return np.stack(rows), milliseconds
-
-
-def _answered(answer: Mapping[str, Any], *, classes: Sequence[str]) -> Floats:
-    """(C,) probabilities of an answer that names every class."""
-    by_class = {item["class"]: item["probability"] for item in answer["top_k"]}
-    if by_class.keys() != set(classes):
-        raise EndpointError(
-            f"the endpoint knows the classes {sorted(by_class)}, not {sorted(classes)}"
-        )
-    return np.array([by_class[name] for name in classes], dtype=np.float32)

@@ -1,7 +1,8 @@
 """The HTTP side of `serve`: SageMaker's hosting contract as a Starlette application.
 
     GET  /ping           200 once the model is loaded and has classified an image
-    POST /invocations    an image as the body → its class, probability and top classes
+    POST /invocations    an image as the body → its class, probability and top classes;
+                         how many: ?top_k=3, or top_k=3 in SageMaker's CustomAttributes
 
 Errors are JSON, {"error": …}, and say what is accepted instead.
 """
@@ -36,6 +37,7 @@ ACCEPTED_TYPES = (
 """What the body really is, is judged by its content."""
 
 _DEFAULT_TOP_K = 5
+_CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 _BODY_SECONDS = 30
 _WAITING_PER_WORKER = 64
 _ROUTES = "GET /ping and POST /invocations"
@@ -125,10 +127,16 @@ def _check_type(request: Request) -> None:
 
 
 def _top_k(request: Request) -> int:
-    text = request.query_params.get("top_k", str(_DEFAULT_TOP_K))
+    text = request.query_params.get("top_k", _custom_top_k(request))
     if not (text.isascii() and text.isdecimal() and int(text[:9]) >= 1):
         raise HTTPException(400, f"top_k is {text!r}; it must be a whole number, at least 1")
     return int(text[:9])
+
+
+def _custom_top_k(request: Request) -> str:
+    """As `top_k=10` in SageMaker's CustomAttributes: InvokeEndpoint has no query."""
+    name, _, value = request.headers.get(_CUSTOM_ATTRIBUTES, "").strip().partition("=")
+    return value if name == "top_k" else str(_DEFAULT_TOP_K)
 
 
 async def _read(request: Request) -> bytes:

@@ -1,0 +1,142 @@
+"""A served bundle, wherever it is served, and whether it answers as the model was evaluated."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict
+
+from darkroom.errors import DarkroomError
+from darkroom.images import FORMATS
+from darkroom.prediction import Floats
+
+
+class EndpointError(DarkroomError):
+    """The endpoint did not start, or did not answer as it should."""
+
+
+class Endpoint(BaseModel):
+    """A served bundle: a process of this machine, or an endpoint of SageMaker."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backend: Literal["local", "sagemaker"] = "local"
+    url: str | None = None
+    """Where it listens, without /invocations."""
+    pid: int | None = None
+    """Process id of a local server."""
+    log: Path | None = None
+    """What a local server prints."""
+    name: str | None = None
+    """Of a SageMaker endpoint."""
+    region: str | None = None
+    """Where that is."""
+    configuration: str | None = None
+    """Name of the endpoint configuration that serves this bundle."""
+    previous: str | None = None
+    """Name of the configuration that served before, to go back to; None: the endpoint is new."""
+
+
+class EndpointCheck(BaseModel):
+    """What an endpoint answered, compared with what was expected."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    images: int
+    agreement: float
+    """Share of the images with the same class and all probabilities within the tolerance."""
+    maximum_difference: float
+    """Of any probability."""
+    latency_ms_p50: float
+    latency_ms_p99: float
+    """Of single requests, one after the other."""
+    url: str | None = None
+    """Where the endpoint still listens, filled in by whoever keeps it."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every answer was as expected."""
+        return self.agreement == 1
+
+
+class Answering(Protocol):
+    """Something that classifies an image."""
+
+    def invoke(self, image: bytes, *, content_type: str, top_k: int = 5) -> dict[str, Any]:
+        """Send one encoded image.
+
+        Returns:
+            `class`, `probability`, `top_k` (a list of class and probability) and
+            `model_version`.
+
+        Raises:
+            EndpointError: it is gone, or answers with an error.
+        """
+
+
+def compare_answers(
+    answering: Answering,
+    *,
+    images: Sequence[Path],
+    expected: Floats,
+    classes: Sequence[str],
+    tolerance: float,
+) -> EndpointCheck:
+    """Send image files as they are, and compare the answers with the expected ones.
+
+    Args:
+        expected: (N, C) probabilities, columns in the order of `classes`.
+        tolerance: largest difference of a probability that counts as agreement.
+
+    Raises:
+        EndpointError: an image is refused, or the endpoint is gone.
+    """
+    if not images:
+        raise EndpointError("there are no images to check the endpoint with")
+    rows, milliseconds = _ask(answering, images=images, classes=classes)
+    differences = np.abs(rows - expected).max(axis=1)
+    same_class = rows.argmax(axis=1) == expected.argmax(axis=1)
+    agreeing = same_class & (differences <= tolerance)
+    return EndpointCheck(
+        images=len(images),
+        agreement=float(agreeing.mean()),
+        maximum_difference=float(differences.max()),
+        latency_ms_p50=float(np.percentile(milliseconds, 50)),
+        latency_ms_p99=float(np.percentile(milliseconds, 99)),
+    )
+
+
+def content_type_of(path: Path) -> str:
+    """The media type of an image file, by its content."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return Image.MIME[image.format or ""]
+    except (UnidentifiedImageError, OSError, KeyError):
+        return "application/octet-stream"
+
+
+def _ask(
+    answering: Answering, *, images: Sequence[Path], classes: Sequence[str]
+) -> tuple[Floats, list[float]]:
+    """(N, C) probabilities as answered, and how many milliseconds each answer took."""
+    rows, milliseconds = [], []
+    for path in images:
+        content, content_type = path.read_bytes(), content_type_of(path)
+        started = time.perf_counter()
+        answer = answering.invoke(content, content_type=content_type, top_k=len(classes))
+        milliseconds.append((time.perf_counter() - started) * 1e3)
+        rows.append(_answered(answer, classes=classes))
+    return np.stack(rows), milliseconds
+
+
+def _answered(answer: Mapping[str, Any], *, classes: Sequence[str]) -> Floats:
+    """(C,) probabilities of an answer that names every class."""
+    by_class = {item["class"]: item["probability"] for item in answer["top_k"]}
+    if by_class.keys() != set(classes):
+        raise EndpointError(
+            f"the endpoint knows the classes {sorted(by_class)}, not {sorted(classes)}"
+        )
+    return np.array([by_class[name] for name in classes], dtype=np.float32)
