@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -25,6 +25,9 @@ class ImageRecord:
     sha256: str
 
 
+_RECORD_FIELDS = tuple(field.name for field in fields(ImageRecord))
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Labelled, split and hashed images under one root folder."""
@@ -38,6 +41,8 @@ class Dataset:
     """What the user named, for people to read."""
     left_out: tuple[tuple[str, int], ...] = ()
     """Reason and number of files that the source held and the data set does not."""
+    shards: str = ""
+    """URI of a published data set that holds these images; empty: they lie at `root` only."""
 
     @property
     def fingerprint(self) -> str:
@@ -83,9 +88,12 @@ class Dataset:
                 "fingerprint": self.fingerprint,
                 "classes": self.classes,
                 "left_out": self.left_out,
-                "records": [asdict(record) for record in self.records],
-            },
-            indent=1,
+                "shards": self.shards,
+                "records": [
+                    {name: getattr(record, name) for name in _RECORD_FIELDS}
+                    for record in self.records
+                ],
+            }
         )
 
     @classmethod
@@ -98,6 +106,7 @@ class Dataset:
             classes=tuple(content["classes"]),
             source=content["source"],
             left_out=tuple((reason, count) for reason, count in content["left_out"]),
+            shards=content.get("shards", ""),
         )
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,18 @@ def test_the_fingerprint_changes_with_content_label_split_and_path() -> None:
 def test_a_manifest_survives_being_written_and_read() -> None:
     original = dataset().without(["b/2.png"], reason="broken")
     assert Dataset.from_json(original.to_json()) == original
+
+
+def test_where_a_data_set_is_published_is_kept_and_no_part_of_its_fingerprint() -> None:
+    published = replace(dataset(), shards="s3://bucket/datasets/1")
+    assert Dataset.from_json(published.to_json()) == published
+    assert published.fingerprint == dataset().fingerprint
+
+
+def test_a_manifest_of_earlier_times_is_read() -> None:
+    content = json.loads(dataset().to_json())
+    del content["shards"]
+    assert Dataset.from_json(json.dumps(content)) == dataset()
 
 
 def test_counts_name_every_class_in_each_split() -> None:
