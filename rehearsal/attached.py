@@ -1,0 +1,51 @@
+"""Runs a program that knows nothing of us, and ends it with whoever started us.
+
+    python -m rehearsal.attached COMMAND ARGUMENT …
+
+The parent asks for it as darkroom.serving.parent_watch says; SIGTERM is passed on to all that
+the command started.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from types import FrameType
+
+from darkroom.serving.parent_watch import end_with_parent
+
+_SECONDS_TO_END = 5
+
+
+def main(command: list[str]) -> int:
+    """Run the command to its end, or to ours. Returns its exit code."""
+    signal.signal(signal.SIGTERM, _ended)
+    end_with_parent()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        return process.wait()
+    except (SystemExit, KeyboardInterrupt):
+        _end(process)
+        return 0
+
+
+def _ended(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(_SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        # Workers may outlive the program that started them.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""Which request goes where.
+
+/_rehearsal/…                   records, faults, credentials of jobs: control.py
+X-Amz-Target: SageMaker.…       checked; then our operation, or moto where it may, or refused
+a path that is registered       ours (sagemaker-runtime)
+anything else                   moto: S3, logs, IAM, STS, ECR, CloudWatch, …
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from werkzeug.wrappers import Request, Response
+
+from rehearsal.emulator.calls import Call
+from rehearsal.emulator.errors import AwsError
+from rehearsal.emulator.moto_side import Moto
+from rehearsal.emulator.operations import answer_route, operation_named
+from rehearsal.emulator.state import State
+from rehearsal.emulator.validation import check_request
+
+_TARGET = "SageMaker."
+
+
+class Application:
+    """The WSGI application of one emulator."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._moto = Moto(state)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
+        call = Call.of(environ)
+        self._state.log.count(call)
+        try:
+            self._state.faults.strike(call)
+            response = self._answer(call, environ=environ)
+        except AwsError as error:
+            self._state.log.refused(call, error=error)
+            response = error.response()
+        if response is None:
+            return self._moto(environ, start_response)
+        return response(environ, start_response)
+
+    def _answer(self, call: Call, *, environ: dict[str, Any]) -> Response | None:
+        """The answer, or None where moto gives it."""
+        if call.target.startswith(_TARGET):
+            return self._sagemaker(call, environ=environ)
+        if call.service in ("", "sagemaker"):
+            return answer_route(Request(environ), state=self._state)
+        return None
+
+    def _sagemaker(self, call: Call, *, environ: dict[str, Any]) -> Response | None:
+        name = call.operation
+        request = self._moto.read_json(environ)
+        check_request(name, request, state=self._state)
+        if function := operation_named(name):
+            answer = function(request, state=self._state)
+            return None if answer is None else _json(answer)
+        self._moto.check_may_answer(name, request=request)
+        return None
+
+
+def _json(answer: object) -> Response:
+    content = json.dumps(answer, default=_timestamp)
+    return Response(content, content_type="application/x-amz-json-1.1")
+
+
+def _timestamp(value: object) -> float:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    raise TypeError(f"{value!r} cannot be sent")

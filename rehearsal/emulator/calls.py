@@ -1,0 +1,50 @@
+"""What can be told of a request without reading its body."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from rehearsal.emulator.clients import INTERNAL_KEY
+
+_CREDENTIAL = re.compile(r"Credential=([^/]+)/\d*/[^/]*/([^/]+)/aws4_request")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request to the emulator."""
+
+    service: str
+    """As signed: "s3", "sagemaker", "logs"; empty where nothing is signed."""
+    operation: str
+    """Of SageMaker and other JSON services its name, else the HTTP method and path."""
+    target: str
+    """X-Amz-Target, or empty."""
+    access_key: str
+    path: str
+
+    @classmethod
+    def of(cls, environ: dict[str, Any]) -> "Call":
+        """Read the headers of a WSGI request."""
+        signature = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
+        key, service = signature.groups() if signature else ("", "")
+        target = environ.get("HTTP_X_AMZ_TARGET", "")
+        path = environ.get("PATH_INFO", "/")
+        method = environ.get("REQUEST_METHOD", "GET")
+        operation = target.partition(".")[2] or _path_operation(service, method, path)
+        return cls(service, operation, target, key, path)
+
+    @property
+    def internal(self) -> bool:
+        """Whether the emulator itself calls."""
+        return self.access_key == INTERNAL_KEY
+
+
+def _path_operation(service: str, method: str, path: str) -> str:
+    if path.startswith("/_rehearsal/"):
+        return path
+    if path.endswith("/invocations"):
+        return "InvokeEndpoint"
+    if service != "s3":
+        return method
+    has_key = path.strip("/").count("/") > 0
+    return f"{method} {'object' if has_key else 'bucket'}"

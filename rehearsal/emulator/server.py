@@ -1,0 +1,154 @@
+"""The emulator as a program, and within a process.
+
+python -m rehearsal.emulator.server --port 0 --folder FOLDER --port-file FILE
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rehearsal.emulator.state import Settings, State
+
+
+@dataclass(frozen=True)
+class Running:
+    """An emulator that answers."""
+
+    url: str
+    state: State
+
+    def client(self, service: str) -> Any:  # noqa: ANN401  boto3 has no types here
+        """A boto3 client for it, as a user's: its calls are counted, and met by faults."""
+        from rehearsal.emulator.clients import isolated_session
+
+        session = isolated_session("AKIAREHEARSALUSER000")
+        return session.client(
+            service, endpoint_url=self.url, region_name=self.state.settings.region
+        )
+
+
+@contextmanager
+def emulator(
+    folder: Path,
+    *,
+    port: int = 0,
+    images: Mapping[str, Path] | None = None,
+    region: str = "us-east-1",
+    **more: Any,  # noqa: ANN401
+) -> Iterator[Running]:
+    """An emulator in this process, on a free port of loopback.
+
+    Only one at a time: moto's memory belongs to the process; it is emptied at the end.
+
+    Args:
+        folder: all that jobs write lies below; made where it is missing.
+        images: image URI → folder whose bin/ comes first on the PATH of its containers.
+        more: other fields of `Settings`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = Settings(folder=folder.resolve(), images=images or {}, region=region, **more)
+    server, state = _server(settings, port=port)
+    thread = threading.Thread(target=server.serve_forever, daemon=True, name="emulator")
+    thread.start()
+    try:
+        yield Running(url=state.url, state=state)
+    finally:
+        state.end()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+        _forget_all()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM, SIGINT, or until the parent that asked for it is gone."""
+    from darkroom.serving.parent_watch import end_with_parent
+
+    options = _parser().parse_args(arguments)
+    os.environ["MOTO_ACCOUNT_ID"] = options.account
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    end_with_parent()
+    with emulator(
+        options.folder,
+        port=options.port,
+        images=dict(options.image),
+        region=options.region,
+        account=options.account,
+        jobs_at_once=options.jobs_at_once,
+        stop_grace_seconds=options.stop_grace_seconds,
+    ) as running:
+        _announce(running.url, port_file=options.port_file)
+        stopped.wait()
+    return 0
+
+
+def _server(settings: Settings, *, port: int) -> tuple[Any, State]:
+    from moto.moto_server.werkzeug_app import MotoRequestHandler
+    from werkzeug.serving import make_server
+
+    from rehearsal.emulator.app import Application
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    os.environ.setdefault("S3_IGNORE_SUBDOMAIN_BUCKETNAME", "true")
+    _forget_all()
+    holder: list[Application] = []
+    server = make_server(
+        "127.0.0.1",
+        port,
+        lambda environ, start: holder[0](environ, start),
+        threaded=True,
+        request_handler=MotoRequestHandler,
+    )
+    state = State(settings, url=f"http://127.0.0.1:{server.server_port}")
+    holder.append(Application(state))
+    return server, state
+
+
+def _forget_all() -> None:
+    """Empty moto's memory."""
+    from moto.moto_api._internal.models import moto_api_backend
+
+    moto_api_backend.reset()
+
+
+def _announce(url: str, *, port_file: Path | None) -> None:
+    if port_file is not None:
+        temporary = port_file.with_name(f".{port_file.name}.new")
+        temporary.write_text(url.rpartition(":")[2], encoding="utf-8")
+        temporary.replace(port_file)
+    sys.stdout.write(f"rehearsal: AWS is on {url}\n")
+    sys.stdout.flush()
+
+
+def _image(text: str) -> tuple[str, Path]:
+    uri, separator, folder = text.rpartition("=")
+    if not separator or not Path(folder, "bin").is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not URI=FOLDER with a folder bin/ in it")
+    return uri, Path(folder).resolve()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m rehearsal.emulator.server")
+    parser.add_argument("--port", type=int, default=0, help="0: any that is free")
+    parser.add_argument("--folder", type=Path, required=True, help="all is written below")
+    parser.add_argument("--port-file", type=Path, help="where to write the port, once it answers")
+    parser.add_argument("--image", type=_image, action="append", default=[], metavar="URI=FOLDER")
+    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--account", default="123456789012")
+    parser.add_argument("--jobs-at-once", type=int, default=0, help="0: no limit")
+    parser.add_argument("--stop-grace-seconds", type=float, default=120)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""Everything the emulator knows: its settings, what was created, what runs.
+
+A kind of thing is a dataclass, kept by name: `state.kept(TrainingJob)["name"]`. Threads
+hold `state.lock` while they change one; Describe operations derive their answer from it.
+Nothing here outlives the process, apart from what lies below `settings.folder`.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rehearsal.emulator.clients import Clients
+from rehearsal.emulator.processes import Processes
+
+if TYPE_CHECKING:
+    from rehearsal.emulator.faults import Faults
+    from rehearsal.emulator.records import Log
+
+Kind = TypeVar("Kind")
+
+
+def now() -> datetime:
+    """The present, with a time zone."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the emulator was started with."""
+
+    folder: Path
+    """All that is written lies below."""
+    images: Mapping[str, Path] = field(default_factory=dict)
+    """Image URI → folder whose bin/ comes first on PATH; else this Python environment."""
+    region: str = "us-east-1"
+    account: str = "123456789012"
+    jobs_at_once: int = 0
+    """Training and processing jobs that run at the same time; 0: no limit."""
+    stop_grace_seconds: float = 120
+    """Between SIGTERM and SIGKILL."""
+    checkpoint_seconds: float = 2
+    """Between copies of the checkpoints to S3."""
+    sandboxed: bool | None = None
+    """Run jobs in namespaces; None: where the machine allows it."""
+
+
+class State:
+    """One emulator's memory."""
+
+    def __init__(self, settings: Settings, *, url: str) -> None:
+        self.settings = settings
+        self.url = url
+        self.lock = threading.RLock()
+        self.clients = Clients(url, region=settings.region)
+        self.processes = Processes()
+        self._kept: dict[type, dict[str, Any]] = {}
+        self._tags: dict[str, dict[str, str]] = {}
+        self.job_slots = threading.Semaphore(settings.jobs_at_once or 1_000_000)
+        self.ending = threading.Event()
+
+    def kept(self, kind: type[Kind]) -> dict[str, Kind]:
+        """All things of a kind by name, in the order of their creation."""
+        with self.lock:
+            return self._kept.setdefault(kind, {})
+
+    def tags(self, arn: str) -> dict[str, str]:
+        """The tags of one of our resources; moto keeps those of its own."""
+        with self.lock:
+            return self._tags.setdefault(arn, {})
+
+    def arn(self, kind: str, name: str) -> str:
+        """`arn(kind="training-job", …)`: of something of SageMaker's."""
+        return f"arn:aws:sagemaker:{self.settings.region}:{self.settings.account}:{kind}/{name}"
+
+    def start(self, function: Callable[[], None], *, name: str) -> threading.Thread:
+        """Run a function beside the requests, until it ends or the emulator does."""
+        thread = threading.Thread(target=function, name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def end(self) -> None:
+        """Stop everything that runs, at once."""
+        self.ending.set()
+        self.processes.end()
+
+    @cached_property
+    def faults(self) -> "Faults":
+        """What is made to go wrong."""
+        from rehearsal.emulator.faults import Faults
+
+        return Faults()
+
+    @cached_property
+    def log(self) -> "Log":
+        """What happened, for the report."""
+        from rehearsal.emulator.records import Log
+
+        return Log()

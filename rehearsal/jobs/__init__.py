@@ -1,0 +1,1 @@
+"""What SageMaker would run on machines of its own, run here as processes in sandboxes."""

@@ -1,0 +1,1 @@
+"""What moto lacks of the model registry and of lineage."""
