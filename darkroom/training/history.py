@@ -3,11 +3,25 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from darkroom.config import Metric, is_better
 from darkroom.files import write_text
+
+_VALIDATION = "validation_"
+LOGGED = (
+    "learning_rate",
+    "train_loss",
+    "train_accuracy",
+    *(f"{_VALIDATION}{metric}" for metric in get_args(Metric)),
+    "images_per_second",
+    "seconds",
+)
+"""Names in an epoch's log line, beside its number."""
+_EPOCH, _KEPT = "epoch", "best_epoch"
+_DIGITS_LOGGED, _DIGITS_SHOWN = 10, 4
 
 
 class EpochMetrics(BaseModel):
@@ -31,23 +45,55 @@ class EpochMetrics(BaseModel):
 
     def log_line(self) -> str:
         """Every metric as `name=value`, for programs that read logs by regular expression."""
-        return _pairs({"epoch": self.epoch, **self._by_name()})
+        return f"{_EPOCH}={self.epoch} {_pairs(self._by_name(), digits=_DIGITS_LOGGED)}"
+
+    @classmethod
+    def from_log_line(cls, line: str) -> Self | None:
+        """The epoch that `log_line` wrote, to ten digits; None: some other line."""
+        if not line.startswith(f"{_EPOCH}="):
+            return None
+        try:
+            values = _parsed(line)
+            return cls(
+                epoch=int(values.pop(_EPOCH)),
+                validation={
+                    name.removeprefix(_VALIDATION): values.pop(name)
+                    for name in list(values)
+                    if name.startswith(_VALIDATION)
+                },
+                **values,
+            )
+        except ValueError:  # cut off, or of another program
+            return None
 
     def headline(self, *, epochs: int, objective: Metric) -> str:
         """The few that a person watches, in the same form."""
         values = self._by_name()
         shown = ["train_loss", "validation_log_loss", "validation_accuracy"]
         names = dict.fromkeys([*shown, f"validation_{objective}", "images_per_second"])
-        return f"epoch={self.epoch}/{epochs} {_pairs({name: values[name] for name in names})}"
+        pairs = _pairs({name: values[name] for name in names}, digits=_DIGITS_SHOWN)
+        return f"{_EPOCH}={self.epoch}/{epochs} {pairs}"
+
+    def kept_line(self) -> str:
+        """That this is the epoch whose weights were kept, and its validation metrics again.
+
+        Tuning services take the last value that a log holds of a metric; so that is the
+        model's, not that of the last epoch.
+        """
+        return f"{_KEPT}={self.epoch} {_pairs(self._validation(), digits=_DIGITS_LOGGED)}"
 
     def _by_name(self) -> dict[str, float]:
         return {
             "learning_rate": self.learning_rate,
             "train_loss": self.train_loss,
             "train_accuracy": self.train_accuracy,
-            **{f"validation_{name}": value for name, value in self.validation.items()},
+            **self._validation(),
             "images_per_second": self.images_per_second,
+            "seconds": self.seconds,
         }
+
+    def _validation(self) -> dict[str, float]:
+        return {f"{_VALIDATION}{name}": value for name, value in self.validation.items()}
 
 
 def best_epoch(history: Sequence[EpochMetrics], *, objective: Metric) -> int:
@@ -76,5 +122,30 @@ def write_history(path: Path, history: Sequence[EpochMetrics], *, objective: Met
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def _pairs(values: dict[str, float]) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in values.items())
+def read_history(text: str) -> list[EpochMetrics]:
+    """The epochs that `write_history` wrote."""
+    return [EpochMetrics.model_validate(epoch) for epoch in json.loads(text)["epochs"]]
+
+
+def kept_values(line: str) -> dict[str, float] | None:
+    """Metrics of the validation split that `kept_line` wrote; None: some other line."""
+    if not line.startswith(f"{_KEPT}="):
+        return None
+    try:
+        values = _parsed(line)
+    except ValueError:
+        return None
+    return {name.removeprefix(_VALIDATION): values[name] for name in values if name != _KEPT}
+
+
+def _pairs(values: dict[str, float], *, digits: int) -> str:
+    return " ".join(f"{name}={value:.{digits}g}" for name, value in values.items())
+
+
+def _parsed(line: str) -> dict[str, float]:
+    """The pairs of a line.
+
+    Raises:
+        ValueError: it is no line of such pairs.
+    """
+    return {name: float(value) for name, value in (pair.split("=") for pair in line.split())}

@@ -5,6 +5,7 @@
     checkpoints/    what a job that was stopped goes on from
     model/          the bundle's files
     output/         history.json after each epoch; failure, with the reason, on an error
+    output/data/    history.json once more: SageMaker keeps what lies here as output.tar.gz
 
 Another base folder by $SAGEMAKER_BASE_DIR. Exit codes: 0 done, 1 failed, 2 the user's
 mistake, 143 stopped by SIGTERM. Metrics are printed as `name=value`, a line an epoch.
@@ -22,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, UserError
 
 if TYPE_CHECKING:
     from darkroom.config import Hyperparameters
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from darkroom.training.loop import TrainingResult
 
 STOPPED = 128 + signal.SIGTERM
+WEIGHTS_CHANNEL = "weights"
+"""Holds the initial weights where the hyperparameter `weights` is an S3 URI."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,11 @@ class Job:
     def history(self) -> Path:
         """Metrics by epoch."""
         return self.base / "output" / "history.json"
+
+    @property
+    def kept_history(self) -> Path:
+        """The same, where SageMaker looks for what is to outlive the job."""
+        return self.base / "output" / "data" / "history.json"
 
     @property
     def failure(self) -> Path:
@@ -135,8 +143,24 @@ def read_job(job: Job) -> "tuple[Hyperparameters, Dataset]":
         inputs=read_settings(job.config / "inputdataconfig.json"),
     )
     strings = read_settings(job.config / "hyperparameters.json")
-    hyperparameters = from_strings({name: str(value) for name, value in strings.items()})
+    hyperparameters = _with_weights(
+        from_strings({name: str(value) for name, value in strings.items()}),
+        channel=job.data / WEIGHTS_CHANNEL,
+    )
     return hyperparameters, read_channels(job.data, seed=hyperparameters.seed, store=job.cache)
+
+
+def _with_weights(hyperparameters: "Hyperparameters", *, channel: Path) -> "Hyperparameters":
+    """Initial weights from S3 lie in a channel: one file, or a bundle's."""
+    if not hyperparameters.weights.startswith("s3://"):
+        return hyperparameters
+    files = list(channel.iterdir()) if channel.is_dir() else []
+    if not files:
+        raise UserError(
+            f"the hyperparameter 'weights' is {hyperparameters.weights!r}, but the channel "
+            f"{WEIGHTS_CHANNEL!r} that should hold it is missing or empty"
+        )
+    return hyperparameters.replace(weights=str(files[0] if len(files) == 1 else channel))
 
 
 def _train(job: Job, *, hyperparameters: "Hyperparameters", dataset: "Dataset") -> None:
@@ -148,7 +172,8 @@ def _train(job: Job, *, hyperparameters: "Hyperparameters", dataset: "Dataset") 
 
     def note(epoch: EpochMetrics) -> None:
         history.append(epoch)
-        write_history(job.history, history, objective=hyperparameters.objective)
+        for file in (job.history, job.kept_history):
+            write_history(file, history, objective=hyperparameters.objective)
         print(epoch.log_line(), flush=True)
 
     result = train(
@@ -159,6 +184,7 @@ def _train(job: Job, *, hyperparameters: "Hyperparameters", dataset: "Dataset") 
         on_epoch=note,
     )
     if is_first_process():
+        print(result.history[result.best_epoch - 1].kept_line(), flush=True)
         _deliver(job, result=result, hyperparameters=hyperparameters, dataset=dataset)
 
 
