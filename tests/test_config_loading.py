@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkroom.config import Config
+from darkroom.config.consistency import managed_problems
+from darkroom.config.grid import trials_wanted
 from darkroom.config.loading import config_digest, load_config, to_yaml
 from darkroom.errors import UserError
 
@@ -230,6 +232,19 @@ def test_a_malformed_override_is_named(override: str, message: str) -> None:
             "training.batch_size: 32 is less than training.processes (33)",
         ),
         (["deployment.gate_threshold=97"], "accuracy is at most 1"),
+        (
+            ["tuning.strategy=hyperband"],
+            "tuning.search_space.epochs: must be null for the strategy 'hyperband'",
+        ),
+        (
+            [
+                "tuning.strategy=grid",
+                "tuning.search_space.learning_rate=null",
+                "tuning.search_space.weight_decay=null",
+                "tuning.trials=7",
+            ],
+            "tuning.trials: 7, but a grid tries all of its 24 combinations",
+        ),
     ],
 )
 def test_values_that_cannot_work_together_are_refused(overrides: list[str], message: str) -> None:
@@ -237,6 +252,52 @@ def test_values_that_cannot_work_together_are_refused(overrides: list[str], mess
 
     assert len(problems) == 1
     assert message in problems[0]
+
+
+def test_every_continuous_dimension_of_a_grid_is_named() -> None:
+    problems = problems_of("tuning.strategy=grid")
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "tuning.search_space.learning_rate",
+        "tuning.search_space.weight_decay",
+    ]
+
+
+def test_a_grid_of_choices_is_accepted() -> None:
+    overrides = ["learning_rate=null", "weight_decay=null"]
+    config = load_config(
+        None, overrides=["tuning.strategy=grid", *(f"tuning.search_space.{o}" for o in overrides)]
+    )
+    assert trials_wanted(config.tuning) == 24
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["tuning.patience_trials=2"], "SageMaker takes 0 or at least 3"),
+        (["tuning.timeout_seconds=60"], "SageMaker takes 0 or at least 120"),
+        (["training.warmup_epochs=3"], "must be less than tuning.search_space.epochs.low (3)"),
+        (
+            [f"tuning.search_space.batch_size.choices={list(range(16, 47))}"],
+            "tuning.search_space.batch_size: 31 values, but SageMaker takes at most 30",
+        ),
+        (
+            ["sagemaker.training.instance_count=17"],
+            "tuning.search_space.batch_size.choices: 16 is less than 17, the processes on all 17",
+        ),
+        (["sagemaker.network.isolation=true"], "model.weights: 'imagenet' is fetched"),
+    ],
+)
+def test_what_only_sagemaker_refuses_is_told_for_it_alone(
+    overrides: list[str], message: str
+) -> None:
+    config = load_config(None, overrides=overrides)
+    problems = managed_problems(config)
+    assert len(problems) == 1
+    assert message in problems[0]
+
+
+def test_the_defaults_suit_sagemaker() -> None:
+    assert managed_problems(load_config(None)) == []
 
 
 def test_weights_by_existing_path_or_uri_are_accepted(tmp_path: Path) -> None:

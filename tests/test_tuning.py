@@ -302,3 +302,68 @@ def test_each_strategy_has_its_sampler() -> None:
         "tpe": optuna.samplers.TPESampler,
         "random": optuna.samplers.RandomSampler,
     }
+
+
+GRID = SearchSpace(
+    learning_rate=None,
+    weight_decay=None,
+    batch_size=Choices(choices=(16, 32)),
+    epochs=IntRange(low=2, high=4),
+)
+
+
+def test_a_grid_tries_every_combination_once(search: Any) -> None:
+    result = search(Training(), strategy="grid", search_space=GRID, pruning="none")
+    tried = [(trial.values["batch_size"], trial.values["epochs"]) for trial in result.trials]
+    assert tried == [(16, 2), (16, 3), (16, 4), (32, 2), (32, 3), (32, 4)]
+
+
+def test_a_grid_that_was_killed_goes_on_without_trying_anything_twice(search: Any) -> None:
+    settings: Any = {"strategy": "grid", "search_space": GRID, "pruning": "none"}
+    with pytest.raises(KeyboardInterrupt):
+        search(Training(raises={2: KeyboardInterrupt()}), **settings)
+    result = search(Training(), **settings)
+    tried = {(trial.values["batch_size"], trial.values["epochs"]) for trial in result.trials}
+    assert len(result.trials) == len(tried) == 6
+
+
+def test_a_grid_has_no_continuous_dimension(search: Any) -> None:
+    with pytest.raises(UserError, match=r"search_space\.learning_rate: a grid needs choices.*null"):
+        search(Training(), strategy="grid")
+
+
+def test_hyperband_ends_trials_at_its_rungs(search: Any) -> None:
+    space = SearchSpace(epochs=None)
+    result = search(
+        Training(),
+        strategy="hyperband",
+        trials=24,
+        search_space=space,
+        hyperparameters=HYPERPARAMETERS.replace(epochs=9),
+    )
+    ended = {(trial.state, trial.epochs) for trial in result.trials}
+    assert ended == {("complete", 9), ("pruned", 1), ("pruned", 3)}  # the rungs, by powers of 3
+    assert result.best_value == max(t.objective for t in result.trials if t.state == "complete")
+
+
+def test_no_trial_follows_one_that_reaches_the_target(search: Any) -> None:
+    unlimited = search(Training(), folder="a", trials=6, pruning="none")
+    target = sorted(trial.objective for trial in unlimited.trials)[3]
+    result = search(Training(), folder="b", trials=6, pruning="none", target_value=target)
+    assert len(result.trials) < 6
+    assert result.best_value >= target
+    assert all(trial.objective < target for trial in result.trials[:-1])
+
+
+def test_a_target_of_a_loss_is_reached_from_above(search: Any) -> None:
+    result = search(Training(), trials=5, objective="log_loss", target_value=1.0)
+    assert len(result.trials) == 1
+
+
+def test_patience_is_counted_in_trials_since_the_best_one(search: Any) -> None:
+    scores = iter([0.1, 0.5, 0.4, 0.3, 0.6, 0.2])
+    training = Training(score=lambda _: next(scores))
+    result = search(training, trials=6, pruning="none", patience_trials=2)
+    assert [trial.objective for trial in result.trials] == [0.1, 0.5, 0.4, 0.3]
+    again = search(training, trials=6, pruning="none", patience_trials=3)
+    assert [trial.objective for trial in again.trials] == [0.1, 0.5, 0.4, 0.3, 0.6, 0.2]

@@ -1,21 +1,25 @@
 """What no single key of a configuration shows: values that cannot work together."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from darkroom.config import (
+    Choices,
     Config,
     DeploymentConfig,
     FloatRange,
-    SearchSpace,
+    IntRange,
     TrainingConfig,
     TuningConfig,
     natural_direction,
 )
+from darkroom.config.grid import continuous_problem, dimensions, grid, grid_values
 from darkroom.config.problems import allowed_values, near_miss
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".tar.gz", ".tgz")
+_MOST_CHOICES = 30  # values of a categorical dimension, by SageMaker's API
 
 
 def consistency_problems(config: Config) -> list[str]:
@@ -25,6 +29,72 @@ def consistency_problems(config: Config) -> list[str]:
         *_search_problems(config.tuning),
         *_process_problems(config),
         *_gate_problems(config.deployment),
+    ]
+
+
+def managed_problems(config: Config) -> list[str]:
+    """Problems, one line each, of values that work on this machine but not on SageMaker."""
+    return [
+        *(_managed_search_problems(config) if config.tuning.enabled else []),
+        *_instance_problems(config),
+        *_isolation_problems(config),
+    ]
+
+
+def _managed_search_problems(config: Config) -> list[str]:
+    tuning, space = config.tuning, config.tuning.search_space
+    problems = []
+    if 0 < tuning.patience_trials < 3:
+        problems.append(
+            f"tuning.patience_trials: {tuning.patience_trials}, but SageMaker takes 0 or at least 3"
+        )
+    if 0 < tuning.timeout_seconds < 120:
+        problems.append(
+            f"tuning.timeout_seconds: {tuning.timeout_seconds:g}, but SageMaker takes 0 or at "
+            "least 120"
+        )
+    if space.epochs and space.epochs.low <= config.training.warmup_epochs:
+        problems.append(
+            f"training.warmup_epochs: {config.training.warmup_epochs:g} must be less than "
+            f"tuning.search_space.epochs.low ({space.epochs.low}) on SageMaker, where all jobs of "
+            "a tuning share it"
+        )
+    return problems + [
+        f"tuning.search_space.{name}: {len(values)} values, but SageMaker takes at most "
+        f"{_MOST_CHOICES}"
+        for name, values in _categories(tuning).items()
+        if len(values) > _MOST_CHOICES
+    ]
+
+
+def _categories(tuning: TuningConfig) -> dict[str, Sequence[int]]:
+    """The dimensions that SageMaker gets as lists of values."""
+    kinds = (Choices, IntRange) if tuning.strategy == "grid" else (Choices,)
+    return {
+        name: grid_values(name, searched=searched)
+        for name, searched in dimensions(tuning.search_space).items()
+        if isinstance(searched, kinds)
+    }
+
+
+def _instance_problems(config: Config) -> list[str]:
+    """Each process on each machine needs at least one image of every batch."""
+    count = config.sagemaker.training.instance_count
+    processes = config.training.processes * count
+    return [
+        f"{key}: {size} is less than {processes}, the processes on all {count} machines "
+        "(training.processes × sagemaker.training.instance_count)"
+        for key, size in _batch_sizes(config).items()
+        if count > 1 and size < processes
+    ]
+
+
+def _isolation_problems(config: Config) -> list[str]:
+    if not (config.sagemaker.network.isolation and config.model.weights == "imagenet"):
+        return []
+    return [
+        "model.weights: 'imagenet' is fetched from the internet, which jobs cannot reach where "
+        "sagemaker.network.isolation is true; name a .safetensors file or a bundle, or 'none'"
     ]
 
 
@@ -50,11 +120,38 @@ def _search_problems(tuning: TuningConfig) -> list[str]:
             "tuning.search_space: every range is null, so there is nothing to search; "
             "give one, or set tuning.enabled to false"
         ]
-    return [
+    ranges = [
         problem
-        for name in SearchSpace.model_fields
-        if isinstance(searched := getattr(space, name), FloatRange)
+        for name, searched in space
+        if isinstance(searched, FloatRange)
         for problem in _range_problems(name, searched=searched)
+    ]
+    return ranges + _strategy_problems(tuning)
+
+
+def _strategy_problems(tuning: TuningConfig) -> list[str]:
+    space = tuning.search_space
+    if tuning.strategy == "hyperband" and space.epochs is not None:
+        return [
+            "tuning.search_space.epochs: must be null for the strategy 'hyperband', which "
+            "itself decides how many of training.epochs each trial gets"
+        ]
+    if tuning.strategy != "grid":
+        return []
+    continuous = [name for name, searched in space if isinstance(searched, FloatRange)]
+    if continuous:
+        return [continuous_problem(name) for name in continuous]
+    return _grid_size_problems(tuning)
+
+
+def _grid_size_problems(tuning: TuningConfig) -> list[str]:
+    """A grid tries everything; another number than the default must be meant otherwise."""
+    combinations = len(grid(tuning.search_space))
+    if tuning.trials in (combinations, TuningConfig.model_fields["trials"].default):
+        return []
+    return [
+        f"tuning.trials: {tuning.trials}, but a grid tries all of its {combinations} "
+        "combinations; leave tuning.trials out, or use the strategy 'random'"
     ]
 
 
@@ -74,16 +171,21 @@ def _range_problems(name: str, *, searched: FloatRange) -> list[str]:
 
 def _process_problems(config: Config) -> list[str]:
     """Each process needs at least one image of every batch."""
-    processes, searched = config.training.processes, config.tuning.search_space.batch_size
-    sizes = {"training.batch_size": config.training.batch_size}
-    if config.tuning.enabled and searched:
-        sizes = {"tuning.search_space.batch_size.choices": min(searched.choices)}
+    processes = config.training.processes
     return [
         f"{key}: {size} is less than training.processes ({processes}); "
         "a batch is shared by all processes"
-        for key, size in sizes.items()
+        for key, size in _batch_sizes(config).items()
         if size < processes
     ]
+
+
+def _batch_sizes(config: Config) -> dict[str, int]:
+    """The smallest batch size that is trained with, by its key."""
+    searched = config.tuning.search_space.batch_size
+    if config.tuning.enabled and searched:
+        return {"tuning.search_space.batch_size.choices": min(searched.choices)}
+    return {"training.batch_size": config.training.batch_size}
 
 
 def _gate_problems(deployment: DeploymentConfig) -> list[str]:

@@ -1,5 +1,7 @@
 """What a search comes to: its trials, and the best values. Imports neither torch nor Optuna."""
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +30,18 @@ class Trial(BaseModel):
     error: str | None = None
     """Why it failed."""
 
+    @property
+    def value(self) -> float:
+        """The objective; not a number where there is none."""
+        return math.nan if self.objective is None else self.objective
+
+    def in_words(self, objective: str) -> str:
+        """One line for people."""
+        values = ", ".join(f"{name} {value:.3g}" for name, value in self.values.items())
+        outcome = self.state if self.objective is None else f"{objective} {self.objective:.4f}"
+        pruned = ", pruned" if self.state == "pruned" else ""
+        return f"trial {self.number}: {outcome}{pruned} ({values})"
+
 
 class TuningResult(BaseModel):
     """The best values, and all trials."""
@@ -39,3 +53,10 @@ class TuningResult(BaseModel):
     best: dict[str, Value]
     best_value: float
     trials: list[Trial]
+
+
+def best_trial(trials: Sequence[Trial], *, direction: Direction) -> Trial | None:
+    """The best of those that ran to their end, the first of equals; None: there is none."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    pick = max if direction == "maximize" else min
+    return pick(complete, key=lambda trial: trial.value, default=None)

@@ -3,8 +3,8 @@
     <folder>/tuning/<digest>/study.log   the study, Optuna's journal: text, append only
     <folder>/tuning/<digest>/trial-<n>   checkpoints of the trial under way, and of the best
 
-The digest is of everything that decides the outcome but the number of trials, so the same
-search resumes where it was, or grows, and another one starts from nothing.
+The digest is of everything that decides the trials but not of when the search ends, so the
+same search resumes where it was, or grows, and another one starts from nothing.
 """
 
 import hashlib
@@ -21,14 +21,18 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config.grid import trials_wanted
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SILENT, Progress, Task
-from darkroom.tuning.results import State, Trial, TuningResult
+from darkroom.tuning.results import State, Trial, TuningResult, best_trial
+from darkroom.tuning.stopping import why_done
 from darkroom.tuning.study import open_study, propose, resume_interrupted, trials_of
 
 if TYPE_CHECKING:
     from darkroom.training.loop import EpochMetrics, TrainingResult
+
+_ENDS_IT = {"enabled", "trials", "timeout_seconds", "target_value", "patience_trials"}
 
 
 class RunTrial(Protocol):
@@ -72,8 +76,8 @@ def tune(
         DarkroomError: every trial failed.
     """
     digest = _digest(dataset, hyperparameters=hyperparameters, tuning=tuning)
-    place = folder / "tuning" / digest
-    study = open_study(place / "study.log", name=digest, tuning=tuning)
+    place, epochs = folder / "tuning" / digest, hyperparameters.epochs
+    study = open_study(place / "study.log", name=digest, tuning=tuning, epochs=epochs)
     resume_interrupted(study)
     search = _Search(
         dataset=dataset,
@@ -108,9 +112,7 @@ class _Search:
 
     def best(self) -> Trial | None:
         """The best trial that ran to its end."""
-        complete = [trial for trial in self.trials() if trial.state == "complete"]
-        pick = max if self.tuning.resolved_direction == "maximize" else min
-        return pick(complete, key=_objective, default=None)
+        return best_trial(self.trials(), direction=self.tuning.resolved_direction)
 
     def trial_folder(self, number: int) -> Path:
         """Where a trial trains."""
@@ -127,17 +129,18 @@ class _Search:
 def _run_all(
     search: _Search, *, on_trial: Callable[[Trial], None] | None, progress: Progress
 ) -> None:
-    started, limit = time.monotonic(), search.tuning.timeout_seconds
-    done = len(search.trials())
-    with progress.task("tuning", total=search.tuning.trials) as task:
+    started = time.monotonic()
+    done, wanted = len(search.trials()), trials_wanted(search.tuning)
+    with progress.task("tuning", total=wanted) as task:
         task.advance(done)
-        for number in range(done, search.tuning.trials):
-            if limit and time.monotonic() - started >= limit and number > 0:
-                progress.message(f"tuning: {limit:g} s are over after {number} trials")
+        for number in range(done, wanted):
+            seconds = time.monotonic() - started
+            if reason := why_done(search.trials(), tuning=search.tuning, seconds=seconds):
+                progress.message(f"tuning: {reason}, after {number} trials")
                 break
             _run_one(search, number=number, task=task)
             trial = search.trials()[-1]
-            task.advance(detail=_in_words(trial, objective=search.tuning.objective))
+            task.advance(detail=trial.in_words(search.tuning.objective))
             if on_trial:
                 on_trial(trial)
 
@@ -147,14 +150,14 @@ def _run_one(search: _Search, *, number: int, task: Task) -> None:
     trial, values = propose(
         search.study, tuning=search.tuning, seed=search.hyperparameters.seed, number=number
     )
-    folder = search.trial_folder(number)
-    watch = _Watch(search, trial=trial, number=number, task=task)
+    # The trials run in this process, whatever the final training does.
+    hyperparameters = search.hyperparameters.replace(**values, processes=1)
+    watch = _Watch(search, trial=trial, number=number, epochs=hyperparameters.epochs, task=task)
     try:
         result = search.run_trial(
             search.dataset,
-            # The trials run in this process, whatever the final training does.
-            hyperparameters=search.hyperparameters.replace(**values, processes=1),
-            folder=folder,
+            hyperparameters=hyperparameters,
+            folder=search.trial_folder(number),
             cache=search.cache,
             on_epoch=watch.epoch,
         )
@@ -172,9 +175,11 @@ def _run_one(search: _Search, *, number: int, task: Task) -> None:
 class _Watch:
     """Follows one trial: reports its epochs, prunes it, and records its end."""
 
-    def __init__(self, search: _Search, *, trial: optuna.Trial, number: int, task: Task) -> None:
+    def __init__(
+        self, search: _Search, *, trial: optuna.Trial, number: int, epochs: int, task: Task
+    ) -> None:
         self._search, self._trial, self._number, self._task = search, trial, number, task
-        self._objective = search.tuning.objective
+        self._objective, self._last_epoch = search.tuning.objective, epochs
         self._started = time.monotonic()
         self._epochs = 0
 
@@ -182,7 +187,7 @@ class _Watch:
         """Take note of an epoch.
 
         Raises:
-            optuna.TrialPruned: the trial is worse than the others were.
+            optuna.TrialPruned: it is worse than others were, and there is more to train.
         """
         self._epochs = epoch.epoch
         value = epoch.validation[self._objective]
@@ -194,7 +199,7 @@ class _Watch:
         if self._search.on_epoch:
             self._search.on_epoch(self._number, epoch)
         self._trial.report(value, epoch.epoch)
-        if self._trial.should_prune():
+        if epoch.epoch < self._last_epoch and self._trial.should_prune():
             raise optuna.TrialPruned
 
     def complete(self, value: float) -> None:
@@ -245,7 +250,7 @@ def _result(search: _Search) -> TuningResult:
         objective=tuning.objective,
         direction=tuning.resolved_direction,
         best=best.values,
-        best_value=_objective(best),
+        best_value=best.value,
         trials=trials,
     )
 
@@ -267,10 +272,6 @@ def _hand_over(search: _Search, *, folder: Path) -> None:
         search.trial_folder(best.number).rename(target)
 
 
-def _objective(trial: Trial) -> float:
-    return math.nan if trial.objective is None else trial.objective
-
-
 def _trial(frozen: FrozenTrial, *, number: int) -> Trial:
     states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
     state = states[frozen.state.name]
@@ -285,17 +286,10 @@ def _trial(frozen: FrozenTrial, *, number: int) -> Trial:
     )
 
 
-def _in_words(trial: Trial, *, objective: str) -> str:
-    values = ", ".join(f"{name} {value:.3g}" for name, value in trial.values.items())
-    outcome = trial.state if trial.objective is None else f"{objective} {trial.objective:.4f}"
-    pruned = ", pruned" if trial.state == "pruned" else ""
-    return f"trial {trial.number}: {outcome}{pruned} ({values})"
-
-
 def _digest(dataset: Dataset, *, hyperparameters: Hyperparameters, tuning: TuningConfig) -> str:
     content = {
         "data": dataset.fingerprint,
         "hyperparameters": hyperparameters.model_dump(),
-        "tuning": tuning.model_dump(exclude={"enabled", "trials", "timeout_seconds"}),
+        "tuning": tuning.model_dump(exclude=_ENDS_IT),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

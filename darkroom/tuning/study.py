@@ -10,15 +10,20 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from darkroom.config import Choices, FloatRange, IntRange, TuningConfig
+from darkroom.config import Choices, IntRange, TuningConfig
+from darkroom.config.grid import Dimension, dimensions, grid
 from darkroom.tuning.results import Value
 
 _CONTINUES = "continues"
 _ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
-def open_study(path: Path, *, name: str, tuning: TuningConfig) -> optuna.Study:
-    """The study stored at `path`, or a new one."""
+def open_study(path: Path, *, name: str, tuning: TuningConfig, epochs: int) -> optuna.Study:
+    """The study stored at `path`, or a new one.
+
+    Args:
+        epochs: of a trial whose epochs are not searched.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
@@ -27,7 +32,7 @@ def open_study(path: Path, *, name: str, tuning: TuningConfig) -> optuna.Study:
             storage=JournalStorage(JournalFileBackend(str(path))),
             study_name=name,
             direction=tuning.resolved_direction,
-            pruner=_pruner(tuning),
+            pruner=_pruner(tuning, epochs=epochs),
             load_if_exists=True,
         )
 
@@ -60,21 +65,19 @@ def propose(
     study.sampler = sampler(
         tuning, seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     )
+    if tuning.strategy == "grid" and not study.get_trials(states=(TrialState.WAITING,)):
+        study.enqueue_trial(grid(tuning.search_space)[number])
     trial = study.ask()
-    space = {
-        name: getattr(tuning.search_space, name) for name in type(tuning.search_space).model_fields
-    }
     values = {
         name: _suggest(trial, name=name, dimension=dimension)
-        for name, dimension in space.items()
-        if dimension is not None
+        for name, dimension in dimensions(tuning.search_space).items()
     }
     return trial, values
 
 
 def sampler(tuning: TuningConfig, *, seed: int) -> optuna.samplers.BaseSampler:
-    """How a strategy chooses values. Further strategies have their place here."""
-    if tuning.strategy == "random":
+    """How a strategy chooses values; a grid's are queued, so nothing is left to choose."""
+    if tuning.strategy in ("random", "grid"):
         return optuna.samplers.RandomSampler(seed=seed)
     # Half of a short search may be random; Optuna's own default is 10 trials.
     random_trials = min(10, max(2, tuning.trials // 2))
@@ -86,15 +89,18 @@ def _continued(trials: Sequence[FrozenTrial]) -> set[int]:
     return {trial.user_attrs[_CONTINUES] for trial in trials if _CONTINUES in trial.user_attrs}
 
 
-def _pruner(tuning: TuningConfig) -> optuna.pruners.BasePruner:
+def _pruner(tuning: TuningConfig, *, epochs: int) -> optuna.pruners.BasePruner:
+    if tuning.strategy == "hyperband":
+        searched = tuning.search_space.epochs
+        return optuna.pruners.HyperbandPruner(
+            min_resource=1, max_resource=searched.high if searched else epochs
+        )
     if tuning.pruning == "none":
         return optuna.pruners.NopPruner()
     return optuna.pruners.MedianPruner(n_startup_trials=tuning.pruning_warmup_trials)
 
 
-def _suggest(
-    trial: optuna.Trial, *, name: str, dimension: FloatRange | IntRange | Choices
-) -> Value:
+def _suggest(trial: optuna.Trial, *, name: str, dimension: Dimension) -> Value:
     if isinstance(dimension, Choices):
         return int(trial.suggest_categorical(name, dimension.choices))
     if isinstance(dimension, IntRange):
