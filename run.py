@@ -11,23 +11,9 @@ from pathlib import Path
 
 import click
 
-from stacks.environment import CHECKOUT, prepare_environment
-
-CONFIG = click.option(
-    "--config",
-    type=click.Path(path_type=Path),
-    default=CHECKOUT / "configs" / "digits.yaml",
-    help="YAML to run; see configs/.  [default: configs/digits.yaml]",
-)
-DATA = click.option("--data", metavar="SOURCE", help="Folder, archive, URL or S3 prefix of images.")
-SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY.PATH=VALUE",
-    help="Override one value of the configuration; repeatable.",
-)
-STACK = click.option("--stack", type=click.Choice(["local"]), default="local", show_default=True)
+from commands.lazily import call
+from commands.options import CONFIG, DATA, FAULT, REMOTE_STACK, SET, STACK
+from stacks.environment import prepare_environment
 
 
 @click.group(invoke_without_command=True, epilog="Exit codes: 0 done, 1 failed, 2 your mistake.")
@@ -38,6 +24,7 @@ STACK = click.option("--stack", type=click.Choice(["local"]), default="local", s
 @click.option("--summary", type=click.Path(path_type=Path), help="Write the result as JSON.")
 @click.option("--keep-endpoint", is_flag=True, help="Leave the endpoint running.")
 @click.option("--no-cache", is_flag=True, help="Reuse nothing of earlier runs.")
+@FAULT
 @click.pass_context
 def cli(context: click.Context, **options: object) -> None:
     """Take labelled images to a tuned, trained, evaluated and deployed classifier.
@@ -46,9 +33,7 @@ def cli(context: click.Context, **options: object) -> None:
     """
     prepare_environment()
     if context.invoked_subcommand is None:
-        from commands.main_job import run_training
-
-        run_training(**options)
+        call("commands.main_job:run_training", options)
 
 
 @cli.command()
@@ -56,11 +41,10 @@ def cli(context: click.Context, **options: object) -> None:
 @CONFIG
 @DATA
 @SET
+@click.option("--refresh-prices", is_flag=True, help="Fetch AWS's price list first.")
 def check(**options: object) -> None:
-    """Validate configuration and data source without running anything."""
-    from commands.check import check_all
-
-    check_all(**options)
+    """Validate configuration, data source and account without running anything."""
+    call("commands.check:check_all", options)
 
 
 @cli.command()
@@ -70,9 +54,7 @@ def check(**options: object) -> None:
 @click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
 def predict(**options: object) -> None:
     """Classify images with a model."""
-    from commands.predict import predict_images
-
-    predict_images(**options)
+    call("commands.predict:predict_images", options)
 
 
 @cli.command()
@@ -80,18 +62,35 @@ def predict(**options: object) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 def serve(**options: object) -> None:
     """Serve MODEL (default: the newest) on loopback until interrupted."""
-    from commands.serve import serve_model
-
-    serve_model(**options)
+    call("commands.serve:serve_model", options)
 
 
 @cli.command()
+@REMOTE_STACK
+@click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
+def endpoints(**options: object) -> None:
+    """List the endpoints on AWS, and what they cost."""
+    call("commands.endpoints:list_endpoints", options)
+
+
+@cli.command()
+@REMOTE_STACK
+@click.argument("name", required=False)
+@click.option("--run", help="Everything that a run has left.")
+@click.option("--all", "everything", is_flag=True, help="Everything of Darkroom's.")
+@click.option("--expired", is_flag=True, help="Endpoints whose time to live is over.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def down(**options: object) -> None:
+    """Remove the endpoint NAME, or what runs have left, on AWS."""
+    call("commands.down:remove", options)
+
+
+@cli.command()
+@STACK
 @click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True)
 def ui(**options: object) -> None:
     """Open MLflow's user interface on the runs so far; the address is printed."""
-    from commands.ui import serve_ui
-
-    serve_ui(**options)
+    call("commands.ui:serve_ui", options)
 
 
 if __name__ == "__main__":

@@ -5,17 +5,23 @@ import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from rich.console import Console
 
 from commands.source_name import short_name
+from commands.where import ready
 from darkroom.backends.ingestion import source_version
 from darkroom.config import Config
 from darkroom.config.loading import load_config
+from darkroom.config.placement import Placement
 from darkroom.errors import UserError
 from darkroom.progress import terminal_progress
-from darkroom.summary import render, write_summary
+from darkroom.summary import Summary, render, write_summary
+
+if TYPE_CHECKING:
+    from zenml.models import PipelineRunResponse
 
 
 def run_training(
@@ -27,6 +33,7 @@ def run_training(
     summary: Path | None,
     keep_endpoint: bool,
     no_cache: bool,
+    faults: Sequence[str],
 ) -> None:
     """Run the main job.
 
@@ -36,9 +43,32 @@ def run_training(
     """
     settings = load_config(config, overrides=overrides, data=data)
     _check_writable(summary)
-    version = source_version(settings.data.source, config=settings.data)
-    name = _run_name(settings)
-    terminal_progress().message(f"Run {name} on stack {stack}")
+    source_version(settings.data.source, config=settings.data)  # before anything is started
+    with ready(stack, faults=faults) as stand_in:
+        name = _run_name(settings)
+        terminal_progress().message(f"Run {name} on stack {stack}")
+        try:
+            result = _run(
+                settings, name=name, stack=stack, keep_endpoint=keep_endpoint, no_cache=no_cache
+            )
+        finally:
+            if stand_in:
+                from rehearsal.report import write_report
+
+                report = write_report(stand_in, config=settings, run=name)
+        if summary:
+            write_summary(result, summary)
+        Console().print(render(result), soft_wrap=True)
+        if stand_in:
+            Console().print(report, soft_wrap=True)
+
+
+def _run(
+    settings: Config, *, name: str, stack: str, keep_endpoint: bool, no_cache: bool
+) -> Summary:
+    staged = _staged(settings, stack=stack)
+    version = source_version(staged.data.source, config=staged.data)
+    placement = _placement(settings, stack=stack, fresh=name if no_cache else "")
     # ZenML takes seconds to import: only once the input is known to be good.
     from commands.outcome import conclude
     from pipelines.training import training_pipeline
@@ -46,16 +76,53 @@ def run_training(
 
     use_stack(stack)
     os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"  # the final training alone
-    tracker = {"experiment_name": settings.tracking.experiment, "tags": settings.tracking.tags}
-    run = training_pipeline.with_options(
-        run_name=name,
-        enable_cache=not no_cache,
-        settings={"experiment_tracker": tracker},
-    )(config=settings, source_version=version, keep_endpoint=keep_endpoint)
-    result = conclude(run, config=settings, stack=stack, started=_process_started())
-    if summary:
-        write_summary(result, summary)
-    Console().print(render(result), soft_wrap=True)
+
+    def start(tag: str | None = None) -> "PipelineRunResponse | None":
+        return training_pipeline.with_options(
+            run_name=name,
+            enable_cache=not no_cache,
+            settings=_settings(settings, name=name, placement=placement),
+            **({"tags": [tag]} if tag else {}),
+        )(
+            config=staged,
+            source_version=version,
+            keep_endpoint=keep_endpoint,
+            placement=placement,
+        )
+
+    if placement.jobs is None:
+        run = start()
+    else:
+        from commands.remote_run import run_remotely
+
+        run = run_remotely(start, config=staged, source_version=version)
+    return conclude(run, config=settings, stack=stack, started=_process_started())
+
+
+def _staged(config: Config, *, stack: str) -> Config:
+    """With a source that is reachable from where the pipeline runs."""
+    if stack == "local":
+        return config
+    from darkroom.backends.staging import stage_source
+
+    source = stage_source(config, root=os.environ["DARKROOM_S3_ROOT"], progress=terminal_progress())
+    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+
+
+def _placement(config: Config, *, stack: str, fresh: str) -> Placement:
+    return Placement() if stack == "local" else Placement(jobs=config.sagemaker, fresh=fresh)
+
+
+def _settings(config: Config, *, name: str, placement: Placement) -> dict[str, Any]:
+    tracking = config.tracking
+    tracker = {
+        "experiment_tracker": {"experiment_name": tracking.experiment, "tags": tracking.tags}
+    }
+    if placement.jobs is None:
+        return tracker
+    from stacks.orchestration import remote_settings
+
+    return {**tracker, **remote_settings(placement.jobs, run=name)}
 
 
 def _run_name(config: Config) -> str:

@@ -26,6 +26,7 @@ from darkroom.files import atomic_path, workspace, write_text
 from darkroom.model.bundle import Bundle
 from darkroom.summary import (
     Artifacts,
+    BatchSummary,
     DataSummary,
     EndpointSummary,
     Latency,
@@ -61,7 +62,9 @@ def conclude(
     if run is None or not run.status.is_successful:
         raise DarkroomError(f"the pipeline run did not complete: {run and run.status.value}")
     found = _Found(run)
-    tracking_uri = Client().active_stack.experiment_tracker.get_tracking_uri()
+    tracker = Client().active_stack.experiment_tracker
+    tracker.configure_mlflow()  # a server on the network wants to know who asks
+    tracking_uri = tracker.get_tracking_uri()
     folder = workspace() / "runs" / run.name
     with pipeline_run(
         run.name, experiment=config.tracking.experiment, tracking_uri=tracking_uri
@@ -75,6 +78,7 @@ def conclude(
             artifacts=found.places(folder, mlflow_store=tracking_uri),
             endpoint=found.endpoint(),
             endpoint_reason=refusal(found.test.values(), deployment=config.deployment),
+            batch=found.batch(folder, split=config.batch.split),
         )
         _write_folder(folder, found=found, summary=summary)
         _record(log, summary=summary, config=config)
@@ -136,6 +140,22 @@ class _Found:
             maximum_difference=check.maximum_difference,
             latency_ms=Latency(p50=check.latency_ms_p50, p99=check.latency_ms_p99),
             url=check.url,
+        )
+
+    def batch(self, folder: Path, *, split: str) -> BatchSummary | None:
+        """What came of the batch; its table is written to the run's folder."""
+        step = self._steps.get("predict_split")
+        if step is None:
+            return None
+        path = folder / "predictions.csv"
+        write_text(path, self.load("predict_split", "batch_predictions"))
+        counted = step.outputs["batch_predictions"][0].run_metadata | step.run_metadata
+        return BatchSummary(
+            split=split,
+            images=counted["images"],
+            unreadable=counted["unreadable"],
+            correct=counted["correct"],
+            predictions=str(path),
         )
 
 

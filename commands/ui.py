@@ -9,21 +9,34 @@ import click
 from darkroom.errors import UserError
 from darkroom.files import workspace
 
+_FOLDERS = {"local": "artifacts", "rehearsal": "rehearsals/mlflow"}
+"""Where MLflow's database lies in the workspace."""
 
-def serve_ui(*, port: int) -> None:
+
+def serve_ui(*, stack: str, port: int) -> None:
     """Become MLflow's server; Ctrl-C ends it.
+
+    Args:
+        stack: whose runs; on SageMaker they are on the server that the stack names.
 
     Raises:
         UserError: there are no runs yet, or the port is taken.
     """
-    store = workspace() / "artifacts" / "mlflow.db"
+    if stack == "sagemaker":
+        raise UserError(
+            "the runs on SageMaker are on the MLflow server that DARKROOM_MLFLOW_URI names: open it"
+        )
+    folder = workspace() / _FOLDERS[stack]
+    store = folder / "mlflow.db"
     if not store.is_file():
-        raise UserError("no runs yet: start one with `python run.py --stack local`")
+        raise UserError(f"no runs yet: start one with `python run.py --stack {stack}`")
     port = _free_port(port)
     click.echo(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)")
     sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{store}", "--workers", "1"]
+    if stack == "rehearsal":  # there, artifacts went through the server
+        command += ["--artifacts-destination", str(folder / "artifacts")]
     # Its job runner would start a dozen processes that nothing here uses.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     os.execv(sys.executable, command)  # noqa: S606 - our own arguments, no shell

@@ -80,6 +80,8 @@ class RegisteredVersion(_Part):
     name: str
     version: str
     uri: str
+    package: str | None = None
+    """ARN of the model package in SageMaker's registry."""
 
 
 class Artifacts(_Part):
@@ -114,6 +116,19 @@ class EndpointSummary(_Part):
     """Where the endpoint still listens; null where it was stopped after the check."""
 
 
+class BatchSummary(_Part):
+    """Predictions for a whole split."""
+
+    split: Split
+    images: Count
+    unreadable: Count
+    """Images that have an error in the place of a prediction."""
+    correct: Share
+    """Share of the readable images whose label was predicted."""
+    predictions: str
+    """CSV: file, label, predicted class, probability, error."""
+
+
 class Summary(_Part):
     """Everything that is worth knowing of a run."""
 
@@ -129,6 +144,8 @@ class Summary(_Part):
     endpoint: EndpointSummary | None
     endpoint_reason: str | None = None
     """Why there is no endpoint."""
+    batch: BatchSummary | None = None
+    """null where no split was asked for."""
 
     @model_validator(mode="after")
     def _endpoint_or_reason(self) -> Self:
@@ -192,6 +209,7 @@ def _outcome(summary: Summary) -> list[Text]:
         _line("hyperparameters", _joined(searched)),
         _line("time", _duration(summary) + (f", reused {', '.join(reused)}" if reused else "")),
         _line("endpoint", _endpoint(summary)),
+        *([_line("batch", _batch(summary.batch))] if summary.batch else []),
     ]
 
 
@@ -215,6 +233,14 @@ def _endpoint(summary: Summary) -> str:
         f"{endpoint.agreement:.1%} of {endpoint.checked_images} images as evaluated, "
         f"{latency.p50:.1f} ms (p99 {latency.p99:.1f} ms)"
         + (f", listens at {endpoint.url}" if endpoint.url else "")
+    )
+
+
+def _batch(batch: BatchSummary) -> str:
+    return (
+        f"{batch.correct:.1%} of {batch.images} {batch.split} images right"
+        + (f", {batch.unreadable} unreadable" if batch.unreadable else "")
+        + f": {batch.predictions}"
     )
 
 

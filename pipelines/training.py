@@ -3,7 +3,9 @@
 from zenml import Model, pipeline
 
 from darkroom.config import Config
+from darkroom.config.placement import Placement
 from darkroom.evaluation.gate import refusal
+from steps.batch import predict_split
 from steps.deploy import deploy_model
 from steps.evaluate import evaluate_model
 from steps.ingest import ingest_images
@@ -15,7 +17,12 @@ from steps.validate import validate_dataset
 
 
 @pipeline(dynamic=True, name="training")
-def training_pipeline(config: Config, source_version: str, keep_endpoint: bool = False) -> None:
+def training_pipeline(
+    config: Config,
+    source_version: str,
+    keep_endpoint: bool = False,
+    placement: Placement = Placement(),  # noqa: B008 - immutable
+) -> None:
     """Ingest, validate, tune, train, evaluate, register; past the gate deploy and predict.
 
     Args:
@@ -23,18 +30,23 @@ def training_pipeline(config: Config, source_version: str, keep_endpoint: bool =
             that a change invalidates no other.
         source_version: changes when the content of the source does.
         keep_endpoint: leave the endpoint running.
+        placement: where the heavy work runs.
     """
-    seed = config.training.seed
-    ingested = ingest_images(config.data.source, source_version, config.data, seed)
-    dataset, _, _ = validate_dataset(ingested, config.data)
+    seed, name = config.training.seed, config.tracking.model_name
+    ingested = ingest_images(config.data.source, source_version, config.data, seed, placement)
+    dataset, _, _ = validate_dataset(ingested, config.data, placement)
     hyperparameters = config.hyperparameters
     if config.tuning.enabled:
-        hyperparameters, _ = tune_hyperparameters(dataset, hyperparameters, config.tuning)
-    bundle = train_model(dataset, hyperparameters, config.tracking)
+        hyperparameters, _ = tune_hyperparameters(
+            dataset, hyperparameters, config.tuning, placement
+        )
+    bundle, job = train_model(dataset, hyperparameters, config.tracking, placement)
     evaluation, _, _ = evaluate_model(bundle, dataset, config.evaluation, seed)
-    registered = register_model.with_options(model=Model(name=config.tracking.model_name))(
-        bundle, dataset, evaluation, config.tracking.model_name
+    registered = register_model.with_options(model=Model(name=name))(
+        bundle, dataset, evaluation, name, job, placement
     )
     if refusal(evaluation.load().values(), deployment=config.deployment) is None:
-        endpoint = deploy_model(bundle, registered, config.deployment, keep_endpoint)
-        predict_images(endpoint, dataset, evaluation, config.deployment, keep_endpoint)
+        endpoint = deploy_model(bundle, registered, config.deployment, keep_endpoint, placement)
+        predict_images(endpoint, dataset, evaluation, config.deployment, keep_endpoint, placement)
+        if config.batch.split != "none":
+            predict_split(bundle, dataset, config.batch.split, placement)

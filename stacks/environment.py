@@ -5,7 +5,7 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-_SETTINGS = {
+SETTINGS = {
     # No telemetry.
     "ZENML_ANALYTICS_OPT_IN": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -23,6 +23,7 @@ _SETTINGS = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
     "MLFLOW_SYSTEM_METRICS_SAMPLES_BEFORE_LOGGING": "1",
 }
+"""Of every process that runs ZenML, here and in the job that orchestrates."""
 
 
 def prepare_environment() -> Path:
@@ -36,7 +37,7 @@ def prepare_environment() -> Path:
     workspace = Path(os.environ.setdefault("DARKROOM_HOME", str(CHECKOUT / ".darkroom")))
     workspace.mkdir(parents=True, exist_ok=True)
     caches = {"MPLCONFIGDIR": str(workspace / "cache"), "UV_CACHE_DIR": str(workspace / "cache")}
-    for name, value in {**_SETTINGS, **caches}.items():
+    for name, value in {**SETTINGS, **caches}.items():
         os.environ.setdefault(name, value)
     if "ZENML_STORE_URL" not in os.environ:
         os.environ.setdefault("ZENML_CONFIG_PATH", str(workspace / "zenml"))

@@ -1,6 +1,7 @@
 """Registers the stack that a YAML describes and chooses it for this process alone."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -10,15 +11,20 @@ import yaml
 from filelock import FileLock
 from zenml.client import Client
 from zenml.enums import StackComponentType
+from zenml.exceptions import EntityExistsError
 from zenml.integrations.integration import Integration
 from zenml.integrations.registry import integration_registry
 from zenml.utils.source_utils import set_custom_source_root
 
 from darkroom.errors import UserError
 from stacks.environment import CHECKOUT
+from stacks.values import MANAGED_MLFLOW
 
 _FOLDER = Path(__file__).resolve().parent
-_INTEGRATIONS = ("mlflow",)
+_INTEGRATIONS = {"mlflow": "mlflow", "sagemaker": "aws", "aws": "aws", "s3": "s3"}
+"""ZenML's integration by the flavor that needs it."""
+_SECRETS = ("tracking_token",)
+"""Settings that are kept in ZenML's secret store."""
 
 
 class _NotNeeded(Integration):
@@ -36,19 +42,22 @@ def use_stack(name: str) -> UUID:
     The user's own active stack, working folder and home stay as they are.
     """
     set_custom_source_root(str(CHECKOUT))
-    _skip_unused_integrations()
+    description = read_stack(_FOLDER / f"{name}.yaml")
+    _skip_unused_integrations(description)
     # Two processes that create ZenML's database at once would crash.
     lock = Path(os.environ["DARKROOM_HOME"]) / "stack.lock"
     with FileLock(lock):
-        stack_id = _register(read_stack(_FOLDER / f"{name}.yaml"))
+        stack_id = _register(description)
     os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
     return stack_id
 
 
-def _skip_unused_integrations() -> None:
+def _skip_unused_integrations(description: dict[str, Any]) -> None:
     """ZenML imports every installed integration (torch, sklearn, AWS, …): seconds at each start."""
+    flavors = [part["flavor"] for parts in description["components"].values() for part in parts]
+    needed = {"mlflow", *(_INTEGRATIONS[flavor] for flavor in flavors if flavor in _INTEGRATIONS)}
     for name in integration_registry.list_integration_names:
-        if name not in _INTEGRATIONS:
+        if name not in needed:
             integration_registry.register_integration(name, _NotNeeded)
 
 
@@ -61,9 +70,12 @@ def read_stack(path: Path) -> dict[str, Any]:
     description: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     for parts in description["components"].values():
         for part in parts:
-            part["configuration"] = {
+            part["name"] = _filled_in(part["name"], path=path)
+            part["flavor"] = _filled_in(part["flavor"], path=path)
+            values = {
                 key: _filled_in(value, path=path) for key, value in part["configuration"].items()
             }
+            part["configuration"] = {key: value for key, value in values.items() if value != ""}
     return description
 
 
@@ -97,7 +109,10 @@ def _register(description: dict[str, Any]) -> UUID:
 
 
 def _register_component(client: Client, kind: StackComponentType, part: dict[str, Any]) -> UUID:
-    name, configuration = part["name"], part["configuration"]
+    name = part["name"]
+    configuration = _without_secrets(client, component=name, configuration=part["configuration"])
+    if part["flavor"] == MANAGED_MLFLOW:
+        _register_flavor(client, kind)
     try:
         component = client.get_stack_component(kind, name, allow_name_prefix_match=False)
     except KeyError:
@@ -108,3 +123,26 @@ def _register_component(client: Client, kind: StackComponentType, part: dict[str
         obsolete = dict.fromkeys(set(component.configuration) - set(configuration))
         client.update_stack_component(name, kind, configuration={**configuration, **obsolete})
     return component.id
+
+
+def _without_secrets(
+    client: Client, *, component: str, configuration: dict[str, Any]
+) -> dict[str, Any]:
+    """Put secrets into ZenML's store; what is registered, and shown, is a reference to them."""
+    values = {key: configuration[key] for key in _SECRETS if key in configuration}
+    if not values:
+        return configuration
+    secret = component.replace("-", "_")
+    try:
+        client.create_secret(secret, values=values)
+    except EntityExistsError:
+        client.update_secret(secret, add_or_update_values=values)
+    return {**configuration, **{key: f"{{{{{secret}.{key}}}}}" for key in values}}
+
+
+def _register_flavor(client: Client, kind: StackComponentType) -> None:
+    """Make the tracker by ARN known; other stacks do without it."""
+    with suppress(EntityExistsError):
+        client.create_flavor(
+            source="stacks.managed_mlflow.ManagedMLflowFlavor", component_type=kind
+        )

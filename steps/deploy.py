@@ -1,14 +1,16 @@
-"""Deploy: the `serve` program with the registered model."""
+"""Deploy: an endpoint with the registered model."""
 
 from typing import Annotated
 
 from zenml import step
 
 from darkroom.backends.endpoint import Endpoint
-from darkroom.backends.local_endpoint import start_endpoint
 from darkroom.config import DeploymentConfig
+from darkroom.config.placement import Placement
 from darkroom.model.bundle import Bundle
+from darkroom.progress import terminal_progress
 from darkroom.tracking.registry import RegisteredModel
+from steps.chosen_backend import chosen_backend
 
 
 @step(enable_cache=False, experiment_tracker=True)
@@ -17,15 +19,21 @@ def deploy_model(
     registered: RegisteredModel,
     deployment: DeploymentConfig,
     keep_endpoint: bool,
+    placement: Placement,
 ) -> Annotated[Endpoint, "endpoint"]:
-    """Start an endpoint on a free loopback port and wait until it answers /ping.
+    """Start an endpoint and wait until it is in service.
 
     Args:
         bundle: the packed model.
         registered: its version in the registry.
         deployment: how long the start may take.
         keep_endpoint: whether the endpoint outlives this run.
+        placement: the `serve` program on a loopback port, or an endpoint of SageMaker.
     """
-    return start_endpoint(
-        bundle.folder, timeout_seconds=deployment.start_timeout_seconds, keep=keep_endpoint
+    return chosen_backend(placement).deploy(
+        bundle,
+        name=registered.name,
+        deployment=deployment,
+        keep=keep_endpoint,
+        progress=terminal_progress(),
     )

@@ -6,11 +6,13 @@ from zenml import step
 
 from darkroom.backends.ingestion import ingest
 from darkroom.config import DataConfig
+from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.files import workspace
 from darkroom.progress import terminal_progress
 from materializers.dataset import DatasetMaterializer
 from steps.cache_policy import depends_on
+from steps.chosen_backend import chosen_backend
 
 
 @step(
@@ -21,6 +23,7 @@ def ingest_images(
     source_version: str,
     data: DataConfig,
     seed: int,
+    placement: Placement,
 ) -> Annotated[Dataset, "ingested_dataset"]:
     """Fetch, unpack, split and hash the images of a source.
 
@@ -29,11 +32,8 @@ def ingest_images(
         source_version: changes when the content of the source does.
         data: splits and limits.
         seed: of the splits that are made here.
+        placement: where jobs have to be able to read the images.
     """
-    return ingest(
-        source,
-        config=data,
-        seed=seed,
-        store=workspace() / "data",
-        progress=terminal_progress(),
-    )
+    progress = terminal_progress()
+    dataset = ingest(source, config=data, seed=seed, store=workspace() / "data", progress=progress)
+    return chosen_backend(placement).publish(dataset, progress=progress)

@@ -6,10 +6,11 @@ import numpy as np
 from zenml import log_metadata, step
 
 from darkroom.backends.endpoint import Endpoint, EndpointCheck
-from darkroom.backends.local_endpoint import check_endpoint, stop_endpoint
 from darkroom.config import DeploymentConfig
+from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import Evaluation
+from steps.chosen_backend import chosen_backend
 
 
 @step(enable_cache=False, experiment_tracker=True)
@@ -19,6 +20,7 @@ def predict_images(
     evaluation: Evaluation,
     deployment: DeploymentConfig,
     keep_endpoint: bool,
+    placement: Placement,
 ) -> Annotated[EndpointCheck, "endpoint_check"]:
     """Send test images, compare the answers, and stop the endpoint unless it is kept.
 
@@ -28,22 +30,20 @@ def predict_images(
         evaluation: of the test split; its probabilities are what is expected.
         deployment: how many images, and how exact the agreement has to be.
         keep_endpoint: whether the endpoint outlives this run.
+        placement: where the endpoint is.
     """
     records = dataset.split("test")
     chosen = np.linspace(0, len(records) - 1, min(deployment.check_images, len(records)), dtype=int)
-    try:
-        check = check_endpoint(
-            endpoint,
-            images=[dataset.file(records[i]) for i in chosen],
-            expected=np.asarray(evaluation.probabilities)[chosen],
-            classes=evaluation.classes,
-            tolerance=deployment.tolerance,
-        )
-    except BaseException:
-        stop_endpoint(endpoint)
-        raise
+    backend = chosen_backend(placement)
+    check = backend.check(
+        endpoint,
+        images=[dataset.file(records[i]) for i in chosen],
+        expected=np.asarray(evaluation.probabilities)[chosen],
+        classes=evaluation.classes,
+        tolerance=deployment.tolerance,
+    )
     log_metadata(check.model_dump())
     if keep_endpoint:
         return check.model_copy(update={"url": endpoint.url})
-    stop_endpoint(endpoint)
+    backend.remove(endpoint)
     return check

@@ -4,11 +4,13 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
+from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import Evaluation
 from darkroom.model.bundle import Bundle
 from darkroom.tracking.registry import RegisteredModel, register
 from steps.cache_policy import depends_on
+from steps.chosen_backend import chosen_backend
 
 
 @step(
@@ -16,7 +18,12 @@ from steps.cache_policy import depends_on
     cache_policy=depends_on("darkroom.tracking.registry", "darkroom.tracking.pyfunc"),
 )
 def register_model(
-    bundle: Bundle, dataset: Dataset, evaluation: Evaluation, name: str
+    bundle: Bundle,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    name: str,
+    training_job: str,
+    placement: Placement,
 ) -> Annotated[RegisteredModel, "registered_model"]:
     """Register the bundle with its metrics and the fingerprint of its data.
 
@@ -24,10 +31,15 @@ def register_model(
         bundle: the packed model.
         dataset: an image of it becomes the input example.
         evaluation: of the test split.
-        name: of the model in both registries.
+        name: of the model in every registry.
+        training_job: the managed job that trained it; empty: none.
+        placement: whether SageMaker's registry gets it too.
     """
     metrics = {f"test_{metric}": value for metric, value in evaluation.values().items()}
     example = dataset.file(dataset.split("test")[0]).read_bytes()
+    package = chosen_backend(placement).register(
+        bundle, name=name, metrics=metrics, dataset=dataset, training_job=training_job
+    )
     registered = register(bundle, name=name, example=example, metrics=metrics)
     log_metadata(
         {
@@ -35,7 +47,8 @@ def register_model(
             "data_fingerprint": bundle.metadata.data_fingerprint,
             "bundle_version": bundle.metadata.version,
             "mlflow_model": registered.uri,
+            "model_package": package or "none",
         },
         infer_model=True,
     )
-    return registered
+    return registered.model_copy(update={"package": package})

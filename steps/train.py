@@ -4,16 +4,16 @@ from typing import Annotated
 
 from zenml import step
 
-from darkroom.backends.weights import local_weights
 from darkroom.config import Hyperparameters, TrackingConfig
+from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
-from darkroom.files import workspace
 from darkroom.model.bundle import Bundle
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run, training_run
 from darkroom.tracking.trials import log_epoch
 from materializers.bundle import BundleMaterializer
 from steps.cache_policy import depends_on
+from steps.chosen_backend import chosen_backend
 
 
 @step(
@@ -24,35 +24,36 @@ from steps.cache_policy import depends_on
         "darkroom.reports.figures",
         "darkroom.tracking.trials",
     ),
-    output_materializers=BundleMaterializer,
+    output_materializers={"model_bundle": BundleMaterializer},
 )
 def train_model(
-    dataset: Dataset, hyperparameters: Hyperparameters, tracking: TrackingConfig
-) -> Annotated[Bundle, "model_bundle"]:
+    dataset: Dataset,
+    hyperparameters: Hyperparameters,
+    tracking: TrackingConfig,
+    placement: Placement,
+) -> tuple[Annotated[Bundle, "model_bundle"], Annotated[str, "training_job"]]:
     """Train, keep the best epoch, export and check it. A killed training resumes.
 
     Args:
         dataset: cleaned.
         hyperparameters: everything that shapes the training.
         tracking: whether the machine is sampled meanwhile.
+        placement: whether the training runs here or as a managed job, whose name is returned.
     """
-    from darkroom.backends.local import train_bundle
     from darkroom.reports.figures import training_figure
 
-    progress = terminal_progress()
-    weights = local_weights(hyperparameters.weights, store=workspace() / "data", progress=progress)
-    with training_run(system_metrics=tracking.system_metrics) as run:
+    # Sampled is this machine, which is not the one that a managed job trains on.
+    sampled = tracking.system_metrics and placement.jobs is None
+    with training_run(system_metrics=sampled) as run:
         run.log(parameters=hyperparameters.model_dump())
-        trained = train_bundle(
+        trained = chosen_backend(placement).train(
             dataset,
-            hyperparameters=hyperparameters.replace(weights=weights),
-            folder=workspace(),
-            cache=workspace() / "cache",
+            hyperparameters=hyperparameters,
             on_epoch=lambda epoch: log_epoch(run, epoch),
-            progress=progress,
+            progress=terminal_progress(),
         )
     figure = training_figure(
         trained.history, best_epoch=trained.best_epoch, metric=hyperparameters.objective
     )
     active_run().figure(figure, file="figures/training.png")
-    return trained.bundle
+    return trained.bundle, trained.job or ""

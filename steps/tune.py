@@ -4,16 +4,15 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from darkroom.backends.weights import local_weights
 from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
-from darkroom.files import workspace
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run
 from darkroom.tracking.trials import TrialLog
 from darkroom.tuning.results import TuningResult
-from darkroom.tuning.search import tune
 from steps.cache_policy import depends_on
+from steps.chosen_backend import chosen_backend
 
 
 @step(
@@ -27,7 +26,10 @@ from steps.cache_policy import depends_on
     ),
 )
 def tune_hyperparameters(
-    dataset: Dataset, hyperparameters: Hyperparameters, tuning: TuningConfig
+    dataset: Dataset,
+    hyperparameters: Hyperparameters,
+    tuning: TuningConfig,
+    placement: Placement,
 ) -> tuple[
     Annotated[Hyperparameters, "best_hyperparameters"],
     Annotated[TuningResult, "trials"],
@@ -38,22 +40,19 @@ def tune_hyperparameters(
         dataset: cleaned.
         hyperparameters: the values that are not searched.
         tuning: search space, strategy, objective and pruning.
+        placement: whether the trials run here or as a managed tuning job.
     """
     from darkroom.reports.figures import tuning_figure
 
     run = active_run()
     trials = TrialLog(run)
-    progress = terminal_progress()
-    weights = local_weights(hyperparameters.weights, store=workspace() / "data", progress=progress)
-    result = tune(
+    result = chosen_backend(placement).tune(
         dataset,
-        hyperparameters=hyperparameters.replace(weights=weights),
+        hyperparameters=hyperparameters,
         tuning=tuning,
-        folder=workspace(),
-        cache=workspace() / "cache",
         on_epoch=trials.epoch,
         on_trial=trials.finish,
-        progress=progress,
+        progress=terminal_progress(),
     )
     trials.add_missing(result.trials)
     run.figure(tuning_figure(result), file="figures/tuning.png")

@@ -6,11 +6,13 @@ from zenml import log_metadata, step
 from zenml.types import HTMLString
 
 from darkroom.config import DataConfig
+from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.progress import terminal_progress
 from darkroom.validation import ValidationReport, clean, raise_if_unusable, report_html, validate
 from materializers.dataset import DatasetMaterializer
 from steps.cache_policy import depends_on
+from steps.chosen_backend import chosen_backend
 
 
 @step(
@@ -18,7 +20,7 @@ from steps.cache_policy import depends_on
     output_materializers={"dataset": DatasetMaterializer},
 )
 def validate_dataset(
-    dataset: Dataset, data: DataConfig
+    dataset: Dataset, data: DataConfig, placement: Placement
 ) -> tuple[
     Annotated[Dataset, "dataset"],
     Annotated[ValidationReport, "validation_findings"],
@@ -29,8 +31,11 @@ def validate_dataset(
     Args:
         dataset: as ingested.
         data: what to do about each kind of problem.
+        placement: where jobs have to be able to read what is left.
     """
-    report = validate(dataset, config=data, progress=terminal_progress())
+    progress = terminal_progress()
+    report = validate(dataset, config=data, progress=progress)
     raise_if_unusable(report)
     log_metadata({"findings": {f.kind: f.count for f in report.findings}})
-    return clean(dataset, report), report, HTMLString(report_html(report, dataset))
+    cleaned = chosen_backend(placement).publish(clean(dataset, report), progress=progress)
+    return cleaned, report, HTMLString(report_html(report, dataset))

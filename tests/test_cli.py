@@ -10,12 +10,16 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
+_CONFIGURED = {"--stack", "--config", "--data", "--set"}
+
 OPTIONS = {
-    "": {"--stack", "--config", "--data", "--set", "--summary", "--keep-endpoint", "--no-cache"},
-    "check": {"--stack", "--config", "--data", "--set"},
+    "": {*_CONFIGURED, "--summary", "--keep-endpoint", "--no-cache", "--fault"},
+    "check": {*_CONFIGURED, "--refresh-prices"},
     "predict": {"--model", "--top-k", "--json"},
     "serve": {"--port"},
-    "ui": {"--port"},
+    "endpoints": {"--stack", "--json"},
+    "down": {"--stack", "--run", "--all", "--expired", "--yes"},
+    "ui": {"--stack", "--port"},
 }
 """The public surface: a change here is a change for users."""
 

@@ -31,7 +31,7 @@ _PATTERNS = {
 class _Loader(yaml.SafeLoader):
     """Reads plain scalars by the core schema; collects repeated keys."""
 
-    yaml_implicit_resolvers: dict[str | None, list[Any]] = {}  # noqa: RUF012  PyYAML's own way
+    yaml_implicit_resolvers: dict[str | None, list[Any]] = {}
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes what the loader would otherwise read as something else."""
 
-    yaml_implicit_resolvers: dict[str | None, list[Any]] = {}  # noqa: RUF012  PyYAML's own way
+    yaml_implicit_resolvers: dict[str | None, list[Any]] = {}
 
 
 def _exact(text: str, number: float) -> int | float:

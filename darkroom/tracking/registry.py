@@ -23,6 +23,8 @@ class RegisteredModel(BaseModel):
     version: str
     uri: str
     """models:/NAME/VERSION, as MLflow's own commands take it."""
+    package: str | None = None
+    """ARN of its model package in SageMaker's registry."""
 
 
 def register(

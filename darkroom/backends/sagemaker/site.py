@@ -1,8 +1,13 @@
 """Where managed jobs run, and under whose permissions."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from darkroom.config.sagemaker import SageMakerConfig
+from darkroom.errors import UserError
+
+_REQUIRED = ("AWS_REGION", "DARKROOM_ROLE_ARN", "DARKROOM_S3_ROOT")
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,32 @@ class Site:
     def hosting_role(self) -> str:
         """ARN of the role that endpoints run under."""
         return self.endpoint_role or self.role
+
+
+def site_of_environment(
+    config: SageMakerConfig,
+    *,
+    run: str = "",
+    fresh: str = "",
+    environment: Mapping[str, str] = os.environ,
+) -> Site:
+    """The site that the environment names, as stacks/values.py and the orchestrating job set it.
+
+    Raises:
+        UserError: naming every variable that is missing.
+    """
+    missing = [name for name in _REQUIRED if not environment.get(name)]
+    if missing:
+        raise UserError(
+            [f"{name} is not set: docs/sagemaker.md says what it has to be" for name in missing]
+        )
+    return Site(
+        region=environment["AWS_REGION"],
+        role=environment["DARKROOM_ROLE_ARN"],
+        image=environment.get("DARKROOM_IMAGE", ""),
+        root=environment["DARKROOM_S3_ROOT"],
+        config=config,
+        endpoint_role=environment.get("DARKROOM_ENDPOINT_ROLE_ARN", ""),
+        run=run,
+        fresh=fresh,
+    )

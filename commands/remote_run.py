@@ -1,0 +1,90 @@
+"""A pipeline run that another machine executes: started or found again, followed, awaited."""
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import click
+from zenml.client import Client
+from zenml.enums import ExecutionStatus
+from zenml.models import PipelineRunResponse
+
+from darkroom.backends.sagemaker.orchestration import OrchestrationJob
+from darkroom.config import Config
+from darkroom.config.loading import config_digest
+from darkroom.errors import DarkroomError
+from darkroom.progress import terminal_progress
+
+_SECONDS_UNTIL_STATUS = 30
+"""ZenML learns of the end of a run a little before or after the job that ran it ends."""
+
+
+def run_remotely(
+    start: Callable[[str], PipelineRunResponse | None], *, config: Config, source_version: str
+) -> PipelineRunResponse:
+    """Start the run, or find the one that the same command has started; follow it to its end.
+
+    Args:
+        start: starts the pipeline with the tag that it is given.
+
+    Raises:
+        DarkroomError: the run failed; with its reason and last lines.
+    """
+    tag = _tag(config, source_version=source_version)
+    run = _under_way(tag)
+    if run:
+        terminal_progress().message(f"Run {run.name} is under way: following it")
+    else:
+        run = start(tag)
+    if run is None:
+        raise DarkroomError("ZenML did not start the run; is caching of pipelines switched on?")
+    job = OrchestrationJob.of_run(run.name)
+    try:
+        reason = job.follow(terminal_progress())
+    except KeyboardInterrupt:
+        _offer_to_stop(run.name, job=job)
+        raise
+    return _ended(run, reason=reason)
+
+
+def _tag(config: Config, *, source_version: str) -> str:
+    """The same for the same command on the same data."""
+    text = f"{config_digest(config)} {source_version}"
+    return f"darkroom-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _under_way(tag: str) -> PipelineRunResponse | None:
+    runs = Client().list_pipeline_runs(tags=[tag], in_progress=True, size=1)
+    return runs.items[0] if runs.items else None
+
+
+def _ended(run: PipelineRunResponse, *, reason: str | None) -> PipelineRunResponse:
+    """The run in its last state; that of ZenML decides, not that of the job."""
+    deadline = time.monotonic() + _SECONDS_UNTIL_STATUS
+    run = Client().get_pipeline_run(run.id)
+    while not run.status.is_finished and time.monotonic() < deadline:
+        time.sleep(1)
+        run = Client().get_pipeline_run(run.id)
+    if run.status == ExecutionStatus.COMPLETED:
+        return run
+    raise DarkroomError(reason or f"the run {run.name} ended as {run.status.value}")
+
+
+def _offer_to_stop(run: str, *, job: OrchestrationJob) -> None:
+    """Managed jobs go on without us, and cost: ask, where there is somebody to ask."""
+    click.echo("", err=True)
+    stop = False
+    if sys.stdin.isatty():
+        with suppress(click.Abort):
+            stop = click.confirm(f"Stop what runs for {run} on AWS?", default=False, err=True)
+    if stop:
+        stopped = job.stop_all()
+        click.echo(f"Stopped {', '.join(stopped) or 'nothing: nothing ran'}.", err=True)
+    else:
+        click.echo(
+            f"{run} goes on. The same command follows it again; "
+            f"`python run.py down --run {run}` stops and removes it.",
+            err=True,
+        )

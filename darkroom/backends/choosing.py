@@ -1,0 +1,23 @@
+"""The backend that a placement asks for."""
+
+from darkroom.backends.protocol import Backend
+from darkroom.config.placement import Placement
+
+
+def backend_of(placement: Placement, *, run: str) -> Backend:
+    """What does the work.
+
+    Args:
+        run: name of the pipeline run, with which everything it creates is tagged.
+
+    Raises:
+        UserError: the environment does not say which account to use.
+    """
+    if placement.jobs is None:
+        from darkroom.backends.local_backend import LocalBackend
+
+        return LocalBackend()
+    from darkroom.backends.sagemaker.backend import SageMakerBackend
+    from darkroom.backends.sagemaker.site import site_of_environment
+
+    return SageMakerBackend(site_of_environment(placement.jobs, run=run, fresh=placement.fresh))

@@ -1,0 +1,135 @@
+"""This machine as a backend: everything lies in the workspace."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkroom.backends.endpoint import Endpoint, EndpointCheck
+from darkroom.backends.local_endpoint import check_endpoint, start_endpoint, stop_endpoint
+from darkroom.backends.results import TrainedBundle
+from darkroom.backends.weights import local_weights
+from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.dataset import Dataset
+from darkroom.files import workspace
+from darkroom.model.bundle import Bundle
+from darkroom.prediction import Floats
+from darkroom.progress import Progress
+from darkroom.training.history import EpochMetrics
+from darkroom.tuning.results import Trial, TuningResult
+
+if TYPE_CHECKING:
+    from darkroom.backends.batch import BatchPrediction
+
+
+class LocalBackend:
+    """Trains in this process, serves in a child process."""
+
+    def publish(self, dataset: Dataset, *, progress: Progress) -> Dataset:
+        """Nothing to do: the images are where they are needed."""
+        return dataset
+
+    def tune(
+        self,
+        dataset: Dataset,
+        *,
+        hyperparameters: Hyperparameters,
+        tuning: TuningConfig,
+        on_epoch: Callable[[int, EpochMetrics], None],
+        on_trial: Callable[[Trial], None],
+        progress: Progress,
+    ) -> TuningResult:
+        """Search one trial after the other; see darkroom.tuning.search."""
+        from darkroom.tuning.search import tune
+
+        return tune(
+            dataset,
+            hyperparameters=_with_weights(hyperparameters, progress=progress),
+            tuning=tuning,
+            folder=workspace(),
+            cache=workspace() / "cache",
+            on_epoch=on_epoch,
+            on_trial=on_trial,
+            progress=progress,
+        )
+
+    def train(
+        self,
+        dataset: Dataset,
+        *,
+        hyperparameters: Hyperparameters,
+        on_epoch: Callable[[EpochMetrics], None],
+        progress: Progress,
+    ) -> TrainedBundle:
+        """Train; see darkroom.backends.local."""
+        from darkroom.backends.local import train_bundle
+
+        return train_bundle(
+            dataset,
+            hyperparameters=_with_weights(hyperparameters, progress=progress),
+            folder=workspace(),
+            cache=workspace() / "cache",
+            on_epoch=on_epoch,
+            progress=progress,
+        )
+
+    def register(
+        self,
+        bundle: Bundle,
+        *,
+        name: str,
+        metrics: Mapping[str, float],
+        dataset: Dataset,
+        training_job: str,
+    ) -> str | None:
+        """None: MLflow's registry is all there is."""
+        return None
+
+    def deploy(
+        self,
+        bundle: Bundle,
+        *,
+        name: str,
+        deployment: DeploymentConfig,
+        keep: bool,
+        progress: Progress,
+    ) -> Endpoint:
+        """Start the `serve` program on a free loopback port."""
+        return start_endpoint(
+            bundle.folder, timeout_seconds=deployment.start_timeout_seconds, keep=keep
+        )
+
+    def check(
+        self,
+        endpoint: Endpoint,
+        *,
+        images: Sequence[Path],
+        expected: Floats,
+        classes: Sequence[str],
+        tolerance: float,
+    ) -> EndpointCheck:
+        """Compare the answers; an endpoint that does not answer is stopped."""
+        try:
+            return check_endpoint(
+                endpoint, images=images, expected=expected, classes=classes, tolerance=tolerance
+            )
+        except BaseException:
+            stop_endpoint(endpoint)
+            raise
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """Stop the server."""
+        stop_endpoint(endpoint)
+
+    def predict_batch(
+        self, bundle: Bundle, *, images: Sequence[Path], progress: Progress
+    ) -> "list[BatchPrediction]":
+        """Classify in this process."""
+        from darkroom.backends.batch import predict_batch
+
+        return predict_batch(images, bundle=bundle, progress=progress)
+
+
+def _with_weights(hyperparameters: Hyperparameters, *, progress: Progress) -> Hyperparameters:
+    """With weights from S3 or the web fetched."""
+    weights = local_weights(hyperparameters.weights, store=workspace() / "data", progress=progress)
+    return hyperparameters.replace(weights=weights)

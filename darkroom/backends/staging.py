@@ -1,0 +1,35 @@
+"""A source of images brought to where a pipeline on other machines can read it."""
+
+from darkroom.backends.ingestion import full_disk_explained, ingest
+from darkroom.config import Config
+from darkroom.files import workspace
+from darkroom.progress import SILENT, Progress
+from darkroom.sources.source_names import parse_source
+
+
+def stage_source(config: Config, *, root: str, progress: Progress = SILENT) -> str:
+    """Publish a source that lies on this machine; others are read where they are.
+
+    Args:
+        root: s3://bucket/prefix.
+
+    Returns:
+        The source as the pipeline is to name it.
+
+    Raises:
+        UserError: the source cannot be used, or the bucket not be written to.
+    """
+    source = config.data.source
+    if parse_source(source).kind in ("digits", "http", "s3"):
+        return source
+    from darkroom.backends.published_datasets import publish
+
+    with full_disk_explained(workspace()):
+        dataset = ingest(
+            source,
+            config=config.data,
+            seed=config.training.seed,
+            store=workspace() / "data",
+            progress=progress,
+        )
+        return publish(dataset, root=root, progress=progress).shards

@@ -1,0 +1,13 @@
+"""Where a pipeline's heavy work runs, as its components are told."""
+
+from darkroom.config.sagemaker import SageMakerConfig
+from darkroom.config.sections import Section
+
+
+class Placement(Section):
+    """In this process, or in managed jobs."""
+
+    jobs: SageMakerConfig | None = None
+    """How managed jobs are configured; None: everything runs in this process."""
+    fresh: str = ""
+    """Part of every job's name where nothing of earlier runs is to be reused."""
