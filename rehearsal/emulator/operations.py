@@ -25,7 +25,10 @@ from typing import Any
 from werkzeug.wrappers import Request as HttpRequest
 from werkzeug.wrappers import Response
 
-MODULES = ("rehearsal.emulator.control",)
+MODULES = (
+    "rehearsal.emulator.control",
+    "rehearsal.jobs.training_operations",
+)
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]

@@ -6,7 +6,8 @@ Nothing here outlives the process, apart from what lies below `settings.folder`.
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -61,6 +62,7 @@ class State:
         self._tags: dict[str, dict[str, str]] = {}
         self.job_slots = threading.Semaphore(settings.jobs_at_once or 1_000_000)
         self.ending = threading.Event()
+        self._cluster = threading.Lock()
 
     def kept(self, kind: type[Kind]) -> dict[str, Kind]:
         """All things of a kind by name, in the order of their creation."""
@@ -81,6 +83,15 @@ class State:
         thread = threading.Thread(target=function, name=name, daemon=True)
         thread.start()
         return thread
+
+    @contextmanager
+    def cluster_slot(self, instances: int) -> Iterator[None]:
+        """Hold the ports of loopback that the hosts of a cluster find each other by.
+
+        All hosts are this machine, so jobs with several run one after the other.
+        """
+        with self._cluster if instances > 1 else nullcontext():
+            yield
 
     def end(self) -> None:
         """Stop everything that runs, at once."""

@@ -184,7 +184,7 @@ def _launch(
 ) -> RunningContainer:
     sandbox.prepare(container.folder, hostname=container.hostname, hosts=container.hosts)
     isolated = sandboxed and container.isolated
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603  only our own programs
         sandbox.initial_command(sandboxed=sandboxed, isolated=isolated),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -87,7 +87,7 @@ def _enter(sandbox: dict[str, Any]) -> None:
     _mount(libc, "tmpfs", target=root, kind="tmpfs", data="mode=755")
     for name in ("proc", "dev/shm", "run"):
         os.makedirs(f"{root}/{name}")
-    _mount(libc, "tmpfs", target=f"{root}/dev/shm", kind="tmpfs", data="mode=1777")
+    _mount(libc, "tmpfs", target=f"{root}/dev/shm", kind="tmpfs", data="mode=1777")  # noqa: S108
     for path, target in sandbox["links"].items():
         os.makedirs(os.path.dirname(root + path), exist_ok=True)
         os.symlink(target, root + path)

@@ -1,0 +1,59 @@
+"""What a training or processing request may not ask for here: state and abilities.
+
+Rules that need nothing but the request are in darkroom's request_rules.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rehearsal.emulator.errors import not_executed
+from rehearsal.emulator.state import State
+
+
+def check_training_request(request: Mapping[str, Any], *, state: State) -> None:
+    """Refuse what AWS would do and the rehearsal cannot.
+
+    Raises:
+        AwsError: NotExecutedInRehearsal, with all reasons.
+    """
+    reasons = [
+        *_algorithm(request["AlgorithmSpecification"]),
+        *(r for c in request.get("InputDataConfig", ()) for r in _channel(c, request)),
+        *_extras(request),
+    ]
+    if reasons:
+        raise not_executed("this training job", why="; ".join(reasons))
+
+
+def _algorithm(specification: Mapping[str, Any]) -> list[str]:
+    if "TrainingImage" in specification:
+        return []
+    return ["algorithms of the marketplace (AlgorithmName) are not here: name a TrainingImage"]
+
+
+def _channel(channel: Mapping[str, Any], request: Mapping[str, Any]) -> list[str]:
+    name = channel["ChannelName"]
+    mode = channel.get("InputMode", request["AlgorithmSpecification"]["TrainingInputMode"])
+    source = channel["DataSource"].get("S3DataSource")
+    reasons = []
+    if mode == "Pipe":
+        reasons.append(f"channel {name!r}: Pipe mode; use File or FastFile")
+    if source is None:
+        return [*reasons, f"channel {name!r}: only S3DataSource is read"]
+    if source["S3DataType"] not in ("S3Prefix", "ManifestFile"):
+        reasons.append(f"channel {name!r}: {source['S3DataType']}; use S3Prefix or ManifestFile")
+    if channel.get("RecordWrapperType") == "RecordIO":
+        reasons.append(f"channel {name!r}: records are not wrapped as RecordIO")
+    return reasons
+
+
+def _extras(request: Mapping[str, Any]) -> list[str]:
+    reasons = []
+    if request.get("DebugRuleConfigurations"):
+        reasons.append("managed Debugger rules (DebugRuleConfigurations) run in AWS's images")
+    if request.get("ProfilerRuleConfigurations"):
+        reasons.append("managed Profiler rules (ProfilerRuleConfigurations) run in AWS's images")
+    place = request.get("CheckpointConfig", {}).get("LocalPath", "/opt/ml/checkpoints")
+    if not place.startswith("/opt/ml/"):
+        reasons.append(f"CheckpointConfig.LocalPath {place!r} is not below /opt/ml")
+    return reasons

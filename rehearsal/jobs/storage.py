@@ -1,0 +1,104 @@
+"""Objects of S3 to files, and files to objects."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from rehearsal.emulator.state import State
+from rehearsal.s3_uris import split_uri
+
+_TRANSFERS_AT_ONCE = 8
+_PART_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One object of S3."""
+
+    bucket: str
+    key: str
+    bytes: int
+
+
+def listed(uri: str, *, state: State) -> list[StoredObject]:
+    """All objects whose key begins as the URI does, in the order of their keys.
+
+    Raises:
+        botocore.exceptions.ClientError: such as NoSuchBucket.
+    """
+    bucket, prefix = split_uri(uri)
+    pages = state.clients["s3"].get_paginator("list_objects_v2")
+    return [
+        StoredObject(bucket, entry["Key"], entry["Size"])
+        for page in pages.paginate(Bucket=bucket, Prefix=prefix)
+        for entry in page.get("Contents", ())
+    ]
+
+
+def download(pairs: Sequence[tuple[StoredObject, Path]], *, state: State) -> None:
+    """Write objects to files, several at once."""
+    with ThreadPoolExecutor(_TRANSFERS_AT_ONCE) as pool:
+        for _ in pool.map(lambda pair: _fetch(pair[0], path=pair[1], state=state), pairs):
+            pass
+
+
+def read(uri: str, *, state: State) -> bytes:
+    """An object's content."""
+    bucket, key = split_uri(uri)
+    content: bytes = state.clients["s3"].get_object(Bucket=bucket, Key=key)["Body"].read()
+    return content
+
+
+def upload(path: Path, *, uri: str, state: State) -> None:
+    """Write a file to an object."""
+    from boto3.s3.transfer import TransferConfig
+
+    bucket, key = split_uri(uri)
+    config = TransferConfig(
+        multipart_threshold=4 * _PART_BYTES, multipart_chunksize=_PART_BYTES, use_threads=False
+    )
+    state.clients["s3"].upload_file(str(path), bucket, key, Config=config)
+
+
+def upload_folder(folder: Path, *, uri: str, state: State) -> int:
+    """Write all files below a folder to objects below a URI; how many there were."""
+    files = list(files_below(folder))
+    base = uri.rstrip("/")
+    with ThreadPoolExecutor(_TRANSFERS_AT_ONCE) as pool:
+        for _ in pool.map(lambda f: upload(folder / f, uri=f"{base}/{f}", state=state), files):
+            pass
+    return len(files)
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Relative paths of the regular files below a folder, sorted."""
+    if folder.is_dir():
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.is_symlink():
+                yield path.relative_to(folder).as_posix()
+
+
+def place(key: str, *, prefix: str, folder: Path) -> Path | None:
+    """Where SageMaker puts an object of a prefix; None for markers of folders.
+
+    The path below the channel is what follows the prefix, as that of a folder; what follows
+    its last slash, where the prefix is an object or only the beginning of a name. Keys with
+    `..` are left out: they would lie outside.
+    """
+    base = prefix.rstrip("/")
+    if not key.startswith(f"{base}/"):
+        base = prefix.rpartition("/")[0]
+    relative = key.removeprefix(base).lstrip("/")
+    if not relative or relative.endswith("/") or ".." in PurePosixPath(relative).parts:
+        return None
+    return folder / relative
+
+
+def _fetch(entry: StoredObject, *, path: Path, state: State) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answer: Any = state.clients["s3"].get_object(Bucket=entry.bucket, Key=entry.key)
+    with path.open("wb") as file:
+        shutil.copyfileobj(answer["Body"], file, 1 << 20)
