@@ -80,7 +80,7 @@ def test_a_job_leaves_model_history_and_metric_lines(
     assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2]
     best = history["epochs"][history["best_epoch"] - 1]
     assert metadata.metrics == best["validation"]
-    printed = re.findall(r"validation_f1_macro=(\S+)", capsys.readouterr().out)
+    printed = re.findall(r"^epoch=.* validation_f1_macro=(\S+)", capsys.readouterr().out, re.M)
     assert [float(value) for value in printed] == [
         pytest.approx(epoch["validation"]["f1_macro"], abs=1e-3) for epoch in history["epochs"]
     ]
@@ -121,7 +121,7 @@ def test_a_stopped_job_goes_on_from_its_checkpoint(
         ({"hyperparameters": {"epoch": "3"}}, "did you mean 'epochs'"),
         ({"hyperparameters": "{"}, "no JSON"),
         ({"hyperparameters": "[]"}, "must hold a JSON object"),
-        ({"resourceconfig": {"hosts": ["algo-1", "algo-2"]}}, "InstanceCount"),
+        ({"resourceconfig": {"hosts": ["algo-1", "algo-2"]}}, "current_host None"),
         ({"inputdataconfig": {"train": {"TrainingInputMode": "Pipe"}}}, "'Pipe'"),
     ],
 )
@@ -142,8 +142,9 @@ def test_what_sagemaker_writes_is_accepted(base: Path) -> None:
         resourceconfig={"current_host": "algo-1", "hosts": ["algo-1"]},
         inputdataconfig={"train": {"TrainingInputMode": "File"}, "validation": {}},
     )
-    hyperparameters, dataset = training_program.read_job(training_program.Job(base))
-    assert hyperparameters.optimizer == "sgd"
+    order = training_program.read_job(training_program.Job(base))
+    dataset = order.data.dataset
+    assert order.hyperparameters.optimizer == "sgd"
     assert len(dataset.split("train")) == len(dataset.split("validation")) == 24
 
 
@@ -184,7 +185,7 @@ def test_one_class_is_not_enough(base: Path) -> None:
 
 def test_one_channel_may_hold_class_folders_without_splits(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "data" / "training", per_class=10)
-    dataset = read_channels(tmp_path / "data", seed=1, store=tmp_path / "store")
+    dataset = read_channels(tmp_path / "data", seed=1, store=tmp_path / "store").dataset
     counts = {split: len(dataset.split(split)) for split in ("train", "validation", "test")}
     assert counts["train"] + counts["validation"] == 30
     assert counts["validation"] > 0
@@ -193,7 +194,7 @@ def test_one_channel_may_hold_class_folders_without_splits(tmp_path: Path) -> No
 
 def manifest_in_channel(tmp_path: Path, *, root: Path) -> Dataset:
     source = write_image_folder(root, splits=("train", "validation"), per_class=2)
-    dataset = read_channels(source, seed=1, store=tmp_path / "store")
+    dataset = read_channels(source, seed=1, store=tmp_path / "store").dataset
     channel = tmp_path / "data" / "training"
     channel.mkdir(parents=True, exist_ok=True)
     (channel / "manifest.json").write_text(dataset.to_json())
@@ -202,14 +203,14 @@ def manifest_in_channel(tmp_path: Path, *, root: Path) -> Dataset:
 
 def test_a_manifest_names_images_elsewhere(tmp_path: Path) -> None:
     dataset = manifest_in_channel(tmp_path, root=tmp_path / "elsewhere")
-    assert read_channels(tmp_path / "data", seed=1, store=tmp_path / "store") == dataset
+    assert read_channels(tmp_path / "data", seed=1, store=tmp_path / "store").dataset == dataset
 
 
 def test_a_manifest_that_moved_finds_its_images_beside_it(tmp_path: Path) -> None:
     dataset = manifest_in_channel(tmp_path, root=tmp_path / "elsewhere")
     for split in ("train", "validation"):
         shutil.move(tmp_path / "elsewhere" / split, tmp_path / "data" / "training" / split)
-    moved = read_channels(tmp_path / "data", seed=1, store=tmp_path / "store")
+    moved = read_channels(tmp_path / "data", seed=1, store=tmp_path / "store").dataset
     assert moved.root == tmp_path / "data" / "training"
     assert moved.fingerprint == dataset.fingerprint
 
@@ -235,7 +236,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     root = write_image_folder(tmp_path / "data", splits=("train", "validation"), per_class=8)
-    return read_channels(root, seed=1, store=tmp_path / "store")
+    return read_channels(root, seed=1, store=tmp_path / "store").dataset
 
 
 def train_locally(dataset: Dataset, tmp_path: Path, **settings: Any) -> Any:

@@ -29,7 +29,7 @@ _CROP_ASPECT = (7 / 8, 8 / 7)
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """An epoch's batches before they are cut into processes' shares."""
+    """An epoch's batches before they are cut into processes' parts."""
 
     batches: list[NDArray[np.int64]]
     """Positions of the images in the cache."""
@@ -55,11 +55,25 @@ def plan_epoch(
         stratified: draw each class equally often; N images in all, none of them twice
             before each of its class was drawn once.
     """
-    rng = np.random.default_rng((seed, epoch))
+    steps = steps_per_epoch(len(labels), batch_size=batch_size)
+    return plan_host_epoch(labels, steps=steps, seed=(seed, epoch), stratified=stratified)
+
+
+def plan_host_epoch(
+    labels: NDArray[np.int64], *, steps: int, seed: tuple[int, ...], stratified: bool
+) -> EpochPlan:
+    """Shuffle the images that one host has into as many batches as all hosts make.
+
+    Args:
+        labels: (N,) class indices of the host's images.
+        steps: batches, of N / steps images each, or one more.
+        seed: of the training, the epoch, and the host where hosts differ.
+        stratified: as in `plan_epoch`.
+    """
+    rng = np.random.default_rng(seed)
     order = _stratified_order(labels, rng=rng) if stratified else rng.permutation(len(labels))
     draws = rng.random((len(order), 5))
-    parts = steps_per_epoch(len(order), batch_size=batch_size)
-    return EpochPlan(batches=np.array_split(order, parts), draws=np.array_split(draws, parts))
+    return EpochPlan(batches=np.array_split(order, steps), draws=np.array_split(draws, steps))
 
 
 def training_batch(

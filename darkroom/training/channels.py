@@ -3,51 +3,80 @@
 input/data/train/<class>/…  validation/<class>/…  [test/<class>/…]   a channel a split
 input/data/training/…                            one channel with an image folder tree
 input/data/training/manifest.json                one channel with a Dataset's manifest
+input/data/manifest/manifest.json  shards/*.tar  evaluation_shards/*.tar
+                                                 a published data set: its manifest, and shards
+                                                 of its training and its validation images
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import UserError
 from darkroom.progress import SILENT, Progress
+from darkroom.shards.unpacking import check_complete, unpack_shards, unpacked_name
 from darkroom.sources.assembling import assemble
 from darkroom.sources.local import LocalFolder
 from darkroom.sources.source_names import Source
 
 MANIFEST_FILE = "manifest.json"
+MANIFEST_CHANNEL = "manifest"
+SHARDS_CHANNEL = "shards"
+EVALUATION_SHARDS_CHANNEL = "evaluation_shards"
 _WHOLE = "training"
 _SPLIT = "train"
 
 
-def read_channels(folder: Path, *, seed: int, store: Path, progress: Progress = SILENT) -> Dataset:
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training job was given."""
+
+    dataset: Dataset
+    held: frozenset[str] | None = None
+    """Paths of the training images on this host, where each host has a part; None: all."""
+
+
+def read_channels(
+    folder: Path,
+    *,
+    seed: int,
+    store: Path,
+    inputs: Mapping[str, object] | None = None,
+    progress: Progress = SILENT,
+) -> TrainingData:
     """The data set below `input/data`.
 
     Validation images are taken from the training images where there are none; a test
-    split is not, since a training needs none.
+    split is not, since a training needs none. Shards are unpacked, once.
 
     Args:
-        store: where hashes are remembered.
+        store: where hashes are remembered, and shards unpacked to.
+        inputs: content of inputdataconfig.json, by channel: it says whether each host has
+            all shards or a part of them.
 
     Raises:
-        UserError: no usable channel, or no images to train on.
+        UserError: no usable channel, damaged shards, or no images to train on.
     """
     channels = [path.name for path in _folders(folder)]
+    if {MANIFEST_CHANNEL, SHARDS_CHANNEL} <= {*channels}:
+        sharded = _is_sharded((inputs or {}).get(SHARDS_CHANNEL))
+        return _read_shards(folder, sharded=sharded, store=store, progress=progress)
     if _WHOLE in channels:
         root = folder / _WHOLE
         if (root / MANIFEST_FILE).is_file():
-            return read_manifest(root / MANIFEST_FILE)
+            return TrainingData(read_manifest(root / MANIFEST_FILE))
     elif _SPLIT in channels:
         root = folder
     else:
         raise UserError(
             f"the training job has the channels {channels}; it needs {_SPLIT!r} (and 'validation') "
-            f"with class folders, or {_WHOLE!r} with an image folder tree or a {MANIFEST_FILE}"
+            f"with class folders, {_WHOLE!r} with an image folder tree or a {MANIFEST_FILE}, or "
+            f"{MANIFEST_CHANNEL!r}, {SHARDS_CHANNEL!r} and {EVALUATION_SHARDS_CHANNEL!r}"
         )
-    return assemble(
+    dataset = assemble(
         LocalFolder(root.resolve()),
         source=Source(kind="path", location=str(root)),
         config=DataConfig(test_fraction=0),
@@ -55,6 +84,7 @@ def read_channels(folder: Path, *, seed: int, store: Path, progress: Progress = 
         store=store,
         progress=progress,
     )
+    return TrainingData(dataset)
 
 
 def read_manifest(path: Path) -> Dataset:
@@ -63,12 +93,7 @@ def read_manifest(path: Path) -> Dataset:
     Raises:
         UserError: no manifest, or its images are in neither place.
     """
-    try:
-        dataset = Dataset.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{str(path)!r} is no manifest of a data set: {error}") from error
-    if not dataset.records:
-        raise UserError(f"the manifest {str(path)!r} names no images")
+    dataset = parse_manifest(path.read_bytes(), place=str(path))
     for root in (dataset.root, path.parent):
         if (root / dataset.records[0].path).is_file():
             return replace(dataset, root=root)
@@ -78,23 +103,64 @@ def read_manifest(path: Path) -> Dataset:
     )
 
 
-def check_job(*, resources: Mapping[str, object], inputs: Mapping[str, object]) -> None:
+def parse_manifest(content: bytes, *, place: str) -> Dataset:
+    """A data set by the content of its manifest.
+
+    Args:
+        place: where that comes from.
+
+    Raises:
+        UserError: it is no manifest, or names no images.
+    """
+    try:
+        dataset = Dataset.from_json(content.decode())
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{place!r} is no manifest of a data set: {error}") from error
+    if not dataset.records:
+        raise UserError(f"the manifest {place!r} names no images")
+    return dataset
+
+
+def _read_shards(folder: Path, *, sharded: bool, store: Path, progress: Progress) -> TrainingData:
+    manifest = folder / MANIFEST_CHANNEL / MANIFEST_FILE
+    if not manifest.is_file():
+        raise UserError(f"the channel {MANIFEST_CHANNEL!r} of the job has no {MANIFEST_FILE}")
+    dataset = parse_manifest(manifest.read_bytes(), place=str(manifest))
+    archives = [
+        archive
+        for channel in (SHARDS_CHANNEL, EVALUATION_SHARDS_CHANNEL)
+        for archive in sorted((folder / channel).rglob("*.tar"))
+    ]
+    unpacked = unpack_shards(
+        archives,
+        dataset=dataset,
+        folder=store / "shards" / unpacked_name(archives, dataset=dataset),
+        progress=progress,
+    )
+    needed = {"validation images": dataset.split("validation")}
+    if not sharded:
+        needed["training images"] = dataset.split("train")
+    for what, records in needed.items():
+        check_complete(records, unpacked=unpacked, what=what, place=str(folder))
+    held = unpacked.paths if sharded else None
+    return TrainingData(replace(dataset, root=unpacked.root), held=held)
+
+
+def _is_sharded(settings: object) -> bool:
+    distribution = settings.get("S3DistributionType") if isinstance(settings, dict) else None
+    return distribution == "ShardedByS3Key"
+
+
+def check_inputs(inputs: Mapping[str, object]) -> None:
     """Refuse what a job may ask for and `train` cannot do.
 
     Args:
-        resources: content of resourceconfig.json.
         inputs: content of inputdataconfig.json, by channel.
 
     Raises:
-        UserError: several machines, or streamed channels.
+        UserError: channels in pipe mode.
     """
     problems = []
-    hosts = resources.get("hosts", ())
-    if isinstance(hosts, list) and len(hosts) > 1:
-        problems.append(
-            f"the job has {len(hosts)} instances; training runs on one: set InstanceCount to 1, "
-            "and the hyperparameter 'processes' to the number of its GPUs"
-        )
     for channel, settings in inputs.items():
         mode = settings.get("TrainingInputMode", "File") if isinstance(settings, dict) else "File"
         if mode not in ("File", "FastFile"):

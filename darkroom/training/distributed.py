@@ -30,6 +30,11 @@ class ProcessGroup:
     rank: int
     size: int
     device: torch.device
+    local_rank: int = 0
+    """Position among the processes of its host."""
+    host: int = 0
+    """Position of its host among the hosts."""
+    hosts: int = 1
 
     @property
     def is_first(self) -> bool:
@@ -40,6 +45,11 @@ class ProcessGroup:
         """This process's part of a batch; the parts differ by one row at most."""
         parts: list[NDArray[_Scalar]] = np.array_split(values, self.size)
         return parts[self.rank]
+
+    def share_on_host(self, values: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """This process's part of what its host alone has."""
+        parts: list[NDArray[_Scalar]] = np.array_split(values, self.size // self.hosts)
+        return parts[self.local_rank]
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The network whose gradients are averaged over the processes."""
@@ -62,21 +72,33 @@ class ProcessGroup:
             for buffer in model.buffers():
                 dist.broadcast(buffer, src=0)
 
+    def from_first(self, content: bytes) -> bytes:
+        """The first process's bytes, in every process."""
+        if self.size == 1:
+            return content
+        length = torch.tensor([len(content)], device=self.device)
+        dist.broadcast(length, src=0)
+        data = torch.empty(int(length), dtype=torch.uint8, device=self.device)
+        if self.is_first and content:
+            data.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        dist.broadcast(data, src=0)
+        return data.cpu().numpy().tobytes()
+
     @contextmanager
     def first_before_the_others(self) -> Iterator[None]:
-        """Let the first process run the block, then the others, who find its files."""
-        if self.size > 1 and not self.is_first:
+        """Let each host's first process run the block, then the others, who find its files."""
+        if self.size > 1 and self.local_rank:
             dist.barrier()
         yield
-        if self.size > 1 and self.is_first:
+        if self.size > 1 and not self.local_rank:
             dist.barrier()
 
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, for the time of the block."""
-    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    device = _device(int(os.environ.get("LOCAL_RANK", 0)))
+    rank, size, local_rank = _number("RANK"), _number("WORLD_SIZE", 1), _number("LOCAL_RANK")
+    device = _device(local_rank)
     if size == 1:
         yield ProcessGroup(rank=0, size=1, device=device)
         return
@@ -86,9 +108,27 @@ def process_group() -> Iterator[ProcessGroup]:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield ProcessGroup(rank=rank, size=size, device=device)
+        yield ProcessGroup(
+            rank=rank,
+            size=size,
+            device=device,
+            local_rank=local_rank,
+            host=_number("GROUP_RANK"),
+            hosts=_number("GROUP_WORLD_SIZE", 1),
+        )
     finally:
         dist.destroy_process_group()
+
+
+def is_lost_connection(error: Exception) -> bool:
+    """Whether an error says that another process is gone, whose own error is the reason."""
+    marks = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
+
+
+def _number(variable: str, default: int = 0) -> int:
+    """One of torchrun's environment variables."""
+    return int(os.environ.get(variable, default))
 
 
 def _device(local_rank: int) -> torch.device:

@@ -12,18 +12,13 @@ from darkroom.config import Hyperparameters
 from darkroom.errors import DarkroomError
 from darkroom.evaluation.metrics import headline_metrics
 from darkroom.progress import Task
-from darkroom.training.batches import (
-    EpochPlan,
-    evaluation_batch,
-    plan_epoch,
-    steps_per_epoch,
-    training_batch,
-)
+from darkroom.training.batches import evaluation_batch, steps_per_epoch, training_batch
 from darkroom.training.distributed import ProcessGroup
 from darkroom.training.examples import Examples
 from darkroom.training.history import EpochMetrics
 from darkroom.training.learner import Learner
 from darkroom.training.optimisation import class_weights, learning_rate_at
+from darkroom.training.shares import TrainingShares
 
 _VALIDATION_BATCH = 64
 
@@ -39,22 +34,24 @@ class EpochRunner:
         validation: Examples,
         classes: int,
         hyperparameters: Hyperparameters,
+        shares: TrainingShares,
         group: ProcessGroup,
     ) -> None:
         self._train, self._validation = train, validation
+        self._shares, self._labels = shares, shares.labels
         self._hyperparameters, self._group = hyperparameters, group
         self._unreported_seconds = train.seconds
         self.learner = Learner(
             model,
             hyperparameters=hyperparameters,
             class_weights=class_weights(
-                train.labels,
+                self._labels,
                 classes=classes,
                 weighted=hyperparameters.imbalance == "class_weights",
             ),
             group=group,
         )
-        self.steps = steps_per_epoch(len(train.labels), batch_size=hyperparameters.batch_size)
+        self.steps = steps_per_epoch(len(self._labels), batch_size=hyperparameters.batch_size)
 
     def run(self, epoch: int, *, task: Task) -> EpochMetrics:
         """Train and validate; `task` advances by one a step.
@@ -76,49 +73,40 @@ class EpochRunner:
             train_loss=loss,
             train_accuracy=accuracy,
             validation=validation,
-            images_per_second=len(self._train.labels) / training_seconds,
+            images_per_second=len(self._labels) / training_seconds,
             seconds=seconds,
         )
 
     def _learn(self, epoch: int, *, task: Task) -> tuple[float, float]:
         """Mean loss and accuracy over the epoch, of all processes."""
-        plan = self._plan(epoch)
+        share = self._shares.epoch(epoch, hyperparameters=self._hyperparameters)
         self.learner.start_epoch()
         loss = correct = 0.0
-        for step, positions in enumerate(plan.batches):
+        for step, (positions, own) in enumerate(zip(share.batches, share.own, strict=True)):
             result = self.learner.step(
-                self._pixels(positions, draws=plan.draws[step]),
-                torch.from_numpy(self._train.labels[self._group.share(positions)]),
-                batch_labels=torch.from_numpy(self._train.labels[positions]),
+                self._pixels(own, draws=share.draws[step]),
+                torch.from_numpy(self._train.labels[own]),
+                batch_labels=torch.from_numpy(self._labels[positions]),
                 learning_rate=self._learning_rate((epoch - 1) * self.steps + step),
             )
             if not math.isfinite(result.loss):
-                raise self._diverged(epoch, f"in step {step + 1} of {len(plan.batches)}")
+                raise self._diverged(epoch, f"in step {step + 1} of {self.steps}")
             loss += result.loss * len(positions)
             correct += result.correct
             task.advance()
         totals = self._group.sum(torch.tensor([loss, correct], dtype=torch.float64))
-        loss, correct = (totals / len(self._train.labels)).tolist()
+        loss, correct = (totals / len(self._labels)).tolist()
         return loss, correct
 
-    def _plan(self, epoch: int) -> EpochPlan:
-        return plan_epoch(
-            self._train.labels,
-            batch_size=self._hyperparameters.batch_size,
-            seed=self._hyperparameters.seed,
-            epoch=epoch,
-            stratified=self._hyperparameters.imbalance == "stratified_sampling",
-        )
-
-    def _pixels(self, positions: NDArray[np.int64], *, draws: NDArray[np.float64]) -> Tensor:
-        """This process's share of a batch."""
-        share, size = self._group.share(positions), self._hyperparameters.image_size
+    def _pixels(self, own: NDArray[np.int64], *, draws: NDArray[np.float64]) -> Tensor:
+        """This process's part of a batch."""
+        size = self._hyperparameters.image_size
         if self._hyperparameters.augmentation == "none":
-            return evaluation_batch(self._train.cache, share, size=size)
+            return evaluation_batch(self._train.cache, own, size=size)
         return training_batch(
             self._train.cache,
-            share,
-            draws=self._group.share(draws),
+            own,
+            draws=draws,
             size=size,
             flip=self._hyperparameters.augmentation == "crop_flip",
         )

@@ -34,19 +34,23 @@ def load_examples(
     group: ProcessGroup,
     progress: Progress,
 ) -> Examples:
-    """Open a split's pixel cache in `folder`; the first process builds it where missing."""
+    """Open a split's pixel cache in `folder`; a host's first process builds it where missing."""
     started = time.perf_counter()
     with group.first_before_the_others():
         cache = open_pixel_cache(
             dataset, split=split, resize_size=resize_size, folder=folder, progress=progress
         )
-    index = {name: number for number, name in enumerate(dataset.classes)}
-    labels = [index[record.label] for record in dataset.split(split)]
     return Examples(
         cache=cache,
-        labels=np.asarray(labels, dtype=np.int64),
+        labels=class_indices(dataset, split=split),
         seconds=time.perf_counter() - started,
     )
+
+
+def class_indices(dataset: Dataset, *, split: Split) -> NDArray[np.int64]:
+    """(N,) class indices of a split, in manifest order."""
+    index = {name: number for number, name in enumerate(dataset.classes)}
+    return np.asarray([index[record.label] for record in dataset.split(split)], dtype=np.int64)
 
 
 def check_splits(dataset: Dataset) -> None:

@@ -10,17 +10,17 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
 
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
-from darkroom.errors import UserError
-from darkroom.model.network import build_model, has_active_batch_norm
+from darkroom.model.network import build_model
 from darkroom.progress import SILENT, Progress, Task
-from darkroom.training.batches import steps_per_epoch
 from darkroom.training.checkpoints import (
+    CHECKPOINT_FILE,
     BrokenCheckpointError,
     Checkpoint,
     disk_errors,
@@ -32,6 +32,7 @@ from darkroom.training.distributed import ProcessGroup, process_group
 from darkroom.training.epochs import EpochRunner
 from darkroom.training.examples import check_splits, load_examples
 from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted, write_history
+from darkroom.training.shares import TrainingShares, check_batches
 from darkroom.training.threads import compute_threads
 
 __all__ = ["EpochMetrics", "TrainingResult", "train"]
@@ -60,6 +61,7 @@ def train(
     hyperparameters: Hyperparameters,
     folder: Path,
     cache: Path,
+    held: frozenset[str] | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: Progress = SILENT,
 ) -> TrainingResult:
@@ -75,6 +77,8 @@ def train(
         folder: gets `checkpoint/` and `history.json`. A checkpoint there of the same data
             and hyperparameters is gone on from.
         cache: where decoded images are kept for later trainings.
+        held: paths of the images on this host, where each has a part of the training
+            images; None: all are here.
         on_epoch: called after each epoch; first, when going on from a checkpoint, for the
             epochs in it. What it raises ends the training and leaves the checkpoint.
         progress: shows optimiser steps, and a line for each epoch.
@@ -94,6 +98,7 @@ def train(
             hyperparameters=hyperparameters,
             folder=folder,
             cache=cache,
+            held=held,
             group=group,
             progress=progress if group.is_first else SILENT,
         )
@@ -106,13 +111,15 @@ def _prepare(
     hyperparameters: Hyperparameters,
     folder: Path,
     cache: Path,
+    held: frozenset[str] | None,
     group: ProcessGroup,
     progress: Progress,
 ) -> "_Training":
-    model = _network(dataset, hyperparameters=hyperparameters, group=group)
+    shares = TrainingShares.of(dataset, held=held, group=group)
+    model = _network(dataset, hyperparameters=hyperparameters, shares=shares)
     load = partial(
         load_examples,
-        dataset,
+        shares.dataset,
         resize_size=hyperparameters.working_size,
         folder=cache,
         group=group,
@@ -124,20 +131,21 @@ def _prepare(
         validation=load(split="validation"),
         classes=len(dataset.classes),
         hyperparameters=hyperparameters,
+        shares=shares,
         group=group,
     )
     return _Training(
         epochs,
         hyperparameters=hyperparameters,
         folder=folder,
-        writes=group.is_first,
+        group=group,
         identity=training_identity(dataset, hyperparameters=hyperparameters),
         progress=progress,
     )
 
 
 def _network(
-    dataset: Dataset, *, hyperparameters: Hyperparameters, group: ProcessGroup
+    dataset: Dataset, *, hyperparameters: Hyperparameters, shares: TrainingShares
 ) -> nn.Module:
     """The network to be trained, once it is sure that the batches suit it."""
     model = build_model(
@@ -148,8 +156,7 @@ def _network(
         image_size=hyperparameters.image_size,
         seed=hyperparameters.seed,
     )
-    images = len(dataset.split("train"))
-    _check_batches(images, model=model, hyperparameters=hyperparameters, group=group)
+    check_batches(shares, model=model, hyperparameters=hyperparameters)
     return model
 
 
@@ -162,13 +169,13 @@ class _Training:
         *,
         hyperparameters: Hyperparameters,
         folder: Path,
-        writes: bool,
+        group: ProcessGroup,
         identity: str,
         progress: Progress,
     ) -> None:
         self._epochs, self._learner = epochs, epochs.learner
         self._hyperparameters, self._progress = hyperparameters, progress
-        self._folder, self._writes, self._identity = folder, writes, identity
+        self._folder, self._group, self._identity = folder, group, identity
         self._history: list[EpochMetrics] = []
         self._best: dict[str, Tensor] = {}
 
@@ -201,7 +208,7 @@ class _Training:
 
     def _resume(self) -> None:
         try:
-            checkpoint = read_checkpoint(self._folder / CHECKPOINT_FOLDER, identity=self._identity)
+            checkpoint = self._checkpoint()
         except BrokenCheckpointError as error:
             self._progress.message(f"the checkpoint is damaged ({error}): training starts anew")
             return
@@ -214,8 +221,20 @@ class _Training:
         self._best = dict(checkpoint.best or checkpoint.model)
         self._progress.message(f"going on after epoch {len(self._history)}, from the checkpoint")
 
+    def _checkpoint(self) -> Checkpoint | None:
+        """The first process's: another host may have none, or an older one."""
+        folder = self._folder / CHECKPOINT_FOLDER
+        if self._group.hosts == 1:
+            return read_checkpoint(folder, identity=self._identity)
+        file = folder / CHECKPOINT_FILE
+        content = self._group.from_first(file.read_bytes() if file.exists() else b"")
+        with TemporaryDirectory() as scratch:
+            if content:
+                Path(scratch, CHECKPOINT_FILE).write_bytes(content)
+            return read_checkpoint(Path(scratch), identity=self._identity)
+
     def _save(self) -> None:
-        if not self._writes:
+        if not self._group.is_first:
             return
         is_best = self._best_epoch() == len(self._history)
         checkpoint = Checkpoint(
@@ -257,26 +276,5 @@ class _Training:
 @contextmanager
 def _own_randomness(group: ProcessGroup) -> Iterator[None]:
     """Leave torch's global generators as the caller had them."""
-    devices = [group.device] if group.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[group.device] if group.device.type == "cuda" else []):
         yield
-
-
-def _check_batches(
-    images: int, *, model: nn.Module, hyperparameters: Hyperparameters, group: ProcessGroup
-) -> None:
-    """Refuse batches of which a process would get too few images.
-
-    Raises:
-        UserError: none at all, or a single one where batch-norm needs two.
-    """
-    steps = steps_per_epoch(images, batch_size=hyperparameters.batch_size)
-    smallest_share = images // steps // group.size
-    needed = 2 if has_active_batch_norm(model) else 1
-    if smallest_share < needed:
-        raise UserError(
-            f"training.batch_size {hyperparameters.batch_size} leaves a process "
-            f"{smallest_share} of the {images} training images in a step, and "
-            f"{hyperparameters.architecture} needs {needed} or more: raise it to at least "
-            f"{needed * group.size + 1}, or use fewer processes (now {group.size})"
-        )

@@ -28,9 +28,12 @@ from darkroom.errors import DarkroomError, UserError
 if TYPE_CHECKING:
     from darkroom.config import Hyperparameters
     from darkroom.dataset import Dataset
+    from darkroom.training.channels import TrainingData
+    from darkroom.training.hosts import Hosts
     from darkroom.training.loop import TrainingResult
 
 STOPPED = 128 + signal.SIGTERM
+_LOST = "another process of this training failed, on this host or another: its reason is there"
 WEIGHTS_CHANNEL = "weights"
 """Holds the initial weights where the hyperparameter `weights` is an S3 URI."""
 
@@ -82,6 +85,15 @@ class Job:
         return self.base / "output" / "failure"
 
 
+@dataclass(frozen=True)
+class Order:
+    """What the job is asked to do."""
+
+    hyperparameters: "Hyperparameters"
+    data: "TrainingData"
+    hosts: "Hosts"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the training job. Returns the exit code."""
     _parser().parse_args(arguments)
@@ -94,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except Exception as error:
         traceback.print_exc()
-        _record_failure(job, reason=f"{type(error).__name__}: {error}")
+        _record_unexpected(job, error=error)
         return 1
     return 0
 
@@ -122,32 +134,35 @@ def _run(job: Job) -> None:
     in_process = in_training_process()
     if not in_process:
         job.failure.unlink(missing_ok=True)
-    hyperparameters, dataset = read_job(job)
-    if hyperparameters.processes > 1 and not in_process:
-        run_processes(hyperparameters.processes, failure=job.failure)
+    order = read_job(job)
+    processes = order.hyperparameters.processes
+    if (processes > 1 or order.hosts.several) and not in_process:
+        run_processes(processes, hosts=order.hosts, failure=job.failure)
+        job.model.mkdir(parents=True, exist_ok=True)  # expected of every host
     else:
-        _train(job, hyperparameters=hyperparameters, dataset=dataset)
+        _train(job, order=order)
 
 
-def read_job(job: Job) -> "tuple[Hyperparameters, Dataset]":
-    """What to train, and on what.
+def read_job(job: Job) -> "Order":
+    """What to train, on what, and where.
 
     Raises:
         UserError: settings, hyperparameters or channels are unusable.
     """
-    from darkroom.training.channels import check_job, read_channels, read_settings
+    from darkroom.training.channels import check_inputs, read_channels, read_settings
+    from darkroom.training.hosts import Hosts
     from darkroom.training.hyperparameters import from_strings
 
-    check_job(
-        resources=read_settings(job.config / "resourceconfig.json"),
-        inputs=read_settings(job.config / "inputdataconfig.json"),
-    )
+    hosts = Hosts.of_job(read_settings(job.config / "resourceconfig.json"))
+    inputs = read_settings(job.config / "inputdataconfig.json")
+    check_inputs(inputs)
     strings = read_settings(job.config / "hyperparameters.json")
     hyperparameters = _with_weights(
         from_strings({name: str(value) for name, value in strings.items()}),
         channel=job.data / WEIGHTS_CHANNEL,
     )
-    return hyperparameters, read_channels(job.data, seed=hyperparameters.seed, store=job.cache)
+    data = read_channels(job.data, seed=hyperparameters.seed, store=job.cache, inputs=inputs)
+    return Order(hyperparameters, data=data, hosts=hosts)
 
 
 def _with_weights(hyperparameters: "Hyperparameters", *, channel: Path) -> "Hyperparameters":
@@ -163,11 +178,12 @@ def _with_weights(hyperparameters: "Hyperparameters", *, channel: Path) -> "Hype
     return hyperparameters.replace(weights=str(files[0] if len(files) == 1 else channel))
 
 
-def _train(job: Job, *, hyperparameters: "Hyperparameters", dataset: "Dataset") -> None:
+def _train(job: Job, *, order: "Order") -> None:
     from darkroom.training.history import EpochMetrics, write_history
     from darkroom.training.loop import train
     from darkroom.training.torchrun import is_first_process
 
+    hyperparameters, dataset = order.hyperparameters, order.data.dataset
     history: list[EpochMetrics] = []
 
     def note(epoch: EpochMetrics) -> None:
@@ -181,6 +197,7 @@ def _train(job: Job, *, hyperparameters: "Hyperparameters", dataset: "Dataset") 
         hyperparameters=hyperparameters,
         folder=job.checkpoints,
         cache=job.cache,
+        held=order.data.held,
         on_epoch=note,
     )
     if is_first_process():
@@ -221,11 +238,38 @@ def _deliver(
 def _record_failure(job: Job, *, reason: str) -> None:
     from darkroom.files import write_text
 
+    host = _host_among_others(job)
+    if not reason.startswith(host):
+        reason = f"{host}{reason}"
     print(f"train: {reason}", file=sys.stderr)
     try:
         write_text(job.failure, reason)
     except OSError as error:
         print(f"train: the reason cannot be written: {error}", file=sys.stderr)
+
+
+def _record_unexpected(job: Job, *, error: Exception) -> None:
+    """A process that only lost another does not replace the reason that this one gave."""
+    if "torch" in sys.modules:
+        from darkroom.training.distributed import is_lost_connection
+
+        if is_lost_connection(error):
+            if not job.failure.exists():
+                _record_failure(job, reason=f"{_LOST} ({error})")
+            return
+    _record_failure(job, reason=f"{type(error).__name__}: {error}")
+
+
+def _host_among_others(job: Job) -> str:
+    """The start of a message from one host of several; empty where there is one."""
+    from darkroom.training.channels import read_settings
+    from darkroom.training.hosts import Hosts
+
+    try:
+        hosts = Hosts.of_job(read_settings(job.config / "resourceconfig.json"))
+    except DarkroomError:
+        return ""
+    return f"host {hosts.current!r}: " if hosts.several else ""
 
 
 def _stop(signum: int, frame: object) -> None:
