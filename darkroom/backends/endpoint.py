@@ -37,7 +37,9 @@ class Endpoint(BaseModel):
     configuration: str | None = None
     """Name of the endpoint configuration that serves this bundle."""
     previous: str | None = None
-    """Name of the configuration that served before, to go back to; None: the endpoint is new."""
+    """Name of the configuration to go back to, where the endpoint was updated."""
+    temporary: bool = False
+    """It lives for the time of its check."""
 
 
 class EndpointCheck(BaseModel):

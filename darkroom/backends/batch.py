@@ -1,0 +1,69 @@
+"""Predictions for many files: made in this process, and written as a table."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from darkroom.files import atomic_path, write_text
+from darkroom.model.bundle import Bundle
+from darkroom.prediction import Prediction, Predictor
+from darkroom.prediction_inputs import predict_sources
+from darkroom.progress import SILENT, Progress
+
+BatchPrediction: TypeAlias = Prediction
+"""One row: `source` is the file's name as it was given; `error` says why there is no class."""
+
+TOP_K = 5
+"""Classes in a row, as `serve` answers when it is not asked for another number."""
+
+
+def predict_batch(
+    images: Sequence[Path], *, bundle: Bundle, top_k: int = TOP_K, progress: Progress = SILENT
+) -> list[BatchPrediction]:
+    """Classify files in this process, in the order given; unreadable ones are rows with an error.
+
+    Raises:
+        UserError: the bundle cannot be used.
+    """
+    predictor = Predictor.load(bundle.folder)
+    sources = [str(path) for path in images]
+    return predict_sources(sources, predictor=predictor, top_k=top_k, progress=progress)
+
+
+def write_csv(rows: Sequence[BatchPrediction], path: Path) -> None:
+    """Write rows as `file,class,probability,top_k,error`; top_k is JSON."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(_columns(row) for row in rows)
+    write_text(path, text.getvalue())
+
+
+def write_parquet(rows: Sequence[BatchPrediction], path: Path) -> None:
+    """Write the columns of `write_csv` as a Parquet file."""
+    import pyarrow  # type: ignore[import-untyped]
+    from pyarrow import parquet
+
+    types = {"probability": pyarrow.float64()}
+    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in _COLUMNS])
+    table = pyarrow.Table.from_pylist([_columns(row) for row in rows], schema=schema)
+    with atomic_path(path) as temporary:
+        parquet.write_table(table, temporary)
+
+
+_COLUMNS = ("file", "class", "probability", "top_k", "error")
+
+
+def _columns(row: BatchPrediction) -> dict[str, object]:
+    best = {item.class_name: item.probability for item in row.top_k}
+    values = (
+        row.source,
+        row.class_name,
+        row.probability,
+        json.dumps(best, ensure_ascii=False) if best else None,
+        row.error,
+    )
+    return dict(zip(_COLUMNS, values, strict=True))

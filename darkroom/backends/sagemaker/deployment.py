@@ -1,0 +1,166 @@
+"""One bundle on its way to one endpoint: what is sent to AWS, each call as often as it needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from botocore.exceptions import ClientError
+
+from darkroom.backends.sagemaker.aws_errors import is_taken
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.endpoint_state import is_ours, tags_at
+from darkroom.backends.sagemaker.following import Patient, Pause
+from darkroom.backends.sagemaker.hosting_names import HostingNames
+from darkroom.backends.sagemaker.identity import Tag, tags_of
+from darkroom.backends.sagemaker.removal import (
+    delete_configuration,
+    delete_model,
+    stop_scaling,
+)
+from darkroom.backends.sagemaker.requests import hosting, scaling
+from darkroom.backends.sagemaker.site import Site
+from darkroom.config.sagemaker import HostingConfig
+from darkroom.errors import UserError
+
+T = TypeVar("T")
+
+EXPIRES = "darkroom:expires"
+"""Tag of an endpoint: ISO time after which `run.py down --expired` removes it."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Sends what brings a bundle to an endpoint, and what takes it away again."""
+
+    names: HostingNames
+    version: str
+    """Of the bundle."""
+    keep: bool
+    """Whether the endpoint stays; else it lives for the time of its check."""
+    site: Site
+    clients: Clients
+    pause: Pause
+
+    def prepare(self, archive: str) -> None:
+        """Create model and endpoint configuration, unless they are there."""
+        names, tags = self.names, self._tags
+        model = hosting.model_request(names.model, archive=archive, site=self.site, tags=tags)
+        configuration = hosting.configuration_request(
+            names.configuration,
+            model=names.model,
+            endpoint=names.endpoint,
+            site=self.site,
+            tags=tags,
+        )
+        self._ask(lambda c: once(lambda: c.sagemaker.create_model(**model)))
+        self._ask(lambda c: once(lambda: c.sagemaker.create_endpoint_config(**configuration)))
+
+    def create(self) -> None:
+        """Create the endpoint."""
+        request = hosting.endpoint_request(
+            self.names.endpoint, configuration=self.names.configuration, tags=self._endpoint_tags
+        )
+        self._ask(lambda c: once(lambda: c.sagemaker.create_endpoint(**request)))
+
+    def update(self) -> None:
+        """Change the endpoint to the new configuration, by the configured rollout."""
+        if not self._scales:
+            stop_scaling(self.names.endpoint, clients=self.clients)
+        request = hosting.update_request(
+            self.names.endpoint,
+            configuration=self.names.configuration,
+            hosting=self._config,
+            alarms=self._put_alarms() if self.keep else (),
+        )
+        self._ask(lambda c: c.sagemaker.update_endpoint(**request))
+
+    def scale(self) -> None:
+        """Let the number of instances follow the requests, where that is configured."""
+        if not self._scales:
+            return
+        name, bounds = self.names.endpoint, self._config.autoscaling
+        target = scaling.target_request(name, scaling=bounds, tags=self._tags)
+        policy = scaling.policy_request(name, scaling=bounds)
+        self._ask(lambda c: c.autoscaling.register_scalable_target(**target))
+        self._ask(lambda c: c.autoscaling.put_scaling_policy(**policy))
+
+    def read_tags(self, arn: str) -> dict[str, str]:
+        """Tags of the endpoint.
+
+        Raises:
+            UserError: somebody else created it.
+        """
+        tags = self._ask(lambda c: tags_at(arn, clients=c))
+        if not is_ours(tags):
+            raise UserError(
+                f"the endpoint {self.names.endpoint!r} exists and is not Darkroom's: it carries "
+                "no tag darkroom:*. Choose another name (sagemaker.hosting.name), or remove it."
+            )
+        return tags
+
+    def mark(self, arn: str) -> None:
+        """Write run, version and time to live to an endpoint that was there before."""
+        tags = self._endpoint_tags
+        self._ask(lambda c: c.sagemaker.add_tags(ResourceArn=arn, Tags=tags))
+        if not self._expires:
+            self._ask(lambda c: c.sagemaker.delete_tags(ResourceArn=arn, TagKeys=[EXPIRES]))
+
+    def forget(self) -> None:
+        """Delete configuration and model, which no endpoint serves any more."""
+        delete_configuration(self.names.configuration, clients=self.clients)
+        delete_model(self.names.model, clients=self.clients)
+
+    def _put_alarms(self) -> list[str]:
+        """The names of those that roll an update back."""
+        requests = hosting.alarm_requests(
+            self.names.endpoint, rollout=self._config.rollout, tags=self._tags
+        )
+        for request in requests:
+            self._ask(partial(_put_alarm, request=request))
+        return [request["AlarmName"] for request in requests]
+
+    def _ask(self, question: Callable[[Clients], T]) -> T:
+        what = f"endpoint {self.names.endpoint!r}"
+        return Patient(self.clients, what=what, pause=self.pause).ask(question)
+
+    @property
+    def _config(self) -> HostingConfig:
+        return self.site.config.hosting
+
+    @property
+    def _scales(self) -> bool:
+        bounds = self._config.autoscaling
+        is_instances = self._config.kind == "realtime"
+        return self.keep and is_instances and bounds.max_instances > bounds.min_instances
+
+    @property
+    def _tags(self) -> list[Tag]:
+        return tags_of(self.site, endpoint=self.names.endpoint, version=self.version)
+
+    @property
+    def _endpoint_tags(self) -> list[Tag]:
+        expires = [Tag(Key=EXPIRES, Value=self._expires)] if self._expires else []
+        return [*self._tags, *expires]
+
+    @property
+    def _expires(self) -> str:
+        """ISO time in UTC; empty: never."""
+        hours = self._config.time_to_live_hours
+        if not (self.keep and hours):
+            return ""
+        return (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
+
+
+def _put_alarm(clients: Clients, *, request: hosting.Request) -> None:
+    clients.cloudwatch.put_metric_alarm(**request)
+
+
+def once(create: Callable[[], object]) -> None:
+    """Create what has a name of its own, unless an earlier attempt has."""
+    try:
+        create()
+    except ClientError as error:
+        if not is_taken(error):
+            raise

@@ -1,0 +1,109 @@
+"""What SageMaker says about an endpoint, waiting for it, and why it failed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from botocore.exceptions import ClientError
+
+from darkroom.backends.endpoint import EndpointError
+from darkroom.backends.sagemaker.aws_errors import is_missing
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.container_log import ENDPOINTS, last_lines
+from darkroom.backends.sagemaker.following import Patient, Pause, interruptible, sleep, wait_for
+from darkroom.progress import SILENT, Progress
+
+ACCEPTED = "darkroom:accepted"
+"""Tag of an endpoint: the configuration whose predictions were checked last."""
+
+_ON_THE_WAY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
+_LONGEST_SECONDS = 9 * 3600.0
+"""AWS gives an update up to eight hours."""
+
+
+@dataclass(frozen=True)
+class EndpointState:
+    """One look at an endpoint."""
+
+    status: str
+    configuration: str
+    """The one that serves; while an endpoint is updated, the old one."""
+    reason: str
+    """Why the last change failed; empty where it did not."""
+    arn: str
+    created: datetime
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether nothing changes by itself."""
+        return self.status not in _ON_THE_WAY
+
+    @property
+    def serves(self) -> bool:
+        """Whether it answers."""
+        return self.status == "InService"
+
+
+def describe(name: str, *, clients: Clients) -> EndpointState | None:
+    """The endpoint as it is; None where there is none."""
+    try:
+        found = clients.sagemaker.describe_endpoint(EndpointName=name)
+    except ClientError as error:
+        if is_missing(error):
+            return None
+        raise
+    return EndpointState(
+        status=found["EndpointStatus"],
+        configuration=found.get("EndpointConfigName", ""),
+        reason=found.get("FailureReason", ""),
+        arn=found["EndpointArn"],
+        created=found["CreationTime"],
+    )
+
+
+def look(name: str, *, clients: Clients, pause: Pause = sleep) -> EndpointState | None:
+    """As `describe`, patiently.
+
+    Raises:
+        UserError, DarkroomError: AWS refuses, or cannot be asked.
+    """
+    patient = Patient(clients, what=f"endpoint {name!r}", pause=pause)
+    return patient.ask(lambda renewed: describe(name, clients=renewed))
+
+
+def wait_until_steady(
+    name: str, *, clients: Clients, progress: Progress = SILENT, pause: Pause = sleep
+) -> EndpointState | None:
+    """Follow an endpoint until it stays as it is, or is gone (None).
+
+    Raises:
+        JobInterrupted: the user does not want to wait; the endpoint goes on.
+    """
+    with progress.task(f"Endpoint {name}") as task, interruptible("endpoint", name):
+        return wait_for(
+            lambda renewed: describe(name, clients=renewed),
+            until=lambda state: state is None or state.is_steady,
+            clients=clients,
+            what=f"endpoint {name!r}",
+            on_look=lambda state: task.advance(0, detail=state.status if state else "Deleted"),
+            timeout_seconds=_LONGEST_SECONDS,
+            pause=pause,
+        )
+
+
+def tags_at(arn: str, *, clients: Clients) -> dict[str, str]:
+    """Tags of whatever SageMaker has at an ARN."""
+    pages = clients.sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)
+    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+
+
+def is_ours(tags: dict[str, str]) -> bool:
+    """Whether Darkroom created what carries the tags."""
+    return any(key.startswith("darkroom:") for key in tags)
+
+
+def failure(name: str, *, what: str, reason: str, clients: Clients) -> EndpointError:
+    """The error to raise, with SageMaker's reason and the container's last words."""
+    return EndpointError(
+        f"endpoint {name!r} {what}: {reason or 'SageMaker gives no reason'}\n"
+        f"{last_lines(ENDPOINTS + name, clients=clients)}"
+    )

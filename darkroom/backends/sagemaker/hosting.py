@@ -1,0 +1,138 @@
+"""A bundle on a SageMaker endpoint: created, updated by the configured rollout, taken down."""
+
+from darkroom.backends.endpoint import Endpoint
+from darkroom.backends.sagemaker.archives import publish_bundle
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.deployment import Deployment
+from darkroom.backends.sagemaker.endpoint_state import (
+    ACCEPTED,
+    EndpointState,
+    failure,
+    look,
+    wait_until_steady,
+)
+from darkroom.backends.sagemaker.following import Pause, sleep
+from darkroom.backends.sagemaker.hosting_names import hosting_names
+from darkroom.backends.sagemaker.removal import delete_endpoint
+from darkroom.backends.sagemaker.rollback import return_to
+from darkroom.backends.sagemaker.site import Site
+from darkroom.errors import UserError
+from darkroom.model.bundle import Bundle
+from darkroom.progress import SILENT, Progress
+
+
+def deploy(
+    bundle: Bundle,
+    *,
+    name: str,
+    keep: bool,
+    site: Site,
+    clients: Clients,
+    progress: Progress = SILENT,
+    pause: Pause = sleep,
+) -> Endpoint:
+    """Serve a bundle, and wait until the endpoint is in service.
+
+    The same call after an interruption goes on with the endpoint that is on its way. One that
+    is in service is not to be trusted before `verify_endpoint` has asked it.
+
+    Args:
+        name: of the model.
+        keep: create or update the endpoint that stays; else one of its own, for a check.
+        pause: how to wait, given seconds.
+
+    Raises:
+        UserError: the endpoint is not Darkroom's, or AWS refuses what was asked for.
+        EndpointError: it did not come into service; it was removed, or serves what it did.
+        JobInterrupted: the user does not want to wait.
+    """
+    _check_serverless(site)
+    deployment = Deployment(
+        hosting_names(bundle.metadata, name=name, keep=keep, site=site),
+        version=bundle.metadata.version,
+        keep=keep,
+        site=site,
+        clients=clients,
+        pause=pause,
+    )
+    archive = publish_bundle(bundle, site=site, clients=clients, progress=progress)
+    state, tags = _present(deployment, progress=progress)
+    previous = _previous(state, tags=tags)
+    if state is None or not _has_arrived(state, deployment=deployment):
+        deployment.prepare(archive)
+        deployment.update() if state else deployment.create()
+        _arrive(deployment, previous=previous, progress=progress)
+    if state:
+        deployment.mark(state.arn)
+    deployment.scale()
+    return _endpoint(deployment, previous=previous)
+
+
+def _check_serverless(site: Site) -> None:
+    """AWS: serverless endpoints support neither VPCs nor network isolation."""
+    network = site.config.network
+    if site.config.hosting.kind == "serverless" and (network.subnets or network.isolation):
+        raise UserError(
+            "hosting.kind is 'serverless', which allows neither network.subnets nor "
+            "network.isolation: take hosting.kind 'realtime', or leave them out"
+        )
+
+
+def _present(
+    deployment: Deployment, *, progress: Progress
+) -> tuple[EndpointState | None, dict[str, str]]:
+    """The endpoint, at rest, with its tags; one that failed to start makes room."""
+    name, clients, pause = deployment.names.endpoint, deployment.clients, deployment.pause
+    state = look(name, clients=clients, pause=pause)
+    if state is None:
+        return None, {}
+    tags = deployment.read_tags(state.arn)
+    if not state.is_steady:
+        state = wait_until_steady(name, clients=clients, progress=progress, pause=pause)
+    if state and state.status == "Failed":
+        delete_endpoint(name, clients=clients, progress=progress, pause=pause)
+        state = None
+    return state, tags if state else {}
+
+
+def _previous(state: EndpointState | None, *, tags: dict[str, str]) -> str | None:
+    """What to go back to: the configuration that was checked last, else the one that serves."""
+    if state is None:
+        return None
+    return tags.get(ACCEPTED) or (state.configuration if state.serves else None)
+
+
+def _has_arrived(state: EndpointState | None, *, deployment: Deployment) -> bool:
+    wanted = deployment.names.configuration
+    return state is not None and state.serves and state.configuration == wanted
+
+
+def _arrive(deployment: Deployment, *, previous: str | None, progress: Progress) -> None:
+    """Wait; where the endpoint does not get there, clear up and say why."""
+    name, clients, pause = deployment.names.endpoint, deployment.clients, deployment.pause
+    state = wait_until_steady(name, clients=clients, progress=progress, pause=pause)
+    if _has_arrived(state, deployment=deployment):
+        return
+    reason = state.reason if state else "it was deleted meanwhile"
+    what = "was not updated; the model before serves" if previous else "did not start"
+    problem = failure(name, what=what, reason=reason, clients=clients)
+    if state and previous and state.status != "Failed":
+        return_to(previous, endpoint=name, clients=clients, progress=progress, pause=pause)
+    elif state:
+        delete_endpoint(name, clients=clients, progress=progress, pause=pause)
+    if previous != deployment.names.configuration:
+        deployment.forget()
+    raise problem
+
+
+def _endpoint(deployment: Deployment, *, previous: str | None) -> Endpoint:
+    names, runtime = deployment.names, deployment.clients.runtime
+    return Endpoint(
+        backend="sagemaker",
+        name=names.endpoint,
+        region=deployment.site.region,
+        url=f"{runtime.meta.endpoint_url}/endpoints/{names.endpoint}",
+        configuration=names.configuration,
+        previous=previous,
+        temporary=not deployment.keep,
+    )

@@ -1,0 +1,129 @@
+"""Whether an endpoint that is in service answers as the model was evaluated."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from darkroom.backends.aws_access import error_code
+from darkroom.backends.endpoint import Endpoint, EndpointCheck, EndpointError, compare_answers
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.container_log import ENDPOINTS, last_lines
+from darkroom.backends.sagemaker.following import Patient, Pause, sleep
+from darkroom.backends.sagemaker.requests.hosting import Request, invoke_request
+from darkroom.backends.sagemaker.rollback import accept, undo
+from darkroom.prediction import Floats
+from darkroom.progress import SILENT, Progress
+
+_SECONDS_OF_TROUBLE = 60.0
+"""An endpoint that only fails for so long is given up: it may have just come into service."""
+
+
+class SageMakerEndpoint:
+    """Asks an endpoint of SageMaker."""
+
+    def __init__(self, name: str, *, clients: Clients, pause: Pause = sleep) -> None:
+        self._name = name
+        self._patient = Patient(
+            clients,
+            what=f"endpoint {name!r}",
+            pause=pause,
+            give_up_seconds=_SECONDS_OF_TROUBLE,
+        )
+
+    def invoke(self, image: bytes, *, content_type: str, top_k: int = 5) -> dict[str, Any]:
+        """Send one encoded image.
+
+        Returns:
+            `class`, `probability`, `top_k` (a list of class and probability) and
+            `model_version`.
+
+        Raises:
+            EndpointError: its container answers with an error.
+            UserError, DarkroomError: AWS refuses, or cannot be reached.
+        """
+        request = invoke_request(self._name, image=image, content_type=content_type, top_k=top_k)
+        answer: dict[str, Any] = json.loads(self._patient.ask(lambda c: self._ask(c, request)))
+        return answer
+
+    def _ask(self, clients: Clients, request: Request) -> bytes:
+        try:
+            return clients.runtime.invoke_endpoint(**request)["Body"].read()
+        except ClientError as error:
+            if error_code(error) != "ModelError":
+                raise
+            status = error.response.get("OriginalStatusCode", "an error")
+            said = error.response.get("OriginalMessage", "")
+            raise EndpointError(f"the endpoint {self._name!r} answers {status}: {said}") from error
+
+
+def check_endpoint(
+    endpoint: Endpoint,
+    *,
+    images: Sequence[Path],
+    expected: Floats,
+    classes: Sequence[str],
+    tolerance: float,
+    clients: Clients,
+    pause: Pause = sleep,
+) -> EndpointCheck:
+    """Send image files as they are, and compare the answers with the expected ones.
+
+    Args:
+        expected: (N, C) probabilities, columns in the order of `classes`.
+        tolerance: largest difference of a probability that counts as agreement.
+
+    Raises:
+        EndpointError: an image is refused, or the endpoint is gone.
+    """
+    answering = SageMakerEndpoint(str(endpoint.name), clients=clients, pause=pause)
+    return compare_answers(
+        answering, images=images, expected=expected, classes=classes, tolerance=tolerance
+    )
+
+
+def verify_endpoint(
+    endpoint: Endpoint,
+    *,
+    images: Sequence[Path],
+    expected: Floats,
+    classes: Sequence[str],
+    tolerance: float,
+    clients: Clients,
+    progress: Progress = SILENT,
+    pause: Pause = sleep,
+) -> EndpointCheck:
+    """As `check_endpoint`; accept the deployment that agrees, take back the one that does not.
+
+    Raises:
+        EndpointError: it disagrees, or does not answer; the deployment was undone.
+    """
+    try:
+        check = check_endpoint(
+            endpoint,
+            images=images,
+            expected=expected,
+            classes=classes,
+            tolerance=tolerance,
+            clients=clients,
+            pause=pause,
+        )
+        _require_agreement(check, tolerance=tolerance)
+    except Exception as error:
+        log = last_lines(f"{ENDPOINTS}{endpoint.name}", clients=clients)
+        done = undo(endpoint, clients=clients, progress=progress, pause=pause)
+        raise EndpointError(f"endpoint {endpoint.name!r}: {error}; {done}\n{log}") from error
+    if endpoint.temporary:
+        return check
+    accept(endpoint, clients=clients, pause=pause)
+    return check.model_copy(update={"url": endpoint.url})
+
+
+def _require_agreement(check: EndpointCheck, *, tolerance: float) -> None:
+    if not check.agrees:
+        raise EndpointError(
+            f"only {check.agreement:.1%} of {check.images} answers are as evaluated (largest "
+            f"difference of a probability {check.maximum_difference:.3g}, allowed {tolerance:g})"
+        )

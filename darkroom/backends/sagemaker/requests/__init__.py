@@ -1,0 +1,1 @@
+"""What is sent to AWS: plain dicts from plain values, without a connection."""

@@ -1,0 +1,86 @@
+"""Taking a deployment back: the model before serves again, or the endpoint is removed."""
+
+from darkroom.backends.endpoint import Endpoint, EndpointError
+from darkroom.backends.sagemaker.belongings import delete_belongings
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.endpoint_state import ACCEPTED, failure, look, wait_until_steady
+from darkroom.backends.sagemaker.following import Patient, Pause, sleep
+from darkroom.backends.sagemaker.identity import Tag
+from darkroom.backends.sagemaker.removal import delete_endpoint
+from darkroom.backends.sagemaker.requests.hosting import return_request
+from darkroom.progress import SILENT, Progress
+
+
+def undo(
+    endpoint: Endpoint, *, clients: Clients, progress: Progress = SILENT, pause: Pause = sleep
+) -> str:
+    """Take a deployment back that answers wrongly.
+
+    An endpoint that was checked before with the same configuration stays: there is nothing
+    to go back to, and somebody may rely on it.
+
+    Returns:
+        What was done, for a message.
+    """
+    name, wrong = _name(endpoint), endpoint.configuration
+    if endpoint.temporary or endpoint.previous is None:
+        remove_endpoint(endpoint, clients=clients, progress=progress, pause=pause)
+        return "it was removed"
+    if endpoint.previous == wrong:
+        return "it was left as it is: this very configuration was checked before"
+    return_to(endpoint.previous, endpoint=name, clients=clients, progress=progress, pause=pause)
+    delete_belongings(name, keep=endpoint.previous, clients=clients)
+    return "the model before serves again"
+
+
+def return_to(
+    configuration: str,
+    *,
+    endpoint: str,
+    clients: Clients,
+    progress: Progress = SILENT,
+    pause: Pause = sleep,
+) -> None:
+    """Serve an earlier configuration again, unless AWS has gone back by itself.
+
+    Raises:
+        EndpointError: the endpoint does not come back into service.
+    """
+    state = look(endpoint, clients=clients, pause=pause)
+    if state and state.serves and state.configuration == configuration:
+        return
+    request = return_request(endpoint, configuration=configuration)
+    patient = Patient(clients, what=f"endpoint {endpoint!r}", pause=pause)
+    patient.ask(lambda renewed: renewed.sagemaker.update_endpoint(**request))
+    state = wait_until_steady(endpoint, clients=clients, progress=progress, pause=pause)
+    if state is None or not state.serves:
+        reason = state.reason if state else "it is gone"
+        what = f"did not return to the configuration {configuration!r}"
+        raise failure(endpoint, what=what, reason=reason, clients=clients)
+
+
+def accept(endpoint: Endpoint, *, clients: Clients, pause: Pause = sleep) -> None:
+    """Note that an endpoint was checked, and delete what it served before."""
+    name, configuration = _name(endpoint), str(endpoint.configuration)
+    state = look(name, clients=clients, pause=pause)
+    if state is None:
+        raise EndpointError(f"the endpoint {name!r} is gone")
+    arn, tag = state.arn, Tag(Key=ACCEPTED, Value=configuration)
+    patient = Patient(clients, what=f"endpoint {name!r}", pause=pause)
+    patient.ask(lambda renewed: renewed.sagemaker.add_tags(ResourceArn=arn, Tags=[tag]))
+    delete_belongings(name, keep=configuration, clients=clients)
+
+
+def remove_endpoint(
+    endpoint: Endpoint, *, clients: Clients, progress: Progress = SILENT, pause: Pause = sleep
+) -> None:
+    """Delete an endpoint and all that belongs to it; fine if it is gone."""
+    name = _name(endpoint)
+    delete_endpoint(name, clients=clients, progress=progress, pause=pause)
+    delete_belongings(name, clients=clients)
+
+
+def _name(endpoint: Endpoint) -> str:
+    if endpoint.name is None:
+        raise EndpointError("this is a local endpoint, not one of SageMaker")
+    return endpoint.name
