@@ -1,6 +1,10 @@
-"""A data set as an artifact: its manifest. The images stay where they were ingested."""
+"""A data set as an artifact: its manifest. The images stay where they were ingested.
 
-from pathlib import Path
+On a machine that does not have them, those of a published data set are fetched.
+"""
+
+import os
+from dataclasses import replace
 from typing import ClassVar
 
 from zenml.enums import ArtifactType, VisualizationType
@@ -8,6 +12,8 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
 from darkroom.dataset import SPLITS, Dataset
+from darkroom.files import workspace
+from darkroom.progress import terminal_progress
 
 _MANIFEST = "manifest.json"
 _COUNTS = "counts.csv"
@@ -20,13 +26,13 @@ class DatasetMaterializer(BaseMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def load(self, data_type: type[Dataset]) -> Dataset:
-        """Read the manifest."""
-        with self.artifact_store.open(str(Path(self.uri, _MANIFEST)), "r") as file:
-            return Dataset.from_json(file.read())
+        """Read the manifest, and see to it that the images are here if they can be."""
+        with self.artifact_store.open(os.path.join(self.uri, _MANIFEST), "r") as file:
+            return _with_images(Dataset.from_json(file.read()))
 
     def save(self, data: Dataset) -> None:
         """Write the manifest."""
-        with self.artifact_store.open(str(Path(self.uri, _MANIFEST)), "w") as file:
+        with self.artifact_store.open(os.path.join(self.uri, _MANIFEST), "w") as file:
             file.write(data.to_json())
 
     def save_visualizations(self, data: Dataset) -> dict[str, VisualizationType]:
@@ -37,7 +43,7 @@ class DatasetMaterializer(BaseMaterializer):
             ",".join((f'"{name}"', *(str(counts[split][name]) for split in SPLITS)))
             for name in data.classes
         ]
-        path = str(Path(self.uri, _COUNTS))
+        path = os.path.join(self.uri, _COUNTS)
         with self.artifact_store.open(path, "w") as file:
             file.write("\n".join(lines) + "\n")
         return {path: VisualizationType.CSV}
@@ -54,5 +60,21 @@ class DatasetMaterializer(BaseMaterializer):
         }
 
     def compute_content_hash(self, data: Dataset) -> str:
-        """Equal content in another place reuses what was computed from it."""
-        return f"{data.fingerprint}-{data.root}"
+        """Equal content in the same place reuses what was computed from it.
+
+        The place of a published data set is where it is published: each machine that works
+        on it has the images in a folder of its own.
+        """
+        return f"{data.fingerprint}-{data.shards or data.root}"
+
+
+def _with_images(dataset: Dataset) -> Dataset:
+    """The data set with a root that holds its files; one published is fetched where needed."""
+    if not dataset.shards or all(dataset.file(record).is_file() for record in dataset.records):
+        return dataset
+    from darkroom.backends.published_datasets import fetch_published
+
+    published = fetch_published(
+        dataset.shards, store=workspace() / "data", progress=terminal_progress()
+    )
+    return replace(dataset, root=published.root)

@@ -30,9 +30,10 @@ def ingest(
     to the store, whole or not at all, and the same content only once.
 
     Args:
-        source: folder, archive, http(s) URL of one, s3://bucket/prefix or archive there,
-            polyvore:FOLDER, or 'digits'.
-        seed: of the splits that are made where the source has none.
+        source: folder, archive, http(s) URL of one, s3://bucket/prefix or archive or
+            published data set there, polyvore:FOLDER, or 'digits'.
+        seed: of the splits that are made where the source has none; a published data set
+            has its own.
         store: folder for all that is written.
 
     Raises:
@@ -41,6 +42,10 @@ def ingest(
     """
     parsed = parse_source(source)
     with full_disk_explained(store):
+        if _is_published(parsed):
+            from darkroom.backends.published_datasets import fetch_published
+
+            return fetch_published(parsed.location, store=store, progress=progress)
         folder = _bring(parsed, config=config, store=store, progress=progress)
         return assemble(
             folder, source=parsed, config=config, seed=seed, store=store, progress=progress
@@ -116,10 +121,31 @@ def _describe_http(source: Source, *, config: DataConfig) -> str:
 
 
 def _describe_s3(source: Source, *, config: DataConfig) -> str:
+    if _is_published(source):
+        return _describe_published(source)
     found = _look_up_s3(source, config=config)
     if found.is_archive or source.polyvore:
         return f"{source.public_name}: {len(found.objects):,} objects, {found.size / 1e6:,.1f} MB"
     return _line(source, understand(found.listing(), source=source, config=config))
+
+
+def _describe_published(source: Source) -> str:
+    from darkroom.backends.published_datasets import read_published
+
+    dataset = read_published(source.location)
+    return (
+        f"{source.public_name}: a published data set of {len(dataset.records):,} images in "
+        f"{len(dataset.classes):,} classes"
+    )
+
+
+def _is_published(source: Source) -> bool:
+    if source.kind != "s3" or source.polyvore:
+        return False
+    _require_boto3()
+    from darkroom.backends.published_datasets import is_published
+
+    return is_published(source.location)
 
 
 def _look_up_s3(source: Source, *, config: DataConfig) -> "S3Listing":

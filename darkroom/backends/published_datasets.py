@@ -158,7 +158,8 @@ def _bring(
 
 
 def _manifest_address(uri: str) -> S3Address:
-    return S3Address.parse(f"{uri.rstrip('/')}/{_MANIFEST}/{MANIFEST_FILE}")
+    address = S3Address.parse(uri)
+    return S3Address(address.bucket, f"{address.prefix}{_MANIFEST}/{MANIFEST_FILE}")
 
 
 class _Publication:
