@@ -28,6 +28,11 @@ from werkzeug.wrappers import Response
 MODULES = (
     "rehearsal.emulator.control",
     "rehearsal.jobs.training_operations",
+    "rehearsal.tuning.operations",
+    "rehearsal.hosting.model_operations",
+    "rehearsal.hosting.endpoint_operations",
+    "rehearsal.hosting.runtime_operations",
+    "rehearsal.transform.operations",
 )
 
 Request = Mapping[str, Any]

@@ -45,6 +45,10 @@ class Settings:
     """Between SIGTERM and SIGKILL."""
     checkpoint_seconds: float = 2
     """Between copies of the checkpoints to S3."""
+    startup_seconds: float = 60
+    """Within which a serving container answers /ping; on AWS eight minutes."""
+    time_scale: float = 1 / 300
+    """What is slept of a second that is only waited: baking periods of an endpoint's update."""
     sandboxed: bool | None = None
     """Run jobs in namespaces; None: where the machine allows it."""
 

@@ -47,7 +47,7 @@ def is_sampled(config: Mapping[str, Any]) -> bool:
     """Whether this request is among the percentage that is kept."""
     if not config or not config.get("EnableCapture", True):
         return False
-    return random.random() * 100 < config["InitialSamplingPercentage"]  # noqa: S311
+    return random.random() * 100 < float(config["InitialSamplingPercentage"])  # noqa: S311
 
 
 def captured(exchange: Exchange, *, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from rehearsal.emulator.errors import AwsError, invalid
 from rehearsal.emulator.state import State, now
-from rehearsal.hosting.containers import StartupError
 from rehearsal.hosting.fleets import Fleet
 from rehearsal.hosting.models import EndpointConfig, endpoint_config_named
+from rehearsal.hosting.servers import StartupError
 from rehearsal.hosting.starting import start_fleet
 
 IN_PROGRESS = ("Creating", "Updating", "RollingBack", "SystemUpdating", "Deleting")
@@ -35,7 +35,6 @@ class Endpoint:
     share: Fraction = Fraction(0)
     deployment: Mapping[str, Any] = field(default_factory=dict)
     """LastDeploymentConfig."""
-    deleted: bool = False
 
     def change(self, status: str, *, failure: str = "") -> None:
         """Take another status."""
@@ -106,19 +105,23 @@ def create_endpoint(name: str, *, config_name: str, state: State) -> Endpoint:
 
 
 def delete_endpoint(endpoint: Endpoint, *, state: State) -> None:
-    """End an endpoint and its processes. Raises AwsError while something is in progress."""
+    """Begin to end an endpoint and its processes. Raises AwsError while it is in progress."""
     with state.lock:
         refuse_in_progress(endpoint)
-        endpoint.deleted = True
-        state.kept(Endpoint).pop(endpoint.name, None)
-    if endpoint.fleet is not None:
-        endpoint.fleet.stop()
+        endpoint.change("Deleting")
+    state.start(lambda: _go(endpoint, state=state), name=f"end of {endpoint.name}")
 
 
 def refuse_in_progress(endpoint: Endpoint) -> None:
     """Raises AwsError where the endpoint is being created, updated or deleted."""
     if endpoint.status in IN_PROGRESS:
         raise invalid(f'Cannot update in-progress endpoint "{endpoint.arn}".')
+
+
+def refuse_failed(endpoint: Endpoint) -> None:
+    """Raises AwsError where creation failed: then DeleteEndpoint is all that is left."""
+    if endpoint.status == "Failed" or endpoint.fleet is None:
+        raise invalid(f'Cannot update failed endpoint "{endpoint.arn}".')
 
 
 def _come_up(endpoint: Endpoint, *, state: State) -> None:
@@ -131,6 +134,14 @@ def _come_up(endpoint: Endpoint, *, state: State) -> None:
     with state.lock:
         endpoint.fleet = fleet
         endpoint.change("InService")
+
+
+def _go(endpoint: Endpoint, *, state: State) -> None:
+    if endpoint.fleet is not None:
+        endpoint.fleet.stop()
+    with state.lock:
+        state.kept(Endpoint).pop(endpoint.name, None)
+        state.tags(endpoint.arn).clear()
 
 
 def _capture_summary(capture: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rehearsal.emulator.errors import AwsError
-from rehearsal.hosting.containers import Container
 from rehearsal.hosting.models import EndpointConfig
+from rehearsal.hosting.servers import ModelServer
 
 
 @dataclass
@@ -15,7 +15,7 @@ class Variant:
     """A production variant that serves; one process a container stands for all instances."""
 
     definition: Mapping[str, Any]
-    containers: list[Container]
+    containers: list[ModelServer]
     is_serial: bool
     """Several containers: each gets the answer of the one before; else one is named."""
     weight: float = field(init=False)
@@ -45,7 +45,7 @@ class Variant:
             return common | settings | {"DesiredServerlessConfig": self.serverless}
         return common | {"DesiredInstanceCount": self.instances}
 
-    def chain(self, hostname: str) -> list[Container]:
+    def chain(self, hostname: str) -> list[ModelServer]:
         """The containers that a request passes through. Raises AwsError."""
         if self.is_serial or len(self.containers) == 1:
             if hostname and not any(each.hostname == hostname for each in self.containers):
@@ -98,7 +98,7 @@ class Fleet:
             container.stop()
 
     @property
-    def containers(self) -> list[Container]:
+    def containers(self) -> list[ModelServer]:
         """Of all variants."""
         return [container for variant in self.variants for container in variant.containers]
 

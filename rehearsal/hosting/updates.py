@@ -6,16 +6,17 @@ of a variant here, so that its batches are shares of the traffic.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
 from rehearsal.emulator.errors import invalid
 from rehearsal.emulator.state import State, now
 from rehearsal.hosting.alarms import missing_alarms, ringing_alarm
-from rehearsal.hosting.containers import StartupError
-from rehearsal.hosting.endpoints import Endpoint, refuse_in_progress
+from rehearsal.hosting.endpoints import Endpoint, refuse_failed, refuse_in_progress
 from rehearsal.hosting.fleets import Fleet
 from rehearsal.hosting.models import EndpointConfig, endpoint_config_named
+from rehearsal.hosting.servers import StartupError
 from rehearsal.hosting.starting import start_fleet
 from rehearsal.hosting.traffic import Stage, stages
 
@@ -61,6 +62,7 @@ def start_update(endpoint: Endpoint, *, update: Update, state: State) -> None:
     """Begin an update beside the requests. Raises AwsError while another is in progress."""
     with state.lock:
         refuse_in_progress(endpoint)
+        refuse_failed(endpoint)
         endpoint.change("Updating")
         endpoint.deployment = update.deployment
     state.start(lambda: _run(endpoint, update=update, state=state), name=f"update {endpoint.name}")
@@ -100,7 +102,7 @@ def _move_traffic(
     return None
 
 
-def _bake(stage: Stage, *, alarms: list[str], since: Any, state: State) -> str | None:  # noqa: ANN401
+def _bake(stage: Stage, *, alarms: list[str], since: datetime, state: State) -> str | None:
     """Wait for the stage's compressed time while the alarms are watched, at least once."""
     left = stage.wait_seconds * state.settings.time_scale
     while True:

@@ -1,7 +1,9 @@
 """Transform jobs: a model's container, and every object of a prefix posted to it.
 
-records.py       cutting objects into requests, joining answers
 objects.py       which objects, and where their results go
-jobs.py          a transform job, as kept, described and run
+records.py       cutting objects into requests, joining answers
+settings.py      how the container is asked
+jobs.py          a transform job, as kept and described
+running.py       its thread
 operations.py    the API
 """

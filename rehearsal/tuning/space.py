@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from optuna.distributions import (
     BaseDistribution,
@@ -16,8 +16,13 @@ from optuna.distributions import (
 Values = dict[str, str]
 """Hyperparameters as a container reads them: every value a string."""
 
-Internal = dict[str, Any]
-"""The same as the search holds them: numbers, and positions of a transformed scale."""
+Drawn = float | int | str
+"""One of them as the search holds it: a number, or a position on a transformed scale."""
+
+Point = dict[str, Drawn]
+
+
+_Number = TypeVar("_Number", int, float)
 
 
 class Dimension(Protocol):
@@ -27,10 +32,10 @@ class Dimension(Protocol):
     def distribution(self) -> BaseDistribution:
         """Where the search draws from."""
 
-    def outward(self, value: Any) -> str:
+    def outward(self, value: Drawn) -> str:
         """The string that a container is given for a drawn value."""
 
-    def inward(self, text: str) -> Any:
+    def inward(self, text: str) -> Drawn:
         """The drawn value of a string; ValueError where it is none of this dimension's."""
 
 
@@ -38,7 +43,7 @@ class Dimension(Protocol):
 class _Integer:
     distribution: IntDistribution
 
-    def outward(self, value: Any) -> str:
+    def outward(self, value: Drawn) -> str:
         return str(int(value))
 
     def inward(self, text: str) -> int:
@@ -49,7 +54,7 @@ class _Integer:
 class _Continuous:
     distribution: FloatDistribution
 
-    def outward(self, value: Any) -> str:
+    def outward(self, value: Drawn) -> str:
         return repr(float(value))
 
     def inward(self, text: str) -> float:
@@ -62,7 +67,7 @@ class _ReverseLogarithmic:
 
     distribution: FloatDistribution
 
-    def outward(self, value: Any) -> str:
+    def outward(self, value: Drawn) -> str:
         return repr(1 - float(value))
 
     def inward(self, text: str) -> float:
@@ -73,7 +78,7 @@ class _ReverseLogarithmic:
 class _Categorical:
     distribution: CategoricalDistribution
 
-    def outward(self, value: Any) -> str:
+    def outward(self, value: Drawn) -> str:
         return str(value)
 
     def inward(self, text: str) -> str:
@@ -93,11 +98,11 @@ class Space:
         """By name, as Optuna takes them."""
         return {name: each.distribution for name, each in self._dimensions.items()}
 
-    def outward(self, drawn: Internal) -> Values:
+    def outward(self, drawn: Point) -> Values:
         """What the container of a drawn point is given."""
         return {name: self._dimensions[name].outward(value) for name, value in drawn.items()}
 
-    def inward(self, values: Mapping[str, str]) -> Internal:
+    def inward(self, values: Mapping[str, str]) -> Point:
         """The point that a job's strings stand for.
 
         Raises ValueError where one lies outside its range, KeyError where one is missing.
@@ -140,13 +145,13 @@ def _logarithmic(given: Mapping[str, str], *, low: float, high: float) -> bool:
     return scaling == "Logarithmic" or (scaling == "Auto" and low > 0 and high / low >= 100)
 
 
-def _within(value: Any, distribution: IntDistribution | FloatDistribution) -> Any:
+def _within(value: _Number, distribution: IntDistribution | FloatDistribution) -> _Number:
     close = distribution.low <= value <= distribution.high or any(
         math.isclose(value, bound, rel_tol=1e-9) for bound in (distribution.low, distribution.high)
     )
     if not close:
         raise ValueError(f"{value!r} is outside {distribution.low} to {distribution.high}")
-    return min(max(value, distribution.low), distribution.high)
+    return type(value)(min(max(value, distribution.low), distribution.high))
 
 
 def _choices(distribution: BaseDistribution) -> tuple[Any, ...]:

@@ -1,0 +1,193 @@
+"""One container that serves a model: SageMaker's hosting contract, seen from outside.
+
+It is started with the word `serve`, answers GET /ping with 200 once it can work, and
+POST /invocations. On AWS it listens on port 8080; here many share one loopback, so that
+each gets a port of its own by SAGEMAKER_BIND_TO_PORT.
+"""
+
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import urllib3
+
+from rehearsal.emulator.state import State, now
+from rehearsal.hosting.model_data import ModelDataError, fetch_model
+from rehearsal.jobs.container import Container, RunningContainer, image_folder, is_sandboxed, start
+from rehearsal.jobs.logs import LogStream
+
+PING_SECONDS = 2
+INVOCATION_SECONDS = 60
+"""Both of the developer guide, "Custom Inference Code with Hosting Services"."""
+
+_SECONDS_BETWEEN_PINGS = 0.05
+_SECONDS_TO_END = 5
+
+
+class StartupError(Exception):
+    """A container did not come up; the message is AWS's FailureReason."""
+
+
+class NoAnswerError(Exception):
+    """The container has ended, or took too long."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a container answered."""
+
+    status: int
+    body: bytes
+    content_type: str
+    headers: Mapping[str, str]
+
+
+class ModelServer:
+    """A serving container; it is started again when a request finds it dead."""
+
+    def __init__(
+        self,
+        definition: Mapping[str, Any],
+        *,
+        hostname: str,
+        folder: Path,
+        log: LogStream,
+        state: State,
+    ) -> None:
+        self.definition = definition
+        self.hostname = hostname
+        self.loaded_models: dict[str, str] = {}
+        """Multi-model mode: TargetModel → name within the container."""
+        self.lock = threading.Lock()
+        self._folder = folder
+        self._log = log
+        self._state = state
+        self._running: RunningContainer | None = None
+        self._stopped = False
+        self._port = 0
+        self._pool: urllib3.HTTPConnectionPool | None = None
+
+    @property
+    def is_multi_model(self) -> bool:
+        """Whether it holds many models, chosen by TargetModel."""
+        return self.definition.get("Mode") == "MultiModel"
+
+    @property
+    def models_folder(self) -> Path:
+        """What the container knows as /opt/ml/models."""
+        return self._folder / "ml" / "models"
+
+    @property
+    def models_path(self) -> str:
+        """`models_folder`, as the container sees it."""
+        return "/opt/ml/models" if is_sandboxed(self._state) else str(self.models_folder)
+
+    def image_description(self) -> dict[str, Any]:
+        """Its DeployedImage."""
+        image = self.definition.get("Image", "")
+        return {"SpecifiedImage": image, "ResolvedImage": image, "ResolutionTime": now()}
+
+    def start(self) -> None:
+        """Fetch the model and start the process. Raises StartupError."""
+        try:
+            if not self.is_multi_model:
+                fetch_model(
+                    self.definition, folder=self._folder / "ml" / "model", state=self._state
+                )
+        except ModelDataError as error:
+            raise StartupError(str(error)) from error
+        self._launch()
+
+    def wait_until_healthy(self, *, seconds: float) -> bool:
+        """Ping until it answers; False where it ends before, or takes longer."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._has_ended() and not self._state.ending.is_set():
+            if self.is_healthy():
+                return True
+            time.sleep(_SECONDS_BETWEEN_PINGS)
+        return False
+
+    def is_healthy(self) -> bool:
+        """Whether /ping is answered with 200 in time."""
+        if self._pool is None or self._has_ended():
+            return False
+        try:
+            return self._pool.request("GET", "/ping", timeout=PING_SECONDS).status == 200
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    def send(
+        self,
+        method: str,
+        *,
+        path: str,
+        body: bytes = b"",
+        headers: Mapping[str, str],
+        seconds: float = INVOCATION_SECONDS,
+    ) -> Answer:
+        """One request to the container. Raises NoAnswerError."""
+        if self._pool is None or self._has_ended():
+            self._restart()
+            raise NoAnswerError("the container has ended; it is started again")
+        try:
+            answer = self._pool.request(
+                method, path, body=body, headers=dict(headers), timeout=seconds, redirect=False
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise NoAnswerError(f"no answer: {error}") from error
+        kind = answer.headers.get("Content-Type", "application/octet-stream")
+        return Answer(answer.status, answer.data, kind, dict(answer.headers))
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL where that is not enough; its files go."""
+        with self.lock:
+            self._stopped = True
+            running = self._running
+        if running is not None:
+            running.terminate()
+            running.wait(_SECONDS_TO_END)
+            running.kill()
+            running.wait(_SECONDS_TO_END)
+            self._state.processes.remove(running)
+        if self._pool is not None:
+            self._pool.close()
+        self._log.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _has_ended(self) -> bool:
+        return self._running is None or self._running.exit_code is not None
+
+    def _restart(self) -> None:
+        with self.lock:
+            if self._has_ended() and not self._stopped and not self._state.ending.is_set():
+                self._launch()
+
+    def _launch(self) -> None:
+        self._port = _free_port()
+        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", self._port, maxsize=32, retries=False)
+        self.loaded_models.clear()
+        container = Container(
+            folder=self._folder,
+            command=("serve",),
+            environment=self._environment(),
+            image=image_folder(self.definition.get("Image", ""), state=self._state),
+            hostname=self.hostname,
+        )
+        self._running = start(container, state=self._state, on_line=self._log.write)
+
+    def _environment(self) -> dict[str, str]:
+        mode = {"SAGEMAKER_MULTI_MODEL": "true"} if self.is_multi_model else {}
+        port = {"SAGEMAKER_BIND_TO_PORT": str(self._port)}
+        return {**mode, **self.definition.get("Environment", {}), **port}
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+    return port

@@ -1,0 +1,85 @@
+"""All containers of an endpoint configuration, started together, each waited for."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from rehearsal.emulator.errors import AwsError
+from rehearsal.emulator.state import State
+from rehearsal.hosting.fleets import Fleet, Variant
+from rehearsal.hosting.models import EndpointConfig, Model, model_named
+from rehearsal.hosting.packages import container_of_package
+from rehearsal.hosting.servers import ModelServer, StartupError
+from rehearsal.jobs.logs import LogStream
+
+
+def start_fleet(config: EndpointConfig, *, endpoint: str, state: State) -> Fleet:
+    """Start what a configuration describes; all of it serves when this returns.
+
+    Raises StartupError: nothing is left running then.
+    """
+    fleet = Fleet(config)
+    try:
+        for definition in config.variants:
+            model = model_named(definition["ModelName"], state=state)
+            fleet.variants.append(_variant(definition, model=model, endpoint=endpoint, state=state))
+        for server in fleet.containers:
+            server.start()
+        for variant in fleet.variants:
+            _wait_for(variant, state=state)
+    except (StartupError, AwsError) as error:
+        fleet.stop()
+        raise StartupError(getattr(error, "message", str(error))) from error
+    return fleet
+
+
+def make_server(
+    definition: Mapping[str, Any], *, hostname: str, group: str, stream: str, state: State
+) -> ModelServer:
+    """A container that is not started yet; what it prints goes to CloudWatch."""
+    # An image may come by way of a registered model.
+    definition = container_of_package(definition, state=state)
+    folder = state.settings.folder / "serving" / uuid.uuid4().hex[:12]
+    log = LogStream(group=group, stream=stream, path=folder.with_suffix(".log"), state=state)
+    return ModelServer(definition, hostname=hostname, folder=folder, log=log, state=state)
+
+
+def hostname_of(definition: Mapping[str, Any], *, number: int, count: int) -> str:
+    """The name by which AWS speaks of a container."""
+    default = "primary" if count == 1 else f"container-{number}"
+    return str(definition.get("ContainerHostname", default))
+
+
+def _variant(
+    definition: Mapping[str, Any], *, model: Model, endpoint: str, state: State
+) -> Variant:
+    instance = f"{definition['VariantName']}/i-{uuid.uuid4().hex[:17]}"
+    count = len(model.containers)
+    servers = []
+    for number, container in enumerate(model.containers, 1):
+        hostname = hostname_of(container, number=number, count=count)
+        server = make_server(
+            container,
+            hostname=hostname,
+            group=f"/aws/sagemaker/Endpoints/{endpoint}",
+            stream=instance if count == 1 else f"{instance}/{hostname}",
+            state=state,
+        )
+        servers.append(server)
+    mode = model.request.get("InferenceExecutionConfig", {}).get("Mode", "Serial")
+    return Variant(definition, containers=servers, is_serial=mode == "Serial")
+
+
+def _wait_for(variant: Variant, *, state: State) -> None:
+    allowed = min(
+        state.settings.startup_seconds,
+        variant.definition.get("ContainerStartupHealthCheckTimeoutInSeconds", 3600),
+    )
+    end = time.monotonic() + allowed
+    for server in variant.containers:
+        if not server.wait_until_healthy(seconds=max(end - time.monotonic(), 0)):
+            raise StartupError(
+                f"The {server.hostname} container for production variant {variant.name} did not "
+                "pass the ping health check. Please check CloudWatch logs for this endpoint."
+            )
