@@ -4,9 +4,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+IMAGE ?= darkroom
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format docs ui lock clean
+.PHONY: help setup run test test-slow lint format docs ui lock image clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,9 +38,15 @@ docs: setup  ## write docs/configuration.md from the code
 ui: setup  ## MLflow on the runs so far
 	$(BIN)/python run.py ui
 
-lock: $(BIN)/uv  ## resolve pyproject.toml anew into requirements.lock; ARGS=--upgrade
+lock: $(BIN)/uv  ## resolve pyproject.toml anew into the two locks; ARGS=--upgrade
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --quiet $(ARGS) -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra train --extra zenml --extra aws \
+	    --extra sagemaker --universal --python-version 3.11 --constraints requirements.lock \
+	    --generate-hashes --no-header --no-annotate --quiet -o requirements-image.lock
+
+image:  ## build the container image by Docker; IMAGE=name:tag, ARGS for docker build
+	docker build --file infrastructure/Dockerfile --tag $(IMAGE) $(ARGS) .
 
 clean:  ## remove the environment and everything runs have written
 	rm -rf .venv .darkroom

@@ -6,23 +6,57 @@ from pathlib import Path
 import click
 
 from darkroom.backends.ingestion import describe_source
+from darkroom.config import Config
 from darkroom.config.loading import load_config
+from darkroom.errors import UserError
 
 
-def check_all(*, stack: str, config: Path, data: str | None, overrides: Sequence[str]) -> None:
-    """Validate configuration and data source, and say what a run would do.
+def check_all(
+    *,
+    stack: str,
+    config: Path,
+    data: str | None,
+    overrides: Sequence[str],
+    refresh_prices: bool = False,
+) -> None:
+    """Validate configuration, data source and account, and say what a run would do.
+
+    Args:
+        refresh_prices: fetch the region's prices from AWS before the cost is estimated.
 
     Raises:
         UserError: with all problems that were found.
     """
+    if refresh_prices and stack != "sagemaker":
+        raise UserError(f"--refresh-prices asks AWS: it needs --stack sagemaker, not {stack!r}")
     settings = load_config(config, overrides=overrides, data=data)
-    source = describe_source(settings.data.source, config=settings.data)
-    trials = f"{settings.tuning.trials} trials" if settings.tuning.enabled else "no tuning"
     click.echo(f"Configuration  {config}: valid")
-    click.echo(f"Data           {source}")
+    source, problems = _source(settings)
+    _describe(settings, source=source, stack=stack)
+    if stack != "local":
+        from commands.check_remote import check_remote
+
+        problems += check_remote(
+            settings, stack=stack, source=source, refresh_prices=refresh_prices
+        )
+    if problems:
+        raise UserError(problems)
+    click.echo("Ready to run.")
+
+
+def _source(settings: Config) -> tuple[str, list[str]]:
+    """The data source in one line, or what is wrong with it."""
+    try:
+        return describe_source(settings.data.source, config=settings.data), []
+    except UserError as error:
+        return "", error.problems
+
+
+def _describe(settings: Config, *, source: str, stack: str) -> None:
+    trials = f"{settings.tuning.trials} trials" if settings.tuning.enabled else "no tuning"
+    click.echo(f"Data           {source or 'unusable, see below'}")
     click.echo(
         f"Model          {settings.model.architecture}, weights {settings.model.weights}, "
         f"{settings.model.image_size} px, {trials}"
     )
     click.echo(f"Stack          {stack}")
-    click.echo("Ready to run.")

@@ -1,0 +1,104 @@
+"""What `python run.py check` looks at beyond this machine: the account, duration and cost."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from darkroom.config import Config
+from darkroom.errors import UserError
+
+if TYPE_CHECKING:
+    from darkroom.backends.sagemaker.preflight import Finding
+
+_REHEARSED_REGION = "us-east-1"
+_BUILT_REPOSITORY = "zenml"
+"""Where ZenML pushes the image that it builds."""
+_MARKS = {"ok": "✓", "note": "!", "problem": "✗"}
+
+
+def check_remote(settings: Config, *, stack: str, source: str, refresh_prices: bool) -> list[str]:
+    """Print what the account looks like and what a run would take.
+
+    Args:
+        source: the data source as `describe_source` words it; it may name the images.
+
+    Returns:
+        The problems, each with what to do.
+    """
+    if stack == "rehearsal":
+        click.echo("Account        none: the run starts a stand-in for AWS on this machine")
+        _show_estimate(settings, source=source, region=_REHEARSED_REGION)
+        return []
+    problems = _account_problems(settings)
+    region = os.environ.get("AWS_REGION", "")
+    if refresh_prices and region:
+        problems += _refresh(region)
+    _show_estimate(settings, source=source, region=region)
+    return problems
+
+
+def _account_problems(settings: Config) -> list[str]:
+    from darkroom.backends.sagemaker.clients import Clients
+    from darkroom.backends.sagemaker.preflight import check_account
+    from darkroom.backends.sagemaker.site import site_of_environment
+    from stacks.values import load_values
+
+    try:
+        addresses = load_values("sagemaker")
+        site = site_of_environment(settings.sagemaker)
+    except UserError as error:
+        return error.problems
+    built = f"{os.environ['DARKROOM_ECR_REGISTRY']}/{_BUILT_REPOSITORY}"
+    findings = check_account(
+        replace(site, image=site.image or built),
+        config=settings,
+        zenml_url=addresses.zenml,
+        mlflow_uri=addresses.mlflow,
+        clients=Clients(site.region),
+    )
+    _show_findings(findings)
+    return [f"{f.subject}: {f.text}" for f in findings if f.level == "problem"]
+
+
+def _show_findings(findings: Sequence["Finding"]) -> None:
+    """All of them; what is wrong is said once, in the error at the end."""
+    click.echo("Account")
+    for finding in findings:
+        text = "see below" if finding.level == "problem" else finding.text
+        click.echo(f"  {_MARKS[finding.level]} {finding.subject}: {text}")
+
+
+def _refresh(region: str) -> list[str]:
+    """Fetch the region's prices; returns what went wrong."""
+    from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
+    from darkroom.backends.sagemaker.clients import Clients
+    from darkroom.backends.sagemaker.price_list import refresh_prices
+    from darkroom.backends.sagemaker.prices import refreshed_path
+    from darkroom.errors import DarkroomError
+
+    try:
+        with aws_errors_explained("the AWS price list"):
+            refresh_prices(refreshed_path(), region=region, client=Clients(region).pricing)
+    except DarkroomError as error:
+        return [str(error)]
+    click.echo(f"Prices         of {region} written to {refreshed_path()}")
+    return []
+
+
+def _show_estimate(settings: Config, *, source: str, region: str) -> None:
+    from darkroom.backends.sagemaker.estimate import estimate_run
+    from darkroom.backends.sagemaker.estimate_lines import estimate_lines
+
+    click.echo(f"Estimate for {region or 'an unknown region'}")
+    for line in estimate_lines(estimate_run(settings, images=count_images(source), region=region)):
+        click.echo(f"  {line}")
+
+
+def count_images(source: str) -> int | None:
+    """The number that a described source names; None where it is not known before a fetch."""
+    found = re.search(r"([\d,]+) images in ", source)
+    return int(found[1].replace(",", "")) if found else None

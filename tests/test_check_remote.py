@@ -1,0 +1,94 @@
+"""`run.py check` on the remote stacks: what it prints, and how it ends."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from commands.check import check_all
+from commands.check_remote import count_images
+from darkroom.errors import UserError
+from stacks import values
+
+DIGITS = Path(__file__).resolve().parent.parent / "configs" / "digits.yaml"
+
+
+@pytest.fixture(autouse=True)
+def nobody(monkeypatch, tmp_path) -> None:
+    """Neither credentials nor a file with values; what the command sets is undone."""
+    load = partial(values.load_values, file=tmp_path / "none.env")
+    monkeypatch.setattr(values, "load_values", load)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def check(stack: str, *, data: str | None = None, refresh_prices: bool = False) -> None:
+    check_all(stack=stack, config=DIGITS, data=data, overrides=(), refresh_prices=refresh_prices)
+
+
+def test_a_rehearsal_needs_no_account_and_is_told_what_aws_would_take(capsys) -> None:
+    check("rehearsal")
+    printed = capsys.readouterr().out
+    assert "none: the run starts a stand-in" in printed
+    assert "tuning, 2 at once" in printed
+    assert printed.endswith("Ready to run.\n")
+
+
+def test_missing_values_and_bad_data_are_reported_together(capsys) -> None:
+    with pytest.raises(UserError) as caught:
+        check("sagemaker", data="/no/such/folder")
+    text = "\n".join(caught.value.problems)
+    for part in ("'/no/such/folder' does not exist", "AWS_REGION is not set", "DARKROOM_ROLE_ARN"):
+        assert part in text
+    assert "Ready to run." not in capsys.readouterr().out
+
+
+def test_without_credentials_the_estimate_and_the_servers_are_still_there(
+    monkeypatch, capsys
+) -> None:
+    for name, value in {
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "DARKROOM_ROLE_ARN": "arn:aws:iam::123456789012:role/darkroom-execution",
+        "DARKROOM_S3_ROOT": "s3://photos/darkroom",
+        "DARKROOM_ECR_REGISTRY": "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+        "DARKROOM_MLFLOW_URI": "http://127.0.0.1:5000",
+        "DARKROOM_MLFLOW_TOKEN": "secret",
+        "ZENML_STORE_URL": "http://localhost:8237",
+        # What is derived from these; set here so that it is undone after the test.
+        "DARKROOM_BUCKET": "",
+        "DARKROOM_MLFLOW_FLAVOR": "",
+        "DARKROOM_IMAGE_BUILDER": "",
+        "DARKROOM_IMAGE": "",
+        "DARKROOM_ENDPOINT_ROLE_ARN": "",
+        "DARKROOM_CODEBUILD_PROJECT": "",
+        "ZENML_STORE_TYPE": "",
+        "SAGEMAKER_SUPPRESS_V2_WARNING": "",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError) as caught:
+        check("sagemaker")
+    subjects = [problem.split(":")[0] for problem in caught.value.problems]
+    assert subjects == ["credentials", "ZenML server", "MLflow server"]
+    printed = capsys.readouterr().out
+    assert "✗ credentials: see below" in printed
+    assert "✓ instance types: SageMaker knows ml.m5.xlarge, ml.m5.large." in printed
+    assert "Together" in printed
+
+
+def test_prices_are_refreshed_for_aws_alone() -> None:
+    with pytest.raises(UserError, match="needs --stack sagemaker, not 'local'"):
+        check("local", refresh_prices=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "images"),
+    [
+        ("photos: 12,345 images in 10 classes (12,345 train)", 12_345),
+        ("https://example.com/a.zip: reachable, 12.0 MB", None),
+        ("", None),
+    ],
+)
+def test_images_are_counted_where_the_source_says_how_many(source: str, images: int | None) -> None:
+    assert count_images(source) == images
