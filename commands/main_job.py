@@ -81,7 +81,7 @@ def _run(
         return training_pipeline.with_options(
             run_name=name,
             enable_cache=not no_cache,
-            settings=_settings(settings, name=name, placement=placement),
+            **_options(settings, name=name, placement=placement),
             **({"tags": [tag]} if tag else {}),
         )(
             config=staged,
@@ -113,16 +113,17 @@ def _placement(config: Config, *, stack: str, fresh: str) -> Placement:
     return Placement() if stack == "local" else Placement(jobs=config.sagemaker, fresh=fresh)
 
 
-def _settings(config: Config, *, name: str, placement: Placement) -> dict[str, Any]:
+def _options(config: Config, *, name: str, placement: Placement) -> dict[str, Any]:
+    """Of the pipeline, beside its name and whether it is cached."""
     tracking = config.tracking
-    tracker = {
-        "experiment_tracker": {"experiment_name": tracking.experiment, "tags": tracking.tags}
-    }
+    tracker = {"experiment_name": tracking.experiment, "tags": tracking.tags}
     if placement.jobs is None:
-        return tracker
-    from stacks.orchestration import remote_settings
+        return {"settings": {"experiment_tracker": tracker}}
+    from stacks.orchestration import remote_options
 
-    return {**tracker, **remote_settings(placement.jobs, run=name)}
+    options = remote_options(placement.jobs, run=name)
+    options["settings"]["experiment_tracker"] = tracker
+    return options
 
 
 def _run_name(config: Config) -> str:

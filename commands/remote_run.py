@@ -12,6 +12,7 @@ from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
 from darkroom.backends.sagemaker.orchestration import OrchestrationJob
+from darkroom.backends.sagemaker.clients import Clients
 from darkroom.config import Config
 from darkroom.config.loading import config_digest
 from darkroom.errors import DarkroomError
@@ -40,13 +41,13 @@ def run_remotely(
         run = start(tag)
     if run is None:
         raise DarkroomError("ZenML did not start the run; is caching of pipelines switched on?")
-    job = OrchestrationJob.of_run(run.name)
+    job = _job_of(run)
     try:
-        reason = job.follow(terminal_progress())
+        failure = job.follow(terminal_progress())
     except KeyboardInterrupt:
         _offer_to_stop(run.name, job=job)
         raise
-    return _ended(run, reason=reason)
+    return _ended(run, failure=failure)
 
 
 def _tag(config: Config, *, source_version: str) -> str:
@@ -60,8 +61,19 @@ def _under_way(tag: str) -> PipelineRunResponse | None:
     return runs.items[0] if runs.items else None
 
 
-def _ended(run: PipelineRunResponse, *, reason: str | None) -> PipelineRunResponse:
-    """The run in its last state; that of ZenML decides, not that of the job."""
+def _job_of(run: PipelineRunResponse) -> OrchestrationJob:
+    """The job that runs the pipeline; ZenML keeps its ARN."""
+    arn = str(run.run_metadata["orchestrator_run_id"])
+    return OrchestrationJob(arn.rpartition("/")[2], Clients())
+
+
+def _ended(run: PipelineRunResponse, *, failure: DarkroomError | None) -> PipelineRunResponse:
+    """The run in its last state.
+
+    ZenML's word decides, not the job's: a job can complete without having run the pipeline.
+    """
+    if failure:
+        raise failure
     deadline = time.monotonic() + _SECONDS_UNTIL_STATUS
     run = Client().get_pipeline_run(run.id)
     while not run.status.is_finished and time.monotonic() < deadline:
@@ -69,7 +81,9 @@ def _ended(run: PipelineRunResponse, *, reason: str | None) -> PipelineRunRespon
         run = Client().get_pipeline_run(run.id)
     if run.status == ExecutionStatus.COMPLETED:
         return run
-    raise DarkroomError(reason or f"the run {run.name} ended as {run.status.value}")
+    raise DarkroomError(
+        f"the job that ran {run.name} has ended, but ZenML says {run.status.value!r}"
+    )
 
 
 def _offer_to_stop(run: str, *, job: OrchestrationJob) -> None:

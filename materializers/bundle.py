@@ -1,5 +1,6 @@
 """A model bundle as an artifact: model.tar.gz and, beside it, its metadata."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -81,7 +82,7 @@ class BundleMaterializer(BaseMaterializer):
                 unpack(archive, temporary)
 
     def _path(self, name: str) -> str:
-        return str(Path(self.uri, name))
+        return os.path.join(self.uri, name)
 
 
 def bundle_folder(metadata: BundleMetadata) -> Path:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from types import FrameType
 
-from darkroom.serving.parent_watch import end_with_parent
+from darkroom.serving.parent_watch import end_with_parent, parent_environment
 
 _SECONDS_TO_END = 5
 
@@ -21,7 +21,10 @@ def main(command: list[str]) -> int:
     """Run the command to its end, or to ours. Returns its exit code."""
     signal.signal(signal.SIGTERM, _ended)
     end_with_parent()
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    environment = {**os.environ, **parent_environment()}  # ours, where it is a program of ours
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+    )
     try:
         return process.wait()
     except (SystemExit, KeyboardInterrupt):

@@ -22,7 +22,7 @@ import boto3
 from darkroom.files import workspace, write_text
 from rehearsal.services import Service, start_emulator, start_mlflow, start_zenml
 
-REGION = "eu-west-1"
+REGION = "us-east-1"
 ACCOUNT = "123456789012"
 _BUCKET = "darkroom-rehearsal"
 _ROLE = "darkroom-execution"
@@ -199,9 +199,7 @@ def _prepare_account(running: StandIn) -> None:
     def client(name: str):  # noqa: ANN202 - boto3 has a type for each name
         return session.client(name, endpoint_url=running.aws)
 
-    client("s3").create_bucket(
-        Bucket=_BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION}
-    )
+    client("s3").create_bucket(Bucket=_BUCKET)
     for role in (_ROLE, _ENDPOINT_ROLE):
         client("iam").create_role(RoleName=role, AssumeRolePolicyDocument=json.dumps(_TRUST))
     client("ecr").create_repository(repositoryName=_REPOSITORY)

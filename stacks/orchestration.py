@@ -25,8 +25,8 @@ _HANDED_ON = (
 _WORKSPACE = "/tmp/darkroom"  # noqa: S108 - of the container, which has it to itself
 
 
-def remote_settings(config: SageMakerConfig, *, run: str) -> dict[str, Any]:
-    """Settings of the pipeline, as its `with_options` takes them.
+def remote_options(config: SageMakerConfig, *, run: str) -> dict[str, Any]:
+    """Options of the pipeline's `with_options`: settings of image and job, and environment.
 
     Args:
         config: of the orchestrating job, its network and tags.
@@ -53,10 +53,13 @@ def remote_settings(config: SageMakerConfig, *, run: str) -> dict[str, Any]:
         keep_alive_period_in_seconds=None,
         output_data_s3_uri=f"{os.environ['DARKROOM_S3_ROOT']}/orchestration",
         tags={**config.tags, "darkroom:run": run, "darkroom:kind": "orchestration"},
-        environment=_environment(),
         estimator_args=arguments,
     )
-    return {"docker": _image(), "orchestrator": orchestrator}
+    return {
+        "settings": {"docker": _image(), "orchestrator": orchestrator},
+        # Not the orchestrator's setting of that name, which dynamic pipelines ignore.
+        "environment": _environment(),
+    }
 
 
 def _environment() -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from pydantic import BaseModel
@@ -47,17 +48,23 @@ def register(
         signature=_signature(bundle),
         input_example=pd.DataFrame({"image": [example]}),
     )
-    model_version = _new_version(name, source=logged.model_uri, run_id=logged.run_id)
+    model_version = _new_version(name, logged=logged)
     _describe(bundle, name=name, version=model_version, metrics=metrics)
     return RegisteredModel(name=name, version=model_version, uri=f"models:/{name}/{model_version}")
 
 
-def _new_version(name: str, *, source: str, run_id: str) -> str:
-    """What `mlflow.register_model` does, without its messages on the terminal."""
+def _new_version(name: str, *, logged: ModelInfo) -> str:
+    """What `mlflow.register_model` does, without its messages on the terminal.
+
+    A server, unlike a database, wants to be told the model's id beside its URI.
+    """
     client = MlflowClient()
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
         client.create_registered_model(name)
-    return str(client.create_model_version(name, source=source, run_id=run_id).version)
+    version = client.create_model_version(
+        name, source=logged.model_uri, run_id=logged.run_id, model_id=logged.model_id
+    )
+    return str(version.version)
 
 
 def _signature(bundle: Bundle) -> ModelSignature:
