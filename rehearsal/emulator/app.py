@@ -7,6 +7,7 @@ anything else                   moto: S3, logs, IAM, STS, ECR, CloudWatch, …
 """
 
 import json
+import socket
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from werkzeug.wrappers import Request, Response
 
 from rehearsal.emulator.calls import Call
-from rehearsal.emulator.errors import AwsError
+from rehearsal.emulator.errors import AwsError, LostConnection
 from rehearsal.emulator.moto_side import Moto
 from rehearsal.emulator.operations import answer_route, operation_named
 from rehearsal.emulator.state import State
@@ -32,13 +33,20 @@ class Application:
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
         call = Call.of(environ)
-        self._state.log.count(call)
+        log = self._state.log
+        log.count(call)
         try:
             self._state.faults.strike(call)
             response = self._answer(call, environ=environ)
         except AwsError as error:
-            self._state.log.refused(call, error=error)
-            response = error.response()
+            log.refused(call, error=error)
+            response = error.response(protocol=call.protocol)
+        except LostConnection:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            response = Response(status=500)
+        except Exception as error:
+            log.broke(call, error=error)
+            response = _internal(error).response(protocol=call.protocol)
         if response is None:
             return self._moto(environ, start_response)
         return response(environ, start_response)
@@ -65,6 +73,11 @@ class Application:
 def _json(answer: object) -> Response:
     content = json.dumps(answer, default=_timestamp)
     return Response(content, content_type="application/x-amz-json-1.1")
+
+
+def _internal(error: Exception) -> AwsError:
+    """A mistake of the emulator's; not repeated by SDKs, as it would only happen again."""
+    return AwsError("RehearsalFailure", f"a mistake of the rehearsal's: {error!r}")
 
 
 def _timestamp(value: object) -> float:

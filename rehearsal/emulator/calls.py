@@ -8,6 +8,8 @@ from rehearsal.emulator.clients import INTERNAL_KEY
 
 _CREDENTIAL = re.compile(r"Credential=([^/]+)/\d*/[^/]*/([^/]+)/aws4_request")
 
+_JSON_WITHOUT_TARGET = ("", "sagemaker", "scheduler")
+
 
 @dataclass(frozen=True)
 class Call:
@@ -21,6 +23,8 @@ class Call:
     """X-Amz-Target, or empty."""
     access_key: str
     path: str
+    protocol: str = "json"
+    """Of errors: "json", "xml" or "cbor"."""
 
     @classmethod
     def of(cls, environ: dict[str, Any]) -> "Call":
@@ -31,7 +35,10 @@ class Call:
         path = environ.get("PATH_INFO", "/")
         method = environ.get("REQUEST_METHOD", "GET")
         operation = target.partition(".")[2] or _path_operation(service, method, path)
-        return cls(service, operation, target, key, path)
+        cbor = "HTTP_SMITHY_PROTOCOL" in environ
+        json = target or service in _JSON_WITHOUT_TARGET
+        protocol = "cbor" if cbor else "json" if json else "xml"
+        return cls(service, operation, target, key, path, protocol)
 
     @property
     def internal(self) -> bool:
@@ -44,6 +51,8 @@ def _path_operation(service: str, method: str, path: str) -> str:
         return path
     if path.endswith("/invocations"):
         return "InvokeEndpoint"
+    if "/operation/" in path:
+        return path.rpartition("/")[2]
     if service != "s3":
         return method
     has_key = path.strip("/").count("/") > 0

@@ -1,28 +1,267 @@
-"""What is made to go wrong, on demand."""
+"""What is made to go wrong, on demand.
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+Set by `--fault NAME[:key=value,…]` or by POST /_rehearsal/faults with {"name": NAME, …};
+GET shows them with what is left, DELETE clears them. Names with * and ? are patterns.
+
+    throttling           calls are refused with ThrottlingException
+    server_error         calls fail with status 500
+    lost_connection      calls are answered by a closed connection
+    expired_credentials  calls are refused with ExpiredTokenException
+    slow_s3              requests to S3 take longer
+    capacity             jobs fail with CapacityError
+    spot_interruption    spot jobs lose their machine
+    dead_container       containers end before their program starts
+    hanging_endpoint     endpoints stay silent
+
+The emulator's own calls are spared, but for slow_s3: it also slows what AWS would do.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from rehearsal.emulator.calls import Call
+from rehearsal.emulator.errors import AwsError, LostConnection
 
-if TYPE_CHECKING:
-    from rehearsal.jobs.training_job import TrainingJob
+Share = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Fault(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    times: Annotated[int, Field(ge=1)] | None = None
+    """It strikes so often; None: until it is cleared."""
+
+
+class _CallFault(_Fault):
+    services: str = "*"
+    """Of the services that match, such as "s3" or "sagemaker"."""
+    operations: str = "*"
+    """Of the operations that match, such as "Describe*"; S3's are "GET object" and so on."""
+    share: Share = 1
+    """Of these calls."""
+
+
+class Throttling(_CallFault):
+    """Calls are refused with ThrottlingException; S3's with SlowDown."""
+
+    name: Literal["throttling"]
+
+
+class ServerError(_CallFault):
+    """Calls fail with status 500."""
+
+    name: Literal["server_error"]
+
+
+class LostConnectionFault(_CallFault):
+    """Calls are answered by a closed connection."""
+
+    name: Literal["lost_connection"]
+
+
+class ExpiredCredentials(_CallFault):
+    """Calls are refused as if the credentials had expired."""
+
+    name: Literal["expired_credentials"]
+
+
+class SlowS3(_CallFault):
+    """Requests to S3 take longer."""
+
+    name: Literal["slow_s3"]
+    seconds: Seconds = 0.5
+
+
+class _JobFault(_Fault):
+    jobs: str = "*"
+    """Names of the jobs that it meets."""
+    times: Annotated[int, Field(ge=1)] | None = 1
+
+
+class Capacity(_JobFault):
+    """There are no machines for training jobs."""
+
+    name: Literal["capacity"]
+
+
+class SpotInterruption(_JobFault):
+    """Spot machines are taken away."""
+
+    name: Literal["spot_interruption"]
+    after_seconds: Seconds = 0
+    """Since the attempt began."""
+
+
+class DeadContainer(_JobFault):
+    """Containers end with exit code 1, before their program starts."""
+
+    name: Literal["dead_container"]
+
+
+class HangingEndpoint(_Fault):
+    """Endpoints take requests and answer late."""
+
+    name: Literal["hanging_endpoint"]
+    endpoints: str = "*"
+    seconds: Seconds = 65
+    """SageMaker itself waits for a model for 60 seconds."""
+
+
+Fault = Annotated[
+    Throttling
+    | ServerError
+    | LostConnectionFault
+    | ExpiredCredentials
+    | SlowS3
+    | Capacity
+    | SpotInterruption
+    | DeadContainer
+    | HangingEndpoint,
+    Field(discriminator="name"),
+]
+_ANY: TypeAdapter[Any] = TypeAdapter(Fault)
+
+
+def parse_fault(content: object) -> _Fault:
+    """A fault from JSON, or from the command line's NAME[:key=value,…].
+
+    Raises:
+        ValueError: with all that is wrong, and what is allowed.
+    """
+    if isinstance(content, str):
+        name, _, rest = content.partition(":")
+        pairs = (pair.partition("=") for pair in rest.split(",") if pair)
+        content = {"name": name, **{key: value for key, _, value in pairs}}
+    try:
+        fault: _Fault = _ANY.validate_python(content)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'fault'}: {e['msg']}" for e in error.errors()]
+        raise ValueError(f"{content!r} is no fault: {'; '.join(lines)}") from error
+    return fault
 
 
 class Faults:
-    """The faults that are set."""
+    """The faults that are set, and what they have struck."""
+
+    def __init__(self, faults: Sequence[_Fault] = ()) -> None:
+        self._lock = threading.Lock()
+        self._set = list(faults)
+        self.applied: list[dict[str, Any]] = []
+        """What was struck, for the report."""
+
+    def add(self, fault: _Fault) -> None:
+        """Set a fault."""
+        with self._lock:
+            self._set.append(fault)
+
+    def clear(self) -> None:
+        """Set none."""
+        with self._lock:
+            self._set.clear()
+
+    def shown(self) -> list[dict[str, Any]]:
+        """The faults as JSON, with the times that are left."""
+        with self._lock:
+            return [fault.model_dump() for fault in self._set]
 
     def strike(self, call: Call) -> None:
-        """Fail or delay this call, where a fault says so."""
+        """Fail or delay this call, where a fault says so.
+
+        Raises:
+            AwsError: what the caller gets instead of an answer.
+            LostConnection: it gets none.
+        """
+        if not self._set or call.path.startswith("/_rehearsal/"):
+            return
+        slow = self._take(SlowS3, call=call) if call.service == "s3" else None
+        if slow:
+            time.sleep(slow.seconds)
+        if call.internal:
+            return
+        if self._take(LostConnectionFault, call=call):
+            raise LostConnection
+        if self._take(ExpiredCredentials, call=call):
+            raise _expired(call)
+        if self._take(Throttling, call=call):
+            raise _throttled(call)
+        if self._take(ServerError, call=call):
+            raise AwsError("InternalFailure", "a fault of the rehearsal", status=500)
 
     def capacity(self, job: str) -> str:
         """Why a training job gets no machines; empty where it does."""
-        return ""
+        if not self._take(Capacity, job=job):
+            return ""
+        return (
+            "CapacityError: Unable to provision requested ML compute capacity. Please retry "
+            "using a different ML instance type."
+        )
 
     def dead_container(self, job: str) -> bool:
         """Whether a container dies before its program starts."""
-        return False
+        return self._take(DeadContainer, job=job) is not None
 
-    def spot_interruption(self, job: "TrainingJob") -> Callable[[float], bool] | None:
-        """Tells, by the seconds since the start, whether a spot machine is taken away now."""
+    def spot_interruption(self, job: str, *, seconds: float) -> bool:
+        """Whether a spot machine is taken away now, so long after the attempt began."""
+        return self._take(SpotInterruption, job=job, seconds=seconds) is not None
+
+    def hanging_endpoint(self, endpoint: str) -> float:
+        """For how many seconds an endpoint is silent before it answers a request."""
+        fault = self._take(HangingEndpoint, endpoint=endpoint)
+        return fault.seconds if fault else 0
+
+    def _take(self, kind: type[Any], **event: Any) -> Any:  # noqa: ANN401
+        """The first fault of a kind that strikes here; its times are counted."""
+        with self._lock:
+            for fault in self._set:
+                if isinstance(fault, kind) and _strikes(fault, **event):
+                    self._count(fault)
+                    self.applied.append({"name": fault.name, **_told(event)})
+                    return fault
         return None
+
+    def _count(self, fault: _Fault) -> None:
+        if fault.times is not None:
+            fault.times -= 1
+            if fault.times == 0:
+                self._set.remove(fault)
+
+
+def _strikes(
+    fault: Any,  # noqa: ANN401
+    *,
+    call: Call | None = None,
+    job: str = "",
+    endpoint: str = "",
+    seconds: float = 0,
+) -> bool:
+    if call is not None:
+        named = fnmatchcase(call.service, fault.services)
+        named = named and fnmatchcase(call.operation, fault.operations)
+        return named and (fault.share >= 1 or random.random() < fault.share)  # noqa: S311
+    if isinstance(fault, HangingEndpoint):
+        return fnmatchcase(endpoint, fault.endpoints)
+    return fnmatchcase(job, fault.jobs) and seconds >= getattr(fault, "after_seconds", 0)
+
+
+def _told(event: dict[str, Any]) -> dict[str, Any]:
+    call = event.pop("call", None)
+    return {"service": call.service, "operation": call.operation} if call else event
+
+
+def _expired(call: Call) -> AwsError:
+    code = "ExpiredTokenException" if call.target else "ExpiredToken"
+    return AwsError(code, "The security token included in the request is expired")
+
+
+def _throttled(call: Call) -> AwsError:
+    if call.service == "s3":
+        return AwsError("SlowDown", "Please reduce your request rate.", status=503)
+    code = "ThrottlingException" if call.target else "Throttling"
+    return AwsError(code, "Rate exceeded")

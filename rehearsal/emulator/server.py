@@ -86,7 +86,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         account=options.account,
         jobs_at_once=options.jobs_at_once,
         stop_grace_seconds=options.stop_grace_seconds,
+        sandboxed=False if options.no_sandbox else None,
     ) as running:
+        for fault in options.fault:
+            running.state.faults.add(fault)
         _announce(running.url, port_file=options.port_file)
         stopped.wait()
     return 0
@@ -147,7 +150,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--account", default="123456789012")
     parser.add_argument("--jobs-at-once", type=int, default=0, help="0: no limit")
     parser.add_argument("--stop-grace-seconds", type=float, default=120)
+    parser.add_argument("--no-sandbox", action="store_true", help="jobs as plain processes")
+    parser.add_argument(
+        "--fault", type=_fault, action="append", default=[], metavar="NAME[:key=value,…]"
+    )
     return parser
+
+
+def _fault(text: str) -> Any:  # noqa: ANN401
+    from rehearsal.emulator.faults import parse_fault
+
+    try:
+        return parse_fault(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -119,7 +119,6 @@ class Attempt:
         """Wait until all have ended, one has failed, or something asks for the end."""
         condition = self._job.request["StoppingCondition"]
         limit = condition.get("MaxRuntimeInSeconds", 86_400)
-        interruption = self._state.faults.spot_interruption(self._job)
         while True:
             codes = [running.exit_code for running in self._running]
             if any(codes):
@@ -133,9 +132,14 @@ class Attempt:
                 return self._terminate(Outcome.MAX_RUNTIME)
             if self._waited_too_long():
                 return self._terminate(Outcome.MAX_WAIT)
-            if interruption is not None and interruption(passed):
+            if self._loses_machine(passed):
                 self._enter("Interrupted", message="Training job interrupted: no spot capacity")
                 return self._terminate(Outcome.INTERRUPTED)
+
+    def _loses_machine(self, passed: float) -> bool:
+        if not self._job.is_spot:
+            return False
+        return self._state.faults.spot_interruption(self._job.name, seconds=passed)
 
     def _waited_too_long(self) -> bool:
         wait = self._job.request["StoppingCondition"].get("MaxWaitTimeInSeconds")

@@ -19,6 +19,8 @@ from rehearsal.jobs import archives
 from rehearsal.jobs.attempt import Attempt, Outcome
 from rehearsal.jobs.failures import JobFailure
 from rehearsal.jobs.training_job import ENDED, TrainingJob
+from rehearsal.jobs.training_records import note_gaps
+from rehearsal.jobs.warm_pools import open_pool, reuse_pool
 
 
 def launch(request: Mapping[str, Any], *, state: State, tuning_job_arn: str = "") -> TrainingJob:
@@ -41,6 +43,8 @@ def launch(request: Mapping[str, Any], *, state: State, tuning_job_arn: str = ""
         job.enter("Starting", message="Starting the training job")
         jobs[name] = job
         state.tags(arn).update({tag["Key"]: tag["Value"] for tag in request.get("Tags", ())})
+    note_gaps(job, state=state)
+    reuse_pool(job, state=state)
     state.start(lambda: _run(job, state=state), name=f"training {name}")
     return job
 
@@ -142,4 +146,8 @@ def _finish(
     failure: str = "",
 ) -> None:
     with state.lock:
+        if status != "Failed":
+            open_pool(job)
+        else:
+            job.warm_pool = {}
         job.finish(status, secondary=secondary, message=message, failure=failure)

@@ -53,6 +53,7 @@ class TrainingJob:
     stop_requested: threading.Event = field(default_factory=threading.Event)
     interruptions: int = 0
     warm_pool: dict[str, Any] = field(default_factory=dict)
+    reused_pool: bool = False
     exit_codes: dict[str, int] = field(default_factory=dict)
     """By host, of the last attempt."""
     done: threading.Event = field(default_factory=threading.Event)

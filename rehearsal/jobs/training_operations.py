@@ -7,6 +7,7 @@ from rehearsal.emulator.state import State
 from rehearsal.jobs import training
 from rehearsal.jobs.request_checks import check_training_request
 from rehearsal.jobs.training_job import ENDED, TrainingJob, describe, summary
+from rehearsal.jobs.warm_pools import refresh_pools
 
 
 @operation("CreateTrainingJob")
@@ -19,6 +20,7 @@ def create_training_job(request: Request, *, state: State) -> Answer:
 @operation("DescribeTrainingJob")
 def describe_training_job(request: Request, *, state: State) -> Answer:
     """All of one job."""
+    refresh_pools(state)
     return describe(_job(request, state=state), state=state)
 
 
@@ -37,6 +39,7 @@ def stop_training_job(request: Request, *, state: State) -> Answer:
 @operation("ListTrainingJobs")
 def list_training_jobs(request: Request, *, state: State) -> Answer:
     """The jobs that the filters leave."""
+    refresh_pools(state)
     with state.lock:
         rows = [summary(j) for j in state.kept(TrainingJob).values() if _wanted(j, request)]
     return page(rows, request=request, key="TrainingJobSummaries", kind="TrainingJob")
