@@ -9,13 +9,12 @@ The identity is of data and hyperparameters, so the same training goes on where 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from darkroom.backends.kept_bundles import keep_bundle
 from darkroom.backends.local_job import run_job
 from darkroom.backends.results import TrainedBundle
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
-from darkroom.model.bundle import Bundle, read_bundle
 from darkroom.model.export import pack_bundle
 from darkroom.progress import SILENT, Progress
 from darkroom.training.checkpoints import training_folder
@@ -57,7 +56,7 @@ def train_bundle(
         on_epoch=on_epoch,
         progress=progress,
     )
-    bundle = _keep(packed, folder=folder / "bundles")
+    bundle = keep_bundle(packed, folder=folder / "bundles")
     shutil.rmtree(place, ignore_errors=True)
     return TrainedBundle(bundle, history=history, best_epoch=best_epoch)
 
@@ -89,14 +88,3 @@ def _train_here(
             folder=packed,
         )
     return result.history, result.best_epoch, packed
-
-
-def _keep(packed: Path, *, folder: Path) -> Bundle:
-    """Move a bundle to its place by version; a bundle that lies there is replaced."""
-    place = folder / read_bundle(packed).metadata.version
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".replaced-") as scratch:
-        if place.exists():
-            place.rename(Path(scratch, "old"))
-        packed.rename(place)
-    return read_bundle(place)

@@ -29,7 +29,7 @@ LONGEST_SECONDS = 15.0
 _GROWTH = 1.3
 GIVE_UP_SECONDS = 600.0
 """Of nothing but failures while a job runs: a laptop slept, a log-in has to be renewed."""
-FIRST_CONTACT_SECONDS = 20.0
+FIRST_CONTACT_SECONDS = 30.0
 """The same before anything runs, when a wrong address or log-in is more likely."""
 _PASSING_CODES = THROTTLED | {
     "InternalFailure",

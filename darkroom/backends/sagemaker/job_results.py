@@ -1,0 +1,147 @@
+"""What a training job leaves on S3: fetched, checked and kept.
+
+jobs/<digest>/job.json                          which job's result is that of an identity
+jobs/<digest>/output/<job>/output/model.tar.gz  the bundle
+jobs/<digest>/output/<job>/output/output.tar.gz history.json
+"""
+
+import json
+import tarfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+from botocore.exceptions import ClientError
+
+from darkroom.backends.kept_bundles import keep_bundle
+from darkroom.backends.s3_listing import S3Address
+from darkroom.backends.sagemaker.archives import encryption
+from darkroom.backends.sagemaker.aws_errors import is_missing
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.following import Patient, Pause, sleep
+from darkroom.backends.sagemaker.identity import JobIdentity
+from darkroom.backends.sagemaker.site import Site
+from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError
+from darkroom.model.bundle import ARCHIVE_FILE, Bundle, unpack
+from darkroom.training.history import EpochMetrics, read_history
+
+T = TypeVar("T")
+
+_POINTER_FILE = "job.json"
+_OUTPUT_FILE = "output.tar.gz"
+_HISTORY_FILE = "history.json"
+_MOST_HISTORY_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """A completed job, and where its archives lie."""
+
+    job: str
+    model: str
+    """s3:// URI of model.tar.gz."""
+
+    @property
+    def output(self) -> str:
+        """s3:// URI of output.tar.gz."""
+        return f"{self.model.removesuffix(ARCHIVE_FILE)}{_OUTPUT_FILE}"
+
+
+class ResultStore:
+    """Results on S3, by identity."""
+
+    def __init__(self, site: Site, *, clients: Clients, pause: Pause = sleep) -> None:
+        self._site, self._clients, self._pause = site, clients, pause
+
+    def look_up(self, identity: JobIdentity) -> JobResult | None:
+        """The result that was noted for an identity, if its model still lies there."""
+        address = S3Address.parse(identity.place(self._site, _POINTER_FILE))
+
+        def read(clients: Clients) -> JobResult | None:
+            try:
+                answer = clients.s3.get_object(Bucket=address.bucket, Key=address.key)
+                result = JobResult(**json.loads(answer["Body"].read()))
+                model = S3Address.parse(result.model)
+                clients.s3.head_object(Bucket=model.bucket, Key=model.key)
+            except ClientError as error:
+                if is_missing(error):
+                    return None
+                raise
+            return result
+
+        with suppress(ValueError, TypeError):  # of another version: as if it were not there
+            return self._ask(str(address), question=read)
+        return None
+
+    def note(self, identity: JobIdentity, *, result: JobResult) -> None:
+        """Hand a result over to whoever does the same work later."""
+        address = S3Address.parse(identity.place(self._site, _POINTER_FILE))
+        self._ask(
+            str(address),
+            question=lambda clients: clients.s3.put_object(
+                Bucket=address.bucket,
+                Key=address.key,
+                Body=json.dumps(asdict(result)).encode(),
+                ContentType="application/json",
+                **encryption(self._site),
+            ),
+        )
+
+    def fetch_bundle(self, result: JobResult, *, folder: Path, dataset: Dataset) -> Bundle:
+        """Bring the model to `folder/<version>`.
+
+        Raises:
+            UserError: the archive is no bundle.
+            DarkroomError: it is that of other data.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder, prefix=".fetching-") as scratch:
+            archive, packed = Path(scratch, ARCHIVE_FILE), Path(scratch, "model")
+            self._download(result.model, to=archive)
+            packed.mkdir()
+            unpack(archive, packed)
+            bundle = keep_bundle(packed, folder=folder)
+        if bundle.metadata.data_fingerprint != dataset.fingerprint:
+            raise DarkroomError(
+                f"the model {result.model!r} was trained on other data than this run's: "
+                f"{bundle.metadata.data_fingerprint[:12]}, not {dataset.fingerprint[:12]}"
+            )
+        return bundle
+
+    def fetch_history(self, result: JobResult) -> Sequence[EpochMetrics]:
+        """The exact history; empty where the job left none."""
+        with TemporaryDirectory(prefix="darkroom-history-") as scratch:
+            archive = Path(scratch, _OUTPUT_FILE)
+            try:
+                self._download(result.output, to=archive)
+            except DarkroomError:
+                return ()
+            return _history_in(archive)
+
+    def _download(self, uri: str, *, to: Path) -> None:
+        address = S3Address.parse(uri)
+        self._ask(
+            uri,
+            question=lambda clients: clients.s3.download_file(address.bucket, address.key, str(to)),
+        )
+
+    def _ask(self, uri: str, *, question: Callable[[Clients], T]) -> T:
+        return Patient(self._clients, what=uri, pause=self._pause).ask(question)
+
+
+def _history_in(archive: Path) -> Sequence[EpochMetrics]:
+    """Read one small member; nothing is unpacked to the disk."""
+    with (
+        suppress(tarfile.TarError, EOFError, OSError, KeyError, ValueError),
+        tarfile.open(archive, mode="r:*") as tar,
+    ):
+        for member in tar:
+            is_history = member.name.removeprefix("./") == _HISTORY_FILE
+            if is_history and member.size <= _MOST_HISTORY_BYTES:
+                file = tar.extractfile(member)
+                return read_history(file.read().decode()) if file else ()
+    return ()
