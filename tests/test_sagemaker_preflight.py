@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from types import SimpleNamespace
 
@@ -23,6 +24,7 @@ from darkroom.backends.sagemaker.preflight.instances import check_instance_types
 from darkroom.backends.sagemaker.preflight.managed_mlflow import check_managed_mlflow
 from darkroom.backends.sagemaker.preflight.permissions import check_execution_role
 from darkroom.backends.sagemaker.preflight.quotas import check_quotas
+from darkroom.backends.sagemaker.preflight.requests import check_requests
 from darkroom.backends.sagemaker.preflight.roles import check_passing, check_role
 from darkroom.backends.sagemaker.preflight.servers import (
     ask_mlflow,
@@ -30,6 +32,7 @@ from darkroom.backends.sagemaker.preflight.servers import (
     check_mlflow_url,
     check_zenml,
 )
+from darkroom.backends.sagemaker.preflight.service_model import model_problems
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Config
 
@@ -204,7 +207,7 @@ def test_a_role_in_a_path_is_found(account: Clients) -> None:
 
 
 def test_a_missing_role_says_how_to_get_one(account: Clients) -> None:
-    found = check_role(ROLE, subject="execution role", caller=CALLER, iam=account.iam)[:1]
+    found = check_role(ROLE, subject="execution role", caller=CALLER, iam=account.iam)
     assert problem(found) == (
         "the role 'darkroom-execution' does not exist. Deploy infrastructure/darkroom.yaml."
     )
@@ -212,7 +215,7 @@ def test_a_missing_role_says_how_to_get_one(account: Clients) -> None:
 
 def test_a_role_that_sagemaker_may_not_assume_is_named(account: Clients) -> None:
     arn = create_role(account, service="ec2.amazonaws.com")
-    found = check_role(arn, subject="execution role", caller=CALLER, iam=account.iam)[:1]
+    found = check_role(arn, subject="execution role", caller=CALLER, iam=account.iam)
     assert "SageMaker may not assume 'darkroom-execution'" in problem(found)
     assert "sagemaker.amazonaws.com" in problem(found)
 
@@ -233,6 +236,7 @@ def test_a_caller_who_may_not_look_at_roles_gets_a_note(stubbed) -> None:
     stubber.add_client_error("get_role", "AccessDenied", "no")
     stubber.add_client_error("simulate_principal_policy", "AccessDenied", "no")
     found = check_role(ROLE, subject="execution role", caller=CALLER, iam=iam)
+    found += check_passing(ROLE, subject="execution role", caller=CALLER, iam=iam)
     assert levels(found) == ["note", "note"]
     assert "may not call iam:GetRole" in found[0].text
 
@@ -583,6 +587,43 @@ def test_a_missing_managed_mlflow_is_named(stubbed) -> None:
 def test_a_wrong_arn_of_a_managed_mlflow_is_named(stubbed, arn: str, sentence: str) -> None:
     sagemaker, _ = stubbed("sagemaker")
     assert sentence in problem(check_managed_mlflow(arn, region=REGION, sagemaker=sagemaker))
+
+
+# Requests
+
+
+def test_the_requests_of_the_default_configuration_break_no_rule() -> None:
+    assert levels(check_requests(site(), config=Config())) == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"kms_key": "key with spaces?" * 200}, "characters is more than 2048"),
+        ({"tags": {"a": "x" * 300}}, "CreateTrainingJob"),
+        ({"environment": {"LONG": "x" * 600}}, "600 characters is more than 512"),
+        ({"tuning": {"warm_start_from": ["not a name"]}}, "'not a name' does not match"),
+        (
+            {"network": {"subnets": ["a/b"], "security_group_ids": ["sg-1"]}},
+            "Subnets: 'a/b' does not match",
+        ),
+    ],
+)
+def test_what_aws_would_refuse_is_found_before_it_is_sent(settings: dict, sentence: str) -> None:
+    config = config_with(**settings)
+    found = check_requests(replace(site(), config=config.sagemaker), config=config)
+    texts = [finding.text for finding in found if finding.level == "problem"]
+    assert any(sentence in text for text in texts)
+    assert all(text.startswith("AWS would refuse ") for text in texts)
+
+
+def test_a_request_for_more_than_aws_allows_is_found() -> None:
+    request = {"EndpointName": "-", "EndpointConfigName": "fine", "Colour": "red"}
+    (unknown,) = model_problems(request, service="sagemaker", operation="CreateEndpoint")
+    assert "Colour" in unknown
+    del request["Colour"]
+    (pattern,) = model_problems(request, service="sagemaker", operation="CreateEndpoint")
+    assert "CreateEndpoint.EndpointName: '-' does not match" in pattern
 
 
 # All together

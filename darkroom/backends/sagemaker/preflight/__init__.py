@@ -21,7 +21,8 @@ from darkroom.backends.sagemaker.preflight.instances import check_instance_types
 from darkroom.backends.sagemaker.preflight.managed_mlflow import check_managed_mlflow
 from darkroom.backends.sagemaker.preflight.permissions import check_execution_role
 from darkroom.backends.sagemaker.preflight.quotas import check_quotas
-from darkroom.backends.sagemaker.preflight.roles import check_role
+from darkroom.backends.sagemaker.preflight.requests import check_requests
+from darkroom.backends.sagemaker.preflight.roles import check_passing, check_role
 from darkroom.backends.sagemaker.preflight.servers import check_mlflow_url, check_zenml
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Config
@@ -48,7 +49,11 @@ def check_account(
     Returns:
         What was found, problems with what to do; in the order in which it is needed.
     """
-    found = [*check_region(site.region), *check_instance_types(demands_of(config))]
+    found = [
+        *check_region(site.region),
+        *check_instance_types(demands_of(config)),
+        *check_requests(site, config=config),
+    ]
     checks: list[Check] = [partial(check_zenml, zenml_url)]
     if not mlflow_uri.startswith("arn:"):
         checks.append(partial(check_mlflow_url, mlflow_uri))
@@ -76,20 +81,19 @@ def _caller(clients: "Clients") -> Caller | Finding:
 def _account_checks(
     site: Site, *, config: Config, mlflow_uri: str, caller: Caller, clients: "Clients"
 ) -> list[Check]:
-    iam, region = clients.iam, site.region
+    iam, region, role = clients.iam, site.region, "execution role"
     serverless = config.sagemaker.hosting.kind == "serverless"
     checks: list[Check] = [
-        partial(check_role, site.role, subject="execution role", caller=caller, iam=iam),
+        partial(check_role, site.role, subject=role, caller=caller, iam=iam),
+        partial(check_passing, site.role, subject=role, caller=caller, iam=iam),
         partial(check_execution_role, site, caller=caller, iam=iam),
         partial(check_bucket, site.root, region=region, s3=clients.s3),
         partial(check_image, site.image, region=region, ecr=clients.ecr, serverless=serverless),
         partial(check_quotas, demands_of(config), region=region, client=clients.quotas),
     ]
     if site.endpoint_role:
-        role = partial(
-            check_role, site.endpoint_role, subject="endpoint role", caller=caller, iam=iam
-        )
-        checks.insert(1, role)
+        hosting = partial(check_role, site.endpoint_role, caller=caller, iam=iam)
+        checks.append(partial(hosting, subject="endpoint role"))
     if mlflow_uri.startswith("arn:"):
         checks.append(
             partial(check_managed_mlflow, mlflow_uri, region=region, sagemaker=clients.sagemaker)

@@ -21,7 +21,7 @@ _JOBS = {
 
 
 def check_execution_role(site: Site, *, caller: Caller, iam: "IAMClient") -> list[Finding]:
-    """Storage, jobs and itself: what the role lacks, each with the resource."""
+    """Storage, jobs and the roles that it hands on: what it lacks, each with the resource."""
 
     def check() -> list[Finding]:
         lacking = [
@@ -55,5 +55,5 @@ def _needed(site: Site, *, account: str) -> dict[str, list[str]]:
         f"arn:{partition}:s3:::{place}/probe": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
         f"arn:{partition}:s3:::{place.split('/')[0]}": ["s3:ListBucket"],
         **{f"{sagemaker}:{kind}/darkroom-probe": actions for kind, actions in _JOBS.items()},
-        site.role: ["iam:PassRole"],
+        **{role: ["iam:PassRole"] for role in (site.role, site.hosting_role)},
     }

@@ -15,7 +15,7 @@ _ROLE = re.compile(r"arn:(aws[a-z-]*):iam::(?P<account>\d{12}):role/(?:.+/)?(?P<
 
 
 def check_role(arn: str, *, subject: str, caller: Caller, iam: "IAMClient") -> list[Finding]:
-    """Form, account, existence and trust of a role, and whether the caller may pass it on."""
+    """Form, account, existence and trust of a role."""
     parts = _ROLE.fullmatch(arn)
     if not parts:
         text = f"{arn!r} is no role's ARN. It looks like arn:aws:iam::123456789012:role/NAME."
@@ -27,14 +27,11 @@ def check_role(arn: str, *, subject: str, caller: Caller, iam: "IAMClient") -> l
         )
         return [Finding(subject, "problem", text)]
     name = parts["name"]
-    return [
-        *survive(
-            lambda: _existence(name, arn=arn, subject=subject, iam=iam),
-            subject=subject,
-            action="iam:GetRole",
-        ),
-        *check_passing(arn, subject=subject, caller=caller, iam=iam),
-    ]
+    return survive(
+        lambda: _existence(name, arn=arn, subject=subject, iam=iam),
+        subject=subject,
+        action="iam:GetRole",
+    )
 
 
 def _existence(name: str, *, arn: str, subject: str, iam: "IAMClient") -> list[Finding]:
