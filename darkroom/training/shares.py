@@ -155,7 +155,7 @@ def _owners(paths: list[str], *, held: frozenset[str], group: ProcessGroup) -> N
             f"{lost:,} of the {len(paths):,} training images are in no host's shards. "
             "Were shards removed? Remove the manifest, and publish the data set again."
         )
-    owners: NDArray[np.int64] = present.argmax(dim=0).numpy()
+    owners: NDArray[np.int64] = present.numpy().argmax(axis=0)
     counts = np.bincount(owners, minlength=group.hosts)
     if idle := np.flatnonzero(counts == 0).tolist():
         raise UserError(
