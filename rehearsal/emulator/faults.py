@@ -12,6 +12,7 @@ GET shows them with what is left, DELETE clears them. Names with * and ? are pat
     spot_interruption    spot jobs lose their machine
     dead_container       containers end before their program starts
     hanging_endpoint     endpoints stay silent
+    stuck_endpoint       endpoints stay Creating or Updating, and fail once the fault is cleared
 
 The emulator's own calls are spared, but for slow_s3: it also slows what AWS would do.
 """
@@ -114,6 +115,13 @@ class HangingEndpoint(_Fault):
     """SageMaker itself waits for a model for 60 seconds."""
 
 
+class StuckEndpoint(_Fault):
+    """Endpoints do not come up: they stay Creating (Updating) until the fault is cleared."""
+
+    name: Literal["stuck_endpoint"]
+    endpoints: str = "*"
+
+
 Fault = Annotated[
     Throttling
     | ServerError
@@ -123,7 +131,8 @@ Fault = Annotated[
     | Capacity
     | SpotInterruption
     | DeadContainer
-    | HangingEndpoint,
+    | HangingEndpoint
+    | StuckEndpoint,
     Field(discriminator="name"),
 ]
 _ANY: TypeAdapter[Any] = TypeAdapter(Fault)
@@ -216,6 +225,16 @@ class Faults:
         fault = self._take(HangingEndpoint, endpoint=endpoint)
         return fault.seconds if fault else 0
 
+    def stuck_endpoint(self, endpoint: str) -> bool:
+        """Whether an endpoint that is started now does not come up."""
+        return self._take(StuckEndpoint, endpoint=endpoint) is not None
+
+    def is_stuck(self, endpoint: str) -> bool:
+        """Whether a fault still holds an endpoint back."""
+        with self._lock:
+            faults = [fault for fault in self._set if isinstance(fault, StuckEndpoint)]
+        return any(fnmatchcase(endpoint, fault.endpoints) for fault in faults)
+
     def _take(self, kind: type[Any], **event: Any) -> Any:  # noqa: ANN401
         """The first fault of a kind that strikes here; its times are counted."""
         with self._lock:
@@ -245,7 +264,7 @@ def _strikes(
         named = fnmatchcase(call.service, fault.services)
         named = named and fnmatchcase(call.operation, fault.operations)
         return named and (fault.share >= 1 or random.random() < fault.share)  # noqa: S311
-    if isinstance(fault, HangingEndpoint):
+    if isinstance(fault, HangingEndpoint | StuckEndpoint):
         return fnmatchcase(endpoint, fault.endpoints)
     return fnmatchcase(job, fault.jobs) and seconds >= getattr(fault, "after_seconds", 0)
 

@@ -27,12 +27,17 @@ from werkzeug.wrappers import Response
 
 MODULES = (
     "rehearsal.emulator.control",
+    "rehearsal.emulator.tag_operations",
     "rehearsal.jobs.training_operations",
+    "rehearsal.jobs.processing_operations",
+    "rehearsal.jobs.pipeline_operations",
     "rehearsal.tuning.operations",
     "rehearsal.hosting.model_operations",
     "rehearsal.hosting.endpoint_operations",
     "rehearsal.hosting.runtime_operations",
     "rehearsal.transform.operations",
+    "rehearsal.registry.package_operations",
+    "rehearsal.registry.lineage",
 )
 
 Request = Mapping[str, Any]

@@ -78,6 +78,11 @@ class State:
         with self.lock:
             return self._tags.setdefault(arn, {})
 
+    def has_tags(self, arn: str) -> bool:
+        """Whether a resource is ours, and its tags with it."""
+        with self.lock:
+            return arn in self._tags
+
     def arn(self, kind: str, name: str) -> str:
         """`arn(kind="training-job", …)`: of something of SageMaker's."""
         return f"arn:aws:sagemaker:{self.settings.region}:{self.settings.account}:{kind}/{name}"

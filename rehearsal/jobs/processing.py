@@ -1,0 +1,319 @@
+"""Processing jobs: any program, its inputs copied in and its outputs copied out.
+
+job = launch(request, state=state); job.done.wait(); job.status
+"""
+
+import json
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from rehearsal.emulator.errors import in_use
+from rehearsal.emulator.records import STARTUP_SECONDS, Record, recorded
+from rehearsal.emulator.state import State, now
+from rehearsal.jobs import container as containers
+from rehearsal.jobs import storage
+from rehearsal.jobs.channels import fetch_channel
+from rehearsal.jobs.container import Container, RunningContainer
+from rehearsal.jobs.failures import JobFailure, algorithm_error
+from rehearsal.jobs.logs import LogStream
+from rehearsal.jobs.opt_ml import NETWORK_INTERFACE
+
+LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
+ENDED = ("Completed", "Failed", "Stopped")
+_ML = "/opt/ml"
+_SECONDS_BETWEEN_LOOKS = 0.05
+_MESSAGE_CHARACTERS = 1024
+
+
+@dataclass
+class ProcessingJob:
+    """One processing job, changed by its own thread."""
+
+    request: Mapping[str, Any]
+    arn: str
+    folder: Path
+    created: datetime = field(default_factory=now)
+    status: str = "InProgress"
+    started: datetime | None = None
+    ended: datetime | None = None
+    failure: str = ""
+    exit_message: str = ""
+    stop_requested: Event = field(default_factory=Event)
+    done: Event = field(default_factory=Event)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.request["ProcessingJobName"])
+
+    @property
+    def cluster(self) -> Mapping[str, Any]:
+        """Its machines."""
+        found: Mapping[str, Any] = self.request["ProcessingResources"]["ClusterConfig"]
+        return found
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names of its machines."""
+        return [f"algo-{number}" for number in range(1, self.cluster["InstanceCount"] + 1)]
+
+
+def launch(request: Mapping[str, Any], *, state: State) -> ProcessingJob:
+    """Create a processing job and start it.
+
+    Raises:
+        AwsError: ResourceInUse, where the name was used before.
+    """
+    name = request["ProcessingJobName"]
+    arn = state.arn("processing-job", name)
+    with state.lock:
+        jobs = state.kept(ProcessingJob)
+        if name in jobs:
+            raise in_use(f"Job name must be unique within an AWS account and region: {arn}")
+        folder = state.settings.folder / "jobs" / name
+        job = jobs[name] = ProcessingJob(request, arn=arn, folder=folder)
+        state.tags(arn).update({tag["Key"]: tag["Value"] for tag in request.get("Tags", ())})
+    state.start(lambda: _run(job, state=state), name=f"processing {name}")
+    return job
+
+
+def stop(job: ProcessingJob, *, state: State) -> None:
+    """Ask a job to end; harmless where it has ended."""
+    with state.lock:
+        if job.status not in ENDED:
+            job.status = "Stopping"
+            job.stop_requested.set()
+
+
+@recorded
+def processing_records(state: State) -> Iterable[Record]:
+    """A record a job."""
+    for job in state.kept(ProcessingJob).values():
+        until = job.ended or now()
+        yield Record(
+            kind="processing-job",
+            name=job.name,
+            arn=job.arn,
+            status=job.status,
+            created=job.created,
+            started=job.started,
+            ended=job.ended,
+            instance_type=job.cluster["InstanceType"],
+            instance_count=job.cluster["InstanceCount"],
+            startup_seconds=STARTUP_SECONDS["processing-job"],
+            executed_seconds=(until - job.started).total_seconds() if job.started else 0,
+            failure=job.failure,
+            tags=dict(state.tags(job.arn)),
+        )
+
+
+def _run(job: ProcessingJob, *, state: State) -> None:
+    status, failure = "Failed", ""
+    try:
+        with state.job_slots, state.cluster_slot(len(job.hosts)):
+            status = _Machines(job, state=state).run()
+    except JobFailure as error:
+        failure = str(error)
+    except Exception as error:
+        if not state.ending.is_set():
+            traceback.print_exc()
+        failure = f"InternalServerError: the rehearsal failed, not the job: {error!r}"
+    with state.lock:
+        job.ended, job.failure, job.status = now(), failure[:_MESSAGE_CHARACTERS], status
+        job.done.set()
+
+
+class _Machines:
+    """The machines of one job."""
+
+    def __init__(self, job: ProcessingJob, *, state: State) -> None:
+        self._job = job
+        self._state = state
+        self._containers = [self._container(host) for host in job.hosts]
+        self._running: list[RunningContainer] = []
+        self._logs: list[LogStream] = []
+
+    def run(self) -> str:
+        """Inputs, programs, outputs; the final status."""
+        job = self._job
+        job.started = now()
+        self._prepare()
+        mirrors = self._continuous_outputs()
+        try:
+            status = self._execute()
+        finally:
+            self._clean_up()
+            for mirror in mirrors:
+                mirror.finish()
+        self._upload()
+        return status
+
+    def _prepare(self) -> None:
+        for container in self._containers:
+            config = container.ml / "config"
+            config.mkdir(parents=True, exist_ok=True)
+            _write(config / "processingjobconfig.json", _configuration(self._job))
+            _write(config / "resourceconfig.json", self._resources(container))
+            for output in self._outputs():
+                _inside(output["S3Output"]["LocalPath"], container).mkdir(
+                    parents=True, exist_ok=True
+                )
+        for source in self._job.request.get("ProcessingInputs", ()):
+            _fetch(source["S3Input"], self._containers, self._job, self._state)
+
+    def _execute(self) -> str:
+        epoch = int(time.time())
+        for container in self._containers:
+            name = f"{self._job.name}/{container.hostname}-{epoch}"
+            path = self._job.folder / f"{container.hostname}.log"
+            log = LogStream(group=LOG_GROUP, stream=name, path=path, state=self._state)
+            self._logs.append(log)
+            self._running.append(containers.start(container, state=self._state, on_line=log.write))
+        return self._watch()
+
+    def _watch(self) -> str:
+        condition = self._job.request.get("StoppingCondition", {})
+        deadline = time.monotonic() + condition.get("MaxRuntimeInSeconds", 86_400)
+        while True:
+            codes = [running.exit_code for running in self._running]
+            if any(codes):
+                raise JobFailure(self._failure())
+            if all(code == 0 for code in codes):
+                self._job.exit_message = self._message()
+                return "Completed"
+            if self._job.stop_requested.wait(_SECONDS_BETWEEN_LOOKS):
+                return self._terminate()
+            if time.monotonic() > deadline:
+                self._terminate()
+                return "Stopped"
+
+    def _terminate(self) -> str:
+        deadline = time.monotonic() + self._state.settings.stop_grace_seconds
+        for running in self._running:
+            running.terminate()
+        for running in self._running:
+            if running.wait(timeout=max(0, deadline - time.monotonic())) is None:
+                running.kill()
+        return "Stopped"
+
+    def _failure(self) -> str:
+        code = next(running.exit_code for running in self._running if running.exit_code) or 1
+        self._job.exit_message = self._message()
+        return algorithm_error(self._message() or "See job logs for more information", code=code)
+
+    def _message(self) -> str:
+        for container in self._containers:
+            path = container.ml / "output" / "message"
+            if path.is_file():
+                return path.read_text(encoding="utf-8", errors="replace")[:_MESSAGE_CHARACTERS]
+        return ""
+
+    def _clean_up(self) -> None:
+        for running in self._running:
+            running.kill()
+            running.wait(timeout=10)
+            self._state.processes.remove(running)
+        for log in self._logs:
+            log.close()
+        for container in self._containers:
+            containers.remove_scratch(container)
+
+    def _upload(self) -> None:
+        for output in self._outputs():
+            target = output["S3Output"]
+            if target.get("S3UploadMode", "EndOfJob") == "EndOfJob":
+                for container in reversed(self._containers):
+                    folder = _inside(target["LocalPath"], container)
+                    storage.upload_folder(folder, uri=target["S3Uri"], state=self._state)
+
+    def _continuous_outputs(self) -> list[Any]:
+        from rehearsal.jobs.checkpoints import CheckpointMirror
+
+        mirrors = []
+        for output in self._outputs():
+            target = output["S3Output"]
+            if target.get("S3UploadMode") == "Continuous":
+                for container in self._containers:
+                    folder = _inside(target["LocalPath"], container)
+                    mirror = CheckpointMirror(folder, uri=target["S3Uri"], state=self._state)
+                    mirror.start()
+                    mirrors.append(mirror)
+        return mirrors
+
+    def _outputs(self) -> list[Mapping[str, Any]]:
+        outputs: list[Mapping[str, Any]] = self._job.request.get("ProcessingOutputConfig", {}).get(
+            "Outputs", []
+        )
+        return outputs
+
+    def _container(self, host: str) -> Container:
+        job, specification = self._job, self._job.request["AppSpecification"]
+        entrypoint = specification.get("ContainerEntrypoint", ())
+        dies = self._state.faults.dead_container(job.name)
+        network = job.request.get("NetworkConfig", {})
+        return Container(
+            folder=job.folder / host,
+            command=("sh", "-c", "exit 1")
+            if dies
+            else (*entrypoint, *specification.get("ContainerArguments", ())),
+            environment={
+                "PROCESSING_JOB_NAME": job.name,
+                "PROCESSING_JOB_ARN": job.arn,
+                **job.request.get("Environment", {}),
+            },
+            image=containers.image_folder(specification["ImageUri"], state=self._state),
+            hostname=host,
+            hosts={name: f"127.0.0.{n}" for n, name in enumerate(job.hosts, 1)},
+            isolated=bool(network.get("EnableNetworkIsolation")) and len(job.hosts) == 1,
+        )
+
+    def _resources(self, container: Container) -> dict[str, Any]:
+        return {
+            "current_host": container.hostname,
+            "hosts": self._job.hosts,
+            "network_interface_name": NETWORK_INTERFACE,
+        }
+
+
+def outside_paths(request: Mapping[str, Any]) -> Iterator[str]:
+    """LocalPaths of inputs and outputs that are not below /opt/ml."""
+    parts = [i.get("S3Input", {}) for i in request.get("ProcessingInputs", ())]
+    outputs = request.get("ProcessingOutputConfig", {}).get("Outputs", ())
+    parts += [o.get("S3Output", {}) for o in outputs]
+    for part in parts:
+        place = part.get("LocalPath", f"{_ML}/")
+        if not place.startswith(f"{_ML}/") or ".." in Path(place).parts:
+            yield place
+
+
+def _configuration(job: ProcessingJob) -> dict[str, Any]:
+    """processingjobconfig.json: the request and the job's ARN."""
+    return {"ProcessingJobArn": job.arn, **job.request}
+
+
+def _fetch(
+    source: Mapping[str, Any],
+    machines: list[Container],
+    job: ProcessingJob,
+    state: State,
+) -> None:
+    channel = {
+        "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", **source}},
+        "CompressionType": source.get("S3CompressionType", "None"),
+    }
+    folders = [_inside(source["LocalPath"], container) for container in machines]
+    fetch_channel(channel, folders=folders, role=job.request["RoleArn"], state=state)
+
+
+def _inside(place: str, container: Container) -> Path:
+    return container.ml / Path(place).relative_to(_ML)
+
+
+def _write(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, default=str), encoding="utf-8")

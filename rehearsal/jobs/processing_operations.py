@@ -1,0 +1,130 @@
+"""SageMaker's operations on processing jobs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from rehearsal.emulator.errors import invalid, not_executed
+from rehearsal.emulator.listing import page
+from rehearsal.emulator.operations import Answer, Request, operation
+from rehearsal.emulator.state import State
+from rehearsal.jobs import processing
+from rehearsal.jobs.processing import ENDED, ProcessingJob
+
+_AWS_IMAGES = {
+    "clarify": "SageMaker Clarify runs in AWS's own image",
+    "model-monitor": "SageMaker Model Monitor runs in AWS's own image",
+    "debugger": "SageMaker Debugger's rules run in AWS's own image",
+    "data-wrangler": "Data Wrangler runs in AWS's own image",
+}
+_SHOWN = (
+    "ProcessingInputs",
+    "ProcessingOutputConfig",
+    "ProcessingJobName",
+    "ProcessingResources",
+    "StoppingCondition",
+    "AppSpecification",
+    "Environment",
+    "NetworkConfig",
+    "RoleArn",
+    "ExperimentConfig",
+)
+
+
+@operation("CreateProcessingJob")
+def create_processing_job(request: Request, *, state: State) -> Answer:
+    """Start a processing job."""
+    check_processing_request(request)
+    return {"ProcessingJobArn": processing.launch(request, state=state).arn}
+
+
+@operation("DescribeProcessingJob")
+def describe_processing_job(request: Request, *, state: State) -> Answer:
+    """All of one job."""
+    return describe(_job(request, state=state), state=state)
+
+
+def describe(job: ProcessingJob, *, state: State) -> dict[str, Any]:
+    """The answer of DescribeProcessingJob."""
+    with state.lock:
+        found: dict[str, Any] = {
+            "ProcessingJobArn": job.arn,
+            "ProcessingJobStatus": job.status,
+            "CreationTime": job.created,
+            "LastModifiedTime": job.ended or job.started or job.created,
+            **{name: job.request[name] for name in _SHOWN if name in job.request},
+        }
+        later = {
+            "ProcessingStartTime": job.started,
+            "ProcessingEndTime": job.ended,
+            "FailureReason": job.failure,
+            "ExitMessage": job.exit_message,
+        }
+    return found | {name: value for name, value in later.items() if value}
+
+
+@operation("StopProcessingJob")
+def stop_processing_job(request: Request, *, state: State) -> Answer:
+    """Ask a job to end."""
+    job = _job(request, state=state)
+    if job.status in ENDED:
+        raise invalid(f"The request was rejected because the job is in status {job.status}.")
+    processing.stop(job, state=state)
+    return {}
+
+
+@operation("ListProcessingJobs")
+def list_processing_jobs(request: Request, *, state: State) -> Answer:
+    """The jobs that the filters leave."""
+    with state.lock:
+        rows = [_row(job) for job in state.kept(ProcessingJob).values()]
+    return page(rows, request=request, key="ProcessingJobSummaries", kind="ProcessingJob")
+
+
+def check_processing_request(request: Request) -> None:
+    """Refuse what AWS would do and the rehearsal cannot.
+
+    Raises:
+        AwsError: NotExecutedInRehearsal, with all reasons.
+    """
+    reasons = list(_reasons(request))
+    if reasons:
+        raise not_executed("this processing job", why="; ".join(reasons))
+
+
+def _reasons(request: Request) -> Iterator[str]:
+    specification = request["AppSpecification"]
+    repository = specification["ImageUri"].rpartition("/")[2]
+    for part, why in _AWS_IMAGES.items():
+        if part in repository:
+            yield why
+    if not specification.get("ContainerEntrypoint"):
+        yield "the image's own entrypoint is not known here: name ContainerEntrypoint"
+    for source in request.get("ProcessingInputs", ()):
+        if "S3Input" not in source:
+            yield f"input {source['InputName']!r}: only S3Input is read"
+        elif source["S3Input"].get("S3InputMode", "File") != "File":
+            yield f"input {source['InputName']!r}: Pipe mode; use File"
+    for output in request.get("ProcessingOutputConfig", {}).get("Outputs", ()):
+        if "S3Output" not in output:
+            yield f"output {output['OutputName']!r}: only S3Output is written"
+    for place in processing.outside_paths(request):
+        yield f"the LocalPath {place!r} is not below /opt/ml"
+
+
+def _row(job: ProcessingJob) -> dict[str, Any]:
+    row = {
+        "ProcessingJobName": job.name,
+        "ProcessingJobArn": job.arn,
+        "CreationTime": job.created,
+        "LastModifiedTime": job.ended or job.created,
+        "ProcessingJobStatus": job.status,
+    }
+    later = {"ProcessingEndTime": job.ended, "FailureReason": job.failure}
+    return row | {name: value for name, value in later.items() if value}
+
+
+def _job(request: Request, *, state: State) -> ProcessingJob:
+    job = state.kept(ProcessingJob).get(request["ProcessingJobName"])
+    if job is None:
+        raise invalid("Could not find requested job")
+    return job

@@ -1,0 +1,386 @@
+"""Training jobs of the emulator really run, and end as on AWS."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from emulated import (
+    BUCKET,
+    archive_of,
+    channel,
+    ended_training,
+    keys,
+    log_lines,
+    spot,
+    trained,
+    training_request,
+    until,
+)
+
+from pictures import write_image_folder
+from rehearsal.emulator.server import Running, emulator
+
+LOGS = "/aws/sagemaker/TrainingJobs"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("emulator")
+    image = folder / "image" / "bin"
+    image.mkdir(parents=True)
+    (image / "train").write_text('#!/bin/sh\necho "started as $0 with $1"\n')
+    (image / "train").chmod(0o755)
+    options: dict[str, Any] = {"stop_grace_seconds": 2, "checkpoint_seconds": 0.1}
+    with emulator(folder / "aws", images={"image": folder / "image"}, **options) as running:
+        running.client("s3").create_bucket(Bucket=BUCKET)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def sagemaker(running: Running) -> Any:
+    return running.client("sagemaker")
+
+
+@pytest.fixture(scope="module")
+def s3(running: Running) -> Any:
+    return running.client("s3")
+
+
+def test_a_job_reads_its_channel_and_leaves_a_model_and_a_log(
+    running: Running, sagemaker: Any, s3: Any
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="in/cats/one.txt", Body=b"meow")
+    script = (
+        "echo epoch=1 loss=0.5; echo epoch=2 loss=0.25; "
+        "cp /opt/ml/input/data/training/cats/one.txt /opt/ml/model/; "
+        "echo seen > /opt/ml/output/data/notes; cat /opt/ml/input/config/hyperparameters.json"
+    )
+    request = training_request("whole", script=script, HyperParameters={"epochs": "2"})
+    request["InputDataConfig"] = [channel("training", f"s3://{BUCKET}/in")]
+    request["AlgorithmSpecification"]["MetricDefinitions"] = [
+        {"Name": "loss", "Regex": "loss=([0-9.]+)"}
+    ]
+    job = trained(sagemaker, request)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert [t["Status"] for t in job["SecondaryStatusTransitions"]] == [
+        "Starting",
+        "Downloading",
+        "Training",
+        "Uploading",
+        "Completed",
+    ]
+    model = job["ModelArtifacts"]["S3ModelArtifacts"]
+    assert model == f"s3://{BUCKET}/out/whole/output/model.tar.gz"
+    assert archive_of(s3, model) == {"one.txt": b"meow"}
+    output = archive_of(s3, model.replace("model.tar", "output.tar"))
+    assert output == {"notes": b"seen\n"}
+    (metric,) = job["FinalMetricDataList"]
+    assert (metric["MetricName"], metric["Value"]) == ("loss", 0.25)
+    lines = log_lines(running.client("logs"), LOGS, prefix="whole/algo-1-")
+    assert lines == ["epoch=1 loss=0.5", "epoch=2 loss=0.25", '{"epochs": "2"}']
+
+
+def test_without_an_entrypoint_the_images_train_program_is_started(
+    running: Running, sagemaker: Any
+) -> None:
+    request = training_request("image")
+    del request["AlgorithmSpecification"]["ContainerEntrypoint"]
+    del request["AlgorithmSpecification"]["ContainerArguments"]
+    assert trained(sagemaker, request)["TrainingJobStatus"] == "Completed"
+    (line,) = log_lines(running.client("logs"), LOGS, prefix="image/")
+    assert line.endswith("/bin/train with train")
+
+
+def test_a_job_sees_nothing_of_the_users_and_cannot_change_the_system(
+    running: Running, sagemaker: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not _in_namespaces(running):
+        pytest.skip("namespaces are not allowed on this machine")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the user's")
+    secret = tmp_path / "secret"
+    secret.write_text("mine")
+    checkout = Path(__file__).resolve().parents[1]
+    script = (
+        f"cat {secret}; ls {Path.home()}/.ssh; ls {checkout}/tests; ls {checkout}/.git; "
+        f"ls {checkout}/darkroom/py.typed; touch /usr/mine {checkout}/darkroom/mine; env; "
+        "ls /proc | grep -c '^[0-9]'; cat /etc/passwd; getent hosts algo-1; pwd"
+    )
+    trained(sagemaker, training_request("closed", script=script))
+    lines = log_lines(running.client("logs"), LOGS, prefix="closed/")
+    text = "\n".join(lines)
+    assert "mine" not in lines
+    assert "the user's" not in text
+    assert text.count("No such file or directory") == 4
+    assert text.count("Read-only file system") == 2
+    assert f"{checkout}/darkroom/py.typed" in lines
+    assert "SAGEMAKER_BASE_DIR" not in text
+    assert "127.0.0.1       algo-1" in lines
+    assert lines[-1] == "/app"
+    assert not secret.with_name("mine").exists()
+
+
+def test_a_failure_is_told_with_its_reason_and_exit_code(sagemaker: Any, s3: Any) -> None:
+    script = "echo partial > /opt/ml/model/w; printf 'no pictures' > /opt/ml/output/failure; exit 3"
+    job = trained(sagemaker, training_request("failing", script=script))
+    assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Failed"
+    assert job["FailureReason"] == "AlgorithmError: no pictures, exit code: 3"
+    assert keys(s3, "out/failing/") == []
+
+
+def test_a_long_reason_is_cut_where_sagemaker_cuts_it(sagemaker: Any) -> None:
+    script = "head -c 5000 /dev/zero | tr '\\0' x > /opt/ml/output/failure; exit 1"
+    job = trained(sagemaker, training_request("verbose", script=script))
+    assert len(job["FailureReason"]) == 1024
+    assert job["FailureReason"].endswith("xxx, exit code: 1")
+
+
+def test_a_program_that_does_not_exist_fails_the_job(running: Running, sagemaker: Any) -> None:
+    request = training_request("nothing")
+    request["AlgorithmSpecification"]["ContainerEntrypoint"] = ["no-such-program"]
+    assert trained(sagemaker, request)["FailureReason"].endswith("exit code: 127")
+    (line,) = log_lines(running.client("logs"), LOGS, prefix="nothing/")
+    assert line == "exec: 'no-such-program': No such file or directory"
+
+
+def test_a_missing_prefix_fails_the_job_in_awss_words(sagemaker: Any) -> None:
+    request = training_request("empty")
+    request["InputDataConfig"] = [channel("training", f"s3://{BUCKET}/nowhere/")]
+    reason = trained(sagemaker, request)["FailureReason"]
+    assert reason.startswith("ClientError: Data download failed: No S3 objects found under S3 URL")
+
+
+def test_a_stopped_job_gets_sigterm_and_keeps_its_model(sagemaker: Any, s3: Any) -> None:
+    script = "trap 'echo saved > /opt/ml/model/w; exit 143' TERM; while :; do sleep 0.05; done"
+    sagemaker.create_training_job(**training_request("stopped", script=script))
+    _until_training(sagemaker, "stopped")
+    time.sleep(0.3)
+    sagemaker.stop_training_job(TrainingJobName="stopped")
+    job = ended_training(sagemaker, "stopped")
+    assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Stopped"
+    assert archive_of(s3, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"w": b"saved\n"}
+    with pytest.raises(ClientError, match="ValidationException"):
+        sagemaker.stop_training_job(TrainingJobName="stopped")
+
+
+def test_a_job_that_ignores_sigterm_is_killed_after_the_grace(sagemaker: Any) -> None:
+    script = "trap '' TERM; sleep 300 & while :; do sleep 0.05; done"
+    sagemaker.create_training_job(**training_request("stubborn", script=script))
+    _until_training(sagemaker, "stubborn")
+    time.sleep(0.2)
+    started = time.monotonic()
+    sagemaker.stop_training_job(TrainingJobName="stubborn")
+    assert ended_training(sagemaker, "stubborn")["TrainingJobStatus"] == "Stopped"
+    assert 1.9 < time.monotonic() - started < 30
+
+
+def test_max_runtime_stops_a_job(sagemaker: Any) -> None:
+    request = training_request("endless", script="exec sleep 300")
+    request["StoppingCondition"] = {"MaxRuntimeInSeconds": 1}
+    job = trained(sagemaker, request)
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
+
+
+def test_an_interrupted_spot_job_goes_on_from_its_checkpoints(
+    running: Running, sagemaker: Any, s3: Any
+) -> None:
+    script = (
+        "cd /opt/ml/checkpoints; if [ -f one ]; then cat one > /opt/ml/model/w; rm one; exit 0; fi;"
+        "echo first > one; echo gone > temporary; sleep 0.5; rm temporary; exec sleep 300"
+    )
+    uri = f"s3://{BUCKET}/checkpoints"
+    request = spot(training_request("spot", script=script, CheckpointConfig={"S3Uri": uri}))
+    _set_fault(running, name="spot_interruption", jobs="spot", after_seconds=1.5)
+    job = trained(sagemaker, request)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    statuses = [t["Status"] for t in job["SecondaryStatusTransitions"]]
+    assert statuses[2:6] == ["Training", "Interrupted", "Restarting", "Downloading"]
+    assert archive_of(s3, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"w": b"first\n"}
+    assert keys(s3, "checkpoints") == []
+    assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
+
+
+def test_each_host_has_its_share_and_knows_the_others(
+    running: Running, sagemaker: Any, s3: Any
+) -> None:
+    for number in range(4):
+        s3.put_object(Bucket=BUCKET, Key=f"shards/{number}.tar", Body=b"x")
+    script = (
+        "ls /opt/ml/input/data/training > /opt/ml/model/$HOSTNAME; getent hosts algo-2; "
+        'grep -o \'"hosts": \\["algo-1", "algo-2"\\]\' /opt/ml/input/config/resourceconfig.json'
+    )
+    request = training_request("cluster", script=script)
+    request["ResourceConfig"]["InstanceCount"] = 2
+    request["InputDataConfig"] = [
+        channel("training", f"s3://{BUCKET}/shards/", S3DataDistributionType="ShardedByS3Key")
+    ]
+    job = trained(sagemaker, request)
+    assert archive_of(s3, job["ModelArtifacts"]["S3ModelArtifacts"]) == {
+        "algo-1": b"0.tar\n2.tar\n",
+        "algo-2": b"1.tar\n3.tar\n",
+    }
+    lines = log_lines(running.client("logs"), LOGS, prefix="cluster/algo-2-")
+    assert '"hosts": ["algo-1", "algo-2"]' in lines
+    if _in_namespaces(running):
+        assert "127.0.0.2       algo-2" in lines
+
+
+def test_the_failure_of_one_host_ends_the_others(sagemaker: Any) -> None:
+    script = "[ $HOSTNAME = algo-2 ] && exit 7; exec sleep 300"
+    request = training_request("broken-cluster", script=script)
+    request["ResourceConfig"]["InstanceCount"] = 2
+    assert trained(sagemaker, request)["FailureReason"].endswith("exit code: 7")
+
+
+def test_a_manifest_names_the_objects_of_a_channel(sagemaker: Any, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="listed/a/1.txt", Body=b"1")
+    s3.put_object(Bucket=BUCKET, Key="listed/b/2.txt", Body=b"2")
+    manifest = f'[{{"prefix": "s3://{BUCKET}/listed/"}}, "b/2.txt"]'
+    s3.put_object(Bucket=BUCKET, Key="manifest.json", Body=manifest.encode())
+    request = training_request("listed", script="cp -r /opt/ml/input/data/training/. /opt/ml/model")
+    uri = f"s3://{BUCKET}/manifest.json"
+    request["InputDataConfig"] = [channel("training", uri, S3DataType="ManifestFile")]
+    job = trained(sagemaker, request)
+    assert archive_of(s3, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"b/2.txt": b"2"}
+
+
+def test_a_warm_pool_is_reused_by_the_next_job_alike(running: Running, sagemaker: Any) -> None:
+    for name in ("warm-1", "warm-2"):
+        request = training_request(name)
+        request["ResourceConfig"]["KeepAlivePeriodInSeconds"] = 600
+        trained(sagemaker, request)
+    first = sagemaker.describe_training_job(TrainingJobName="warm-1")["WarmPoolStatus"]
+    assert (first["Status"], first["ReusedByJob"]) == ("Reused", "warm-2")
+    rows = sagemaker.list_training_jobs(WarmPoolStatusEquals="Available")["TrainingJobSummaries"]
+    assert [row["TrainingJobName"] for row in rows] == ["warm-2"]
+
+
+def test_a_job_without_network_reaches_nothing(running: Running, sagemaker: Any) -> None:
+    if not _in_namespaces(running):
+        pytest.skip("namespaces are not allowed on this machine")
+    script = (
+        "python -c 'import urllib.request as r, os; r.urlopen(os.environ[\"AWS_ENDPOINT_URL\"])'"
+    )
+    trained(sagemaker, training_request("alone", script=script, EnableNetworkIsolation=True))
+    lines = log_lines(running.client("logs"), LOGS, prefix="alone/")
+    assert "Connection refused" in lines[-1]
+
+
+def test_zenmls_entrypoint_may_use_app_and_reaches_s3_with_its_role(
+    running: Running, sagemaker: Any, s3: Any
+) -> None:
+    script = (
+        "import os, boto3; os.makedirs('/app/code'); os.chdir('/app'); "
+        "s3 = boto3.client('s3'); s3.put_object(Bucket='pictures', Key='from-job', Body=b'hello'); "
+        "print(boto3.client('sts').get_caller_identity()['Account'])"
+    )
+    request = training_request("zenml")
+    request["AlgorithmSpecification"] |= {
+        "ContainerEntrypoint": ["python", "-c"],
+        "ContainerArguments": [script],
+    }
+    job = trained(sagemaker, request)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert s3.get_object(Bucket=BUCKET, Key="from-job")["Body"].read() == b"hello"
+    assert log_lines(running.client("logs"), LOGS, prefix="zenml/") == ["123456789012"]
+    assert not Path("/app/code").exists()
+
+
+def test_jobs_are_listed_tagged_and_their_names_used_once(sagemaker: Any) -> None:
+    request = training_request("tagged", Tags=[{"Key": "team", "Value": "dogs"}])
+    arn = trained(sagemaker, request)["TrainingJobArn"]
+    sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "run", "Value": "7"}])
+    sagemaker.delete_tags(ResourceArn=arn, TagKeys=["team"])
+    assert sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "run", "Value": "7"}]
+    rows = sagemaker.list_training_jobs(NameContains="TAGG", StatusEquals="Completed")
+    assert [row["TrainingJobName"] for row in rows["TrainingJobSummaries"]] == ["tagged"]
+    with pytest.raises(ClientError, match="ResourceInUse"):
+        sagemaker.create_training_job(**request)
+    with pytest.raises(ClientError, match="Requested resource not found"):
+        sagemaker.describe_training_job(TrainingJobName="unknown")
+
+
+@pytest.mark.slow
+def test_darkrooms_train_program_trains_in_a_job(
+    running: Running, sagemaker: Any, s3: Any, tmp_path: Path
+) -> None:
+    folder = write_image_folder(tmp_path / "pictures", per_class=6)
+    for path in folder.rglob("*.png"):
+        s3.upload_file(str(path), BUCKET, f"classes/{path.relative_to(folder).as_posix()}")
+    request = training_request("darkroom", Environment={"OMP_NUM_THREADS": "1"})
+    request["HyperParameters"] = {
+        "architecture": "squeezenet1_1",
+        "weights": "none",
+        "epochs": "1",
+        "image_size": "32",
+        "batch_size": "4",
+    }
+    request["InputDataConfig"] = [channel("training", f"s3://{BUCKET}/classes/")]
+    request["AlgorithmSpecification"] = {
+        "TrainingImage": "darkroom",
+        "TrainingInputMode": "File",
+        "MetricDefinitions": [{"Name": "loss", "Regex": "validation_log_loss=([0-9.e-]+)"}],
+    }
+    job = trained(sagemaker, request)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    files = archive_of(s3, job["ModelArtifacts"]["S3ModelArtifacts"])
+    assert {"model.json", "model.onnx", "model.safetensors"} <= set(files)
+    assert job["FinalMetricDataList"][0]["Value"] > 0
+
+
+def test_without_namespaces_the_base_folder_is_told_and_noted(tmp_path: Path) -> None:
+    with emulator(tmp_path / "aws", sandboxed=False) as plain:
+        plain.client("s3").create_bucket(Bucket=BUCKET)
+        script = "echo $SAGEMAKER_BASE_DIR; ls $SAGEMAKER_BASE_DIR/input/config"
+        job = trained(plain.client("sagemaker"), training_request("plain", script=script))
+        assert job["TrainingJobStatus"] == "Completed"
+        lines = log_lines(plain.client("logs"), LOGS, prefix="plain/")
+        assert any("plain processes" in gap for gap in plain.state.log.gaps)
+    assert lines[0] == str(tmp_path / "aws" / "jobs" / "plain" / "algo-1" / "ml")
+    assert "hyperparameters.json" in lines
+
+
+@pytest.mark.parametrize("sandboxed", [True, False])
+def test_nothing_is_left_running_when_the_emulator_ends(tmp_path: Path, sandboxed: bool) -> None:
+    with emulator(tmp_path / "aws", sandboxed=None if sandboxed else False) as brief:
+        if sandboxed and not _in_namespaces(brief):
+            pytest.skip("namespaces are not allowed on this machine")
+        brief.client("s3").create_bucket(Bucket=BUCKET)
+        sagemaker = brief.client("sagemaker")
+        mark = f"31{os.getpid()}"
+        request = training_request("long", script=f"sleep {mark} & exec sleep {mark}")
+        sagemaker.create_training_job(**request)
+        until(lambda: _sleeping(mark), lambda number: number == 2)
+    assert until(lambda: _sleeping(mark), lambda number: number == 0) == 0
+
+
+def _sleeping(mark: str) -> int:
+    count = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            count += path.read_bytes() == f"sleep\0{mark}\0".encode()
+        except OSError:
+            continue
+    return count
+
+
+def _until_training(sagemaker: Any, name: str) -> None:
+    until(
+        lambda: sagemaker.describe_training_job(TrainingJobName=name),
+        lambda job: job["SecondaryStatus"] == "Training",
+    )
+
+
+def _in_namespaces(running: Running) -> bool:
+    from rehearsal.jobs.container import is_sandboxed
+
+    return is_sandboxed(running.state)
+
+
+def _set_fault(running: Running, **fault: Any) -> None:
+    from rehearsal.emulator.faults import parse_fault
+
+    running.state.faults.add(parse_fault(fault))
