@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tiny_images import write_tiny_image
+from tiny_images import CachedClients, write_tiny_image
 
-from rehearsal.emulator.server import Running, emulator
+from rehearsal.emulator.server import emulator
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 ROLE = "arn:aws:iam::123456789012:role/Tiny"
@@ -19,16 +19,17 @@ ENDED = ("Completed", "Failed", "Stopped")
 
 
 @pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CachedClients]:
     folder = tmp_path_factory.mktemp("tuning")
     image = write_tiny_image(folder / "image")
     with emulator(folder / "aws", images={IMAGE: image}, stop_grace_seconds=2) as running:
-        running.client("s3").create_bucket(Bucket="bucket")
-        yield running
+        clients = CachedClients(running)
+        clients.client("s3").create_bucket(Bucket="bucket")
+        yield clients
 
 
 @pytest.fixture
-def sagemaker(aws: Running) -> Any:
+def sagemaker(aws: CachedClients) -> Any:
     return aws.client("sagemaker")
 
 
@@ -93,7 +94,7 @@ def children(sagemaker: Any, name: str, **more: Any) -> list[dict[str, Any]]:
 
 
 def test_random_search_runs_real_jobs_and_finds_the_best(
-    sagemaker: Any, aws: Running, name: str
+    sagemaker: Any, aws: CachedClients, name: str
 ) -> None:
     static = {"epochs": "2"}
     start(sagemaker, name, TrainingJobDefinition=definition(static))
@@ -312,17 +313,25 @@ def test_an_unknown_tuning_job_is_not_found(sagemaker: Any) -> None:
 
 
 def test_what_is_not_executed_is_refused_in_words(sagemaker: Any, name: str) -> None:
-    several = [definition() | {"DefinitionName": "one"}]
+    objective = {"Type": "Maximize", "MetricName": "score"}
+    several = [
+        definition(
+            DefinitionName=each,
+            TuningObjective=objective,
+            HyperParameterRanges={"ContinuousParameterRanges": [X_RANGE]},
+        )
+        for each in ("one", "two")
+    ]
     with pytest.raises(ClientError, match="not executed in the rehearsal"):
         sagemaker.create_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=name,
-            HyperParameterTuningJobConfig=config(),
+            HyperParameterTuningJobConfig={"Strategy": "Random", "ResourceLimits": limits(3)},
             TrainingJobDefinitions=several,
         )
 
 
 def test_the_model_of_the_best_job_is_in_its_place(
-    sagemaker: Any, aws: Running, name: str, tmp_path: Path
+    sagemaker: Any, aws: CachedClients, name: str, tmp_path: Path
 ) -> None:
     one = config(ResourceLimits=limits(1, parallel=1))
     start(sagemaker, name, HyperParameterTuningJobConfig=one)

@@ -68,6 +68,7 @@ def invoke(
     begin = time.monotonic()
     status = 0
     try:
+        _keep_silent(endpoint_name, seconds=seconds, state=state)
         answer = _pass_through(chain, inference=inference, seconds=seconds, state=state)
         status = answer.status
     except NoAnswerError as error:
@@ -129,6 +130,14 @@ def _pass_through(
             raise model_error(answer, container=server.hostname)
         body, headers = answer.body, _passed_on(headers, answer=answer)
     return answer
+
+
+def _keep_silent(endpoint_name: str, *, seconds: float, state: State) -> None:
+    """Where a fault says so: for a while, or until SageMaker's patience is at its end."""
+    silence = state.faults.hanging_endpoint(endpoint_name)
+    state.ending.wait(min(silence, seconds))
+    if silence >= seconds:
+        raise NoAnswerError(f"hanging_endpoint, for {silence} seconds")
 
 
 def _refuse_target_model(inference: Inference) -> None:

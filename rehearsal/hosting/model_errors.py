@@ -37,8 +37,8 @@ class ModelError(AwsError):
         error.log_arn = f"arn:aws:logs:{settings.region}:{settings.account}:log-group:{group}"
         return error
 
-    def response(self) -> Response:
-        """As sagemaker-runtime sends it."""
+    def response(self, *, protocol: str = "json") -> Response:
+        """As sagemaker-runtime sends it; it speaks JSON only."""
         content = {
             "Message": self.message,
             "OriginalStatusCode": self.original_status,

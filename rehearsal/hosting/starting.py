@@ -13,6 +13,8 @@ from rehearsal.hosting.packages import container_of_package
 from rehearsal.hosting.servers import ModelServer, StartupError
 from rehearsal.jobs.logs import LogStream
 
+_SECONDS_BETWEEN_LOOKS = 0.1
+
 
 def start_fleet(config: EndpointConfig, *, endpoint: str, state: State) -> Fleet:
     """Start what a configuration describes; all of it serves when this returns.
@@ -24,6 +26,7 @@ def start_fleet(config: EndpointConfig, *, endpoint: str, state: State) -> Fleet
         for definition in config.variants:
             model = model_named(definition["ModelName"], state=state)
             fleet.variants.append(_variant(definition, model=model, endpoint=endpoint, state=state))
+        _hang(endpoint, fleet=fleet, state=state)
         for server in fleet.containers:
             server.start()
         for variant in fleet.variants:
@@ -71,6 +74,22 @@ def _variant(
     return Variant(definition, containers=servers, is_serial=mode == "Serial")
 
 
+def _hang(endpoint: str, *, fleet: Fleet, state: State) -> None:
+    """Where a fault says so: nothing comes up until it is cleared, and then it fails."""
+    if not state.faults.stuck_endpoint(endpoint):
+        return
+    while state.faults.is_stuck(endpoint) and not state.ending.wait(_SECONDS_BETWEEN_LOOKS):
+        pass
+    raise _unhealthy(fleet.variants[0], server=fleet.containers[0])
+
+
+def _unhealthy(variant: Variant, *, server: ModelServer) -> StartupError:
+    return StartupError(
+        f"The {server.hostname} container for production variant {variant.name} did not "
+        "pass the ping health check. Please check CloudWatch logs for this endpoint."
+    )
+
+
 def _wait_for(variant: Variant, *, state: State) -> None:
     allowed = min(
         state.settings.startup_seconds,
@@ -79,7 +98,4 @@ def _wait_for(variant: Variant, *, state: State) -> None:
     end = time.monotonic() + allowed
     for server in variant.containers:
         if not server.wait_until_healthy(seconds=max(end - time.monotonic(), 0)):
-            raise StartupError(
-                f"The {server.hostname} container for production variant {variant.name} did not "
-                "pass the ping health check. Please check CloudWatch logs for this endpoint."
-            )
+            raise _unhealthy(variant, server=server)
