@@ -1,0 +1,235 @@
+"""Policies and template: lint, agreement with each other, and with what the code calls."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from aws_calls import called_actions
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+TEMPLATE = CHECKOUT / "infrastructure" / "darkroom.yaml"
+POLICIES = CHECKOUT / "infrastructure" / "iam"
+
+PLACEHOLDERS = {
+    "<region>": "${AWS::Region}",
+    "<account>": "${AWS::AccountId}",
+    "<bucket>": "${BucketName}",
+    "<prefix>": "${Prefix}",
+    "<repository>": "${RepositoryName}",
+    "<execution-role>": "${Name}-execution",
+    "<endpoint-role>": "${Name}-endpoint",
+    "<codebuild-project>": "${Name}-image",
+    "arn:aws:": "arn:${AWS::Partition}:",
+}
+"""What stands in the JSON files, and what the template says for it."""
+
+ROLES = {
+    "ExecutionRole": "execution-role",
+    "EndpointRole": "endpoint-role",
+    "MlflowRole": "mlflow-role",
+    "BuildRole": "codebuild-role",
+}
+FREE = {"sts:GetCallerIdentity"}  # needs no permission
+LARGEST_MANAGED, LARGEST_INLINE = 6144, 10240  # IAM's quotas, in characters without blanks
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads CloudFormation's short forms: `!Sub text` as the text, others as [name, value]."""
+
+
+def _short_form(loader: _Loader, suffix: str, node: yaml.Node) -> object:
+    if suffix == "Sub":
+        return loader.construct_scalar(node)
+    if isinstance(node, yaml.SequenceNode):
+        return [suffix, loader.construct_sequence(node)]
+    return [suffix, loader.construct_scalar(node)]
+
+
+_Loader.add_multi_constructor("!", _short_form)
+
+
+def template() -> dict[str, Any]:
+    return yaml.load(TEMPLATE.read_text(), Loader=_Loader)
+
+
+def policy(name: str) -> dict[str, Any]:
+    return json.loads((POLICIES / f"{name}.json").read_text())
+
+
+def filled_in(name: str) -> dict[str, Any]:
+    """A policy as the template has to say it."""
+    text = (POLICIES / f"{name}.json").read_text()
+    for placeholder, value in PLACEHOLDERS.items():
+        text = text.replace(placeholder, value)
+    return json.loads(text)
+
+
+def listed(value: object) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def allowed(name: str) -> set[str]:
+    return {
+        action
+        for statement in policy(name)["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in listed(statement["Action"])
+    }
+
+
+def test_the_linter_finds_nothing_in_the_template() -> None:
+    linter = Path(sys.executable).with_name("cfn-lint")
+    checks = ["--include-checks", "I3042", "W", "--", str(TEMPLATE)]
+    done = subprocess.run([linter, *checks], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("role", "name"), ROLES.items())
+def test_roles_of_the_template_have_the_policies_of_the_files(role: str, name: str) -> None:
+    (inline,) = template()["Resources"][role]["Properties"]["Policies"]
+    assert inline["PolicyDocument"] == filled_in(name)
+
+
+def test_the_clients_policy_in_the_template_is_that_of_the_file() -> None:
+    document = template()["Resources"]["ClientPolicy"]["Properties"]["PolicyDocument"]
+    assert document == filled_in("client")
+
+
+@pytest.mark.parametrize("role", ["ExecutionRole", "EndpointRole", "MlflowRole"])
+def test_sagemaker_of_this_account_alone_may_assume_the_roles(role: str) -> None:
+    document = template()["Resources"][role]["Properties"]["AssumeRolePolicyDocument"]
+    assert document == filled_in("trust")
+
+
+def test_the_names_of_the_template_are_those_that_the_policies_mean() -> None:
+    resources = template()["Resources"]
+    assert resources["ExecutionRole"]["Properties"]["RoleName"] == "${Name}-execution"
+    assert resources["EndpointRole"]["Properties"]["RoleName"] == "${Name}-endpoint"
+    assert resources["Build"]["Properties"]["Name"] == "${Name}-image"
+
+
+def test_the_outputs_name_the_values_that_the_stack_needs() -> None:
+    described = " ".join(output["Description"] for output in template()["Outputs"].values())
+    text = (CHECKOUT / "stacks" / "values.py").read_text()
+    asked_for = set(re.findall(r"DARKROOM_[A-Z0-9_]*(?:ARN|ROOT|REGISTRY|PROJECT)", text))
+    assert len(asked_for) >= 4
+    assert {name for name in asked_for if name not in described} == set()
+
+
+@pytest.mark.parametrize("name", ["execution-role", "endpoint-role", "client", "codebuild-role"])
+def test_policies_fit_into_iams_quotas(name: str) -> None:
+    longest = {"<bucket>": "b" * 63, "<prefix>": "p" * 20, "<region>": "ap-southeast-2"}
+    text = json.dumps(policy(name), separators=(",", ":"))
+    for placeholder, value in {**longest, "<account>": "1" * 12}.items():
+        text = text.replace(placeholder, value)
+    assert len(text) < (LARGEST_MANAGED if name == "client" else LARGEST_INLINE)
+
+
+@pytest.mark.parametrize("path", sorted(POLICIES.glob("*.json")), ids=lambda path: path.stem)
+def test_no_policy_allows_everything(path: Path) -> None:
+    for statement in policy(path.stem)["Statement"]:
+        actions = listed(statement["Action"])
+        assert "*" not in actions
+        wide = [action for action in actions if action.endswith(":*")]
+        assert wide in ([], ["sagemaker-mlflow:*"])
+        assert not (wide and statement["Resource"] == "*")
+
+
+@pytest.mark.parametrize("name", ["execution-role", "client"])
+def test_roles_are_passed_to_sagemaker_alone_and_by_name(name: str) -> None:
+    (statement,) = [s for s in policy(name)["Statement"] if "iam:PassRole" in listed(s["Action"])]
+    condition = {"StringEquals": {"iam:PassedToService": "sagemaker.amazonaws.com"}}
+    assert statement["Condition"] == condition
+    assert not any(resource.endswith("*") for resource in listed(statement["Resource"]))
+
+
+def test_endpoints_may_neither_write_models_nor_start_anything() -> None:
+    assert not {a for a in allowed("endpoint-role") if a.startswith(("sagemaker:", "iam:"))}
+    writing = [s for s in policy("endpoint-role")["Statement"] if "s3:PutObject" in s["Action"]]
+    assert [s["Resource"] for s in writing] == ["arn:aws:s3:::<bucket>/<prefix>/capture/*"]
+
+
+# What the code calls, file by file
+
+
+def modules_of(folder: str) -> dict[str, Path]:
+    """Files by the names that they are imported under."""
+    return {
+        ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (CHECKOUT / folder).rglob("*.py")
+    }
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def backends_behind(*folders: str) -> set[Path]:
+    """Files of darkroom/backends that those of some folders import, directly or not."""
+    backends = modules_of("darkroom/backends")
+    waiting = {p for folder in folders for p in (CHECKOUT / folder).rglob("*.py")}
+    found: set[Path] = set()
+    while waiting:
+        names = imported(waiting.pop())
+        new = {path for name, path in backends.items() if name in names} - found
+        found |= new
+        waiting |= new
+    return found
+
+
+def lacking(files: set[Path], *, name: str) -> list[str]:
+    """Calls that a policy does not allow, each with its file."""
+    patterns = allowed(name) | FREE
+    return sorted(
+        f"{path.relative_to(CHECKOUT)}: {' or '.join(sorted(actions))}"
+        for path in files
+        for actions in called_actions(path)
+        if not any(fnmatchcase(action, pattern) for action in actions for pattern in patterns)
+    )
+
+
+def test_the_execution_role_may_do_what_the_pipelines_components_call() -> None:
+    files = backends_behind("steps", "materializers")
+    assert len(files) > 10
+    assert lacking(files, name="execution-role") == []
+
+
+def test_the_client_may_do_what_the_commands_call() -> None:
+    """And what no component calls, so that no file is left out."""
+    rest = set(modules_of("darkroom/backends").values()) - backends_behind("steps", "materializers")
+    files = backends_behind("commands") | rest
+    assert CHECKOUT / "darkroom/backends/sagemaker/preflight/quotas.py" in files
+    assert lacking(files, name="client") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "actions"),
+    [
+        ("clients.sagemaker.create_endpoint(**r)", {"sagemaker:CreateEndpoint"}),
+        ("self.clients.s3.upload_file(a, b, c)", {"s3:PutObject"}),
+        ("client.get_paginator('list_pipelines')", {"sagemaker:ListPipelines"}),
+        ("clients.runtime.invoke_endpoint()", {"sagemaker:InvokeEndpoint"}),
+        ("retry(clients.autoscaling.deregister_scalable_target)", {
+            "application-autoscaling:DeregisterScalableTarget"
+        }),
+        ("pattern.search('a')", set()),
+    ],
+)  # fmt: skip
+def test_calls_are_found_in_the_source(tmp_path, source: str, actions: set[str]) -> None:
+    path = tmp_path / "source.py"
+    path.write_text(source)
+    assert set().union(*called_actions(path)) == actions
