@@ -55,7 +55,7 @@ def run_training(
             if stand_in:
                 from rehearsal.report import write_report
 
-                report = write_report(stand_in, config=settings, run=name)
+                report = write_report(stand_in)
         if summary:
             write_summary(result, summary)
         Console().print(render(result), soft_wrap=True)

@@ -50,4 +50,4 @@ def training_pipeline(
         endpoint = deploy_model(bundle, registered, config.deployment, keep_endpoint, placement)
         predict_images(endpoint, dataset, evaluation, config.deployment, keep_endpoint, placement)
         if config.batch.split != "none":
-            predict_split(bundle, dataset, config.batch.split, placement)
+            predict_split(bundle, dataset, config.batch, placement)

@@ -17,6 +17,7 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # MLflow's tracker and steps in several threads race for its global tracking URI.
     "ZENML_DYNAMIC_PIPELINE_WORKER_COUNT": "1",
     # The default of 10 s records nothing of a short training.

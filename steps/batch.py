@@ -5,8 +5,9 @@ from typing import Annotated
 from zenml import log_metadata, step
 from zenml.types import CSVString
 
+from darkroom.config import BatchConfig
 from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset, Split
+from darkroom.dataset import Dataset
 from darkroom.model.bundle import Bundle
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run
@@ -15,28 +16,29 @@ from steps.chosen_backend import chosen_backend
 
 @step(enable_cache=False, experiment_tracker=True)
 def predict_split(
-    bundle: Bundle, dataset: Dataset, split: Split, placement: Placement
+    bundle: Bundle, dataset: Dataset, batch: BatchConfig, placement: Placement
 ) -> Annotated[CSVString, "batch_predictions"]:
     """Classify every image of a split, and join what comes back to file names and labels.
 
     Args:
         bundle: the packed model.
         dataset: whose images are classified.
-        split: which of them.
+        batch: which of them.
         placement: in this process, or as a batch transform job.
     """
     from darkroom.backends.batch import as_csv, share_correct
 
-    records = dataset.split(split)
+    assert batch.split != "none"  # noqa: S101 - the pipeline does not call it then
+    records = dataset.split(batch.split)
     predictions = chosen_backend(placement).predict_batch(
         bundle, images=[dataset.file(record) for record in records], progress=terminal_progress()
     )
     named = [
-        p.model_copy(update={"file": r.path}) for p, r in zip(predictions, records, strict=True)
+        p.model_copy(update={"source": r.path}) for p, r in zip(predictions, records, strict=True)
     ]
     labels = [record.label for record in records]
     table = as_csv(named, labels=labels)
-    active_run().text(table, file=f"predictions/{split}.csv")
+    active_run().text(table, file=f"predictions/{batch.split}.csv")
     log_metadata(
         {
             "images": len(named),

@@ -34,12 +34,34 @@ def predict_batch(
 
 
 def write_csv(rows: Sequence[BatchPrediction], path: Path) -> None:
-    """Write rows as `file,class,probability,top_k,error`; top_k is JSON."""
+    """Write rows as `as_csv` words them."""
+    write_text(path, as_csv(rows))
+
+
+def as_csv(rows: Sequence[BatchPrediction], *, labels: Sequence[str] = ()) -> str:
+    """Rows as `file,class,probability,top_k,error`; top_k is JSON.
+
+    Args:
+        labels: what each image shows; given, they are a last column.
+    """
+    columns = [_columns(row) for row in rows]
+    if labels:
+        pairs = zip(columns, labels, strict=True)
+        columns = [{**row, "label": label} for row, label in pairs]
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(_COLUMNS), lineterminator="\n")
+    names = [*_COLUMNS, *(["label"] if labels else [])]
+    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_columns(row) for row in rows)
-    write_text(path, text.getvalue())
+    writer.writerows(columns)
+    return text.getvalue()
+
+
+def share_correct(rows: Sequence[BatchPrediction], *, labels: Sequence[str]) -> float:
+    """Share of the readable images whose label was predicted; 0 where none could be read."""
+    right = [
+        row.class_name == label for row, label in zip(rows, labels, strict=True) if not row.error
+    ]
+    return sum(right) / len(right) if right else 0.0
 
 
 def write_parquet(rows: Sequence[BatchPrediction], path: Path) -> None:

@@ -59,7 +59,7 @@ def is_missing(error: ClientError) -> bool:
     code, message = error_code(error), _message(error)
     if code in ("ResourceNotFound", "ResourceNotFoundException", "404", "NoSuchKey", "NotFound"):
         return True
-    said = ("could not find", "not found", "does not exist")
+    said = ("could not find", "not found", "does not exist", "no scalable target found")
     return code == "ValidationException" and any(words in message.lower() for words in said)
 
 

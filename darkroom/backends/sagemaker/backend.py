@@ -118,7 +118,6 @@ class SageMakerBackend:
             name=name,
             site=self._site,
             clients=self._clients,
-            deployment=deployment,
             keep=keep,
             progress=progress,
         )
@@ -133,9 +132,9 @@ class SageMakerBackend:
         tolerance: float,
     ) -> EndpointCheck:
         """Ask the endpoint; one that answers differently is rolled back, or removed."""
-        from darkroom.backends.sagemaker.hosting_check import check_deployment
+        from darkroom.backends.sagemaker.hosting_check import verify_endpoint
 
-        return check_deployment(
+        return verify_endpoint(
             endpoint,
             images=images,
             expected=expected,
@@ -146,7 +145,7 @@ class SageMakerBackend:
 
     def remove(self, endpoint: Endpoint) -> None:
         """Delete the endpoint, its configuration and its model."""
-        from darkroom.backends.sagemaker.removal import remove_endpoint
+        from darkroom.backends.sagemaker.rollback import remove_endpoint
 
         remove_endpoint(endpoint, clients=self._clients)
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 FAILURE_FILE = Path("/opt/ml/output/failure")
 """What a job writes there becomes its FailureReason."""
 _ENDED = ("Completed", "Failed", "Stopped")
-_USERS = "UserError: "
+_KINDS: tuple[type[DarkroomError], ...] = (UserError, DarkroomError)
+"""Errors whose own words are enough, as they are marked in the failure file."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,9 @@ class OrchestrationJob:
 def leave_reason(exception: BaseException, *, file: Path = FAILURE_FILE) -> None:
     """In the job: say why a component failed, such that whoever follows is told so."""
     if file.parent.is_dir():
-        kind = _USERS if isinstance(exception, UserError) else ""
-        file.write_text(f"{kind}{exception or type(exception).__name__}", encoding="utf-8")
+        kind = next((k.__name__ for k in _KINDS if isinstance(exception, k)), None)
+        name = kind or type(exception).__name__
+        file.write_text(f"{name}: {exception}", encoding="utf-8")
 
 
 def _failure(seen: "DescribeTrainingJobResponseTypeDef", *, log: JobLog) -> DarkroomError | None:
@@ -76,7 +78,8 @@ def _failure(seen: "DescribeTrainingJobResponseTypeDef", *, log: JobLog) -> Dark
     if seen["TrainingJobStatus"] == "Stopped":
         return DarkroomError(f"the orchestrating job was stopped: {seen['SecondaryStatus']}")
     reason = without_kind(seen.get("FailureReason", ""))
-    if reason.startswith(_USERS):
-        return UserError(reason.removeprefix(_USERS))
+    for kind in _KINDS:
+        if reason.startswith(f"{kind.__name__}: "):
+            return kind(reason.partition(": ")[2])
     lines = "\n".join(f"  {line}" for line in log.last_lines)
     return DarkroomError(f"{reason or 'the orchestrating job failed'}\nIts last lines:\n{lines}")
