@@ -22,9 +22,11 @@ from darkroom.backends.storage import s3_client
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
+from darkroom.files import sha256_of
 from materializers.dataset import DatasetMaterializer
 from pictures import write_image_folder
 
+CLOTHING = Path(__file__).parents[2] / "shared" / "data" / "clothing-small.tar"
 ROOT = "s3://photos/darkroom/"
 
 
@@ -226,3 +228,19 @@ def test_a_published_artifact_is_the_same_on_every_machine(
     assert hashes[0] == hashes[1]
     unpublished = [replace(data, shards="") for data in (published, moved)]
     assert len({materializer.compute_content_hash(data) for data in unpublished}) == 2
+
+
+# Real photographs.
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CLOTHING.is_file(), reason="needs the photographs of ../shared/data")
+def test_photographs_survive_being_published_and_fetched(s3: Any, tmp_path: Path) -> None:
+    photographs = ingest(str(CLOTHING), config=DataConfig(), seed=1, store=tmp_path / "store")
+    uri = publish(photographs, root=ROOT, client=s3).shards
+    sizes = [item["Size"] for item in s3.list_objects_v2(Bucket="photos")["Contents"]]
+    assert max(sizes) < 40 * 2**20
+    fetched = fetch_published(uri, store=tmp_path / "other", client=s3)
+    assert fetched.fingerprint == photographs.fingerprint
+    assert len(fetched.records) > 3000
+    assert all(sha256_of(fetched.file(r)) == r.sha256 for r in fetched.records[::50])

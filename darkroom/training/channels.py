@@ -64,27 +64,16 @@ def read_channels(
     if {MANIFEST_CHANNEL, SHARDS_CHANNEL} <= {*channels}:
         sharded = _is_sharded((inputs or {}).get(SHARDS_CHANNEL))
         return _read_shards(folder, sharded=sharded, store=store, progress=progress)
-    if _WHOLE in channels:
-        root = folder / _WHOLE
-        if (root / MANIFEST_FILE).is_file():
-            return TrainingData(read_manifest(root / MANIFEST_FILE))
-    elif _SPLIT in channels:
-        root = folder
-    else:
+    if not {_WHOLE, _SPLIT} & {*channels}:
         raise UserError(
             f"the training job has the channels {channels}; it needs {_SPLIT!r} (and 'validation') "
             f"with class folders, {_WHOLE!r} with an image folder tree or a {MANIFEST_FILE}, or "
             f"{MANIFEST_CHANNEL!r}, {SHARDS_CHANNEL!r} and {EVALUATION_SHARDS_CHANNEL!r}"
         )
-    dataset = assemble(
-        LocalFolder(root.resolve()),
-        source=Source(kind="path", location=str(root)),
-        config=DataConfig(test_fraction=0),
-        seed=seed,
-        store=store,
-        progress=progress,
-    )
-    return TrainingData(dataset)
+    root = folder / _WHOLE if _WHOLE in channels else folder
+    if (root / MANIFEST_FILE).is_file():
+        return TrainingData(read_manifest(root / MANIFEST_FILE))
+    return TrainingData(_read_images(root, seed=seed, store=store, progress=progress))
 
 
 def read_manifest(path: Path) -> Dataset:
@@ -119,6 +108,17 @@ def parse_manifest(content: bytes, *, place: str) -> Dataset:
     if not dataset.records:
         raise UserError(f"the manifest {place!r} names no images")
     return dataset
+
+
+def _read_images(root: Path, *, seed: int, store: Path, progress: Progress) -> Dataset:
+    return assemble(
+        LocalFolder(root.resolve()),
+        source=Source(kind="path", location=str(root)),
+        config=DataConfig(test_fraction=0),
+        seed=seed,
+        store=store,
+        progress=progress,
+    )
 
 
 def _read_shards(folder: Path, *, sharded: bool, store: Path, progress: Progress) -> TrainingData:

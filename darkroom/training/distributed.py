@@ -20,6 +20,12 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 _LOOPBACK = "127.0.0.1"
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process exit",  # NCCL's words; those above are gloo's
+)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
@@ -122,8 +128,7 @@ def process_group() -> Iterator[ProcessGroup]:
 
 def is_lost_connection(error: Exception) -> bool:
     """Whether an error says that another process is gone, whose own error is the reason."""
-    marks = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in marks)
+    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _LOST)
 
 
 def _number(variable: str, default: int = 0) -> int:
