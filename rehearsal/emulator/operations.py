@@ -32,10 +32,13 @@ MODULES = (
     "rehearsal.jobs.processing_operations",
     "rehearsal.jobs.pipeline_operations",
     "rehearsal.tuning.operations",
+    "rehearsal.tuning.job_records",
     "rehearsal.hosting.model_operations",
     "rehearsal.hosting.endpoint_operations",
     "rehearsal.hosting.runtime_operations",
+    "rehearsal.hosting.records",
     "rehearsal.transform.operations",
+    "rehearsal.transform.job_records",
     "rehearsal.registry.package_operations",
     "rehearsal.registry.lineage",
 )

@@ -83,6 +83,11 @@ class State:
         with self.lock:
             return arn in self._tags
 
+    def forget_tags(self, arn: str) -> None:
+        """Of a resource that is deleted."""
+        with self.lock:
+            self._tags.pop(arn, None)
+
     def arn(self, kind: str, name: str) -> str:
         """`arn(kind="training-job", …)`: of something of SageMaker's."""
         return f"arn:aws:sagemaker:{self.settings.region}:{self.settings.account}:{kind}/{name}"

@@ -1,6 +1,7 @@
 """An endpoint: what is kept of it, how it is described, how it comes up and goes."""
 
 import random
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -35,6 +36,8 @@ class Endpoint:
     share: Fraction = Fraction(0)
     deployment: Mapping[str, Any] = field(default_factory=dict)
     """LastDeploymentConfig."""
+    in_service_since: datetime | None = None
+    ended: datetime | None = None
 
     def change(self, status: str, *, failure: str = "") -> None:
         """Take another status."""
@@ -75,6 +78,14 @@ class Endpoint:
             "CreationTime": self.created,
             "LastModifiedTime": self.modified,
         }
+
+
+@dataclass(frozen=True)
+class DeletedEndpoint:
+    """What is remembered of it for the report."""
+
+    endpoint: Endpoint
+    tags: dict[str, str]
 
 
 def endpoint_named(name: str, *, state: State) -> Endpoint:
@@ -133,6 +144,7 @@ def _come_up(endpoint: Endpoint, *, state: State) -> None:
         return
     with state.lock:
         endpoint.fleet = fleet
+        endpoint.in_service_since = now()
         endpoint.change("InService")
 
 
@@ -141,7 +153,11 @@ def _go(endpoint: Endpoint, *, state: State) -> None:
         endpoint.fleet.stop()
     with state.lock:
         state.kept(Endpoint).pop(endpoint.name, None)
-        state.tags(endpoint.arn).clear()
+        endpoint.change("Deleted")
+        endpoint.ended = now()
+        tags = dict(state.tags(endpoint.arn))
+        state.forget_tags(endpoint.arn)
+        state.kept(DeletedEndpoint)[uuid.uuid4().hex] = DeletedEndpoint(endpoint, tags=tags)
 
 
 def _capture_summary(capture: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def delete_model(request: Request, *, state: State) -> Answer:
     model = model_named(request["ModelName"], state=state)
     with state.lock:
         state.kept(Model).pop(model.name, None)
-        state.tags(model.arn).clear()
+        state.forget_tags(model.arn)
     return {}
 
 
@@ -109,7 +109,7 @@ def delete_endpoint_config(request: Request, *, state: State) -> Answer:
     config = endpoint_config_named(request["EndpointConfigName"], state=state)
     with state.lock:
         state.kept(EndpointConfig).pop(config.name, None)
-        state.tags(config.arn).clear()
+        state.forget_tags(config.arn)
     return {}
 
 

@@ -26,6 +26,7 @@ def start_fleet(config: EndpointConfig, *, endpoint: str, state: State) -> Fleet
         for definition in config.variants:
             model = model_named(definition["ModelName"], state=state)
             fleet.variants.append(_variant(definition, model=model, endpoint=endpoint, state=state))
+        _note_gaps(config, state=state)
         _hang(endpoint, fleet=fleet, state=state)
         for server in fleet.containers:
             server.start()
@@ -81,6 +82,21 @@ def _hang(endpoint: str, *, fleet: Fleet, state: State) -> None:
     while state.faults.is_stuck(endpoint) and not state.ending.wait(_SECONDS_BETWEEN_LOOKS):
         pass
     raise _unhealthy(fleet.variants[0], server=fleet.containers[0])
+
+
+def _note_gaps(config: EndpointConfig, *, state: State) -> None:
+    """Say what a configuration asks for and does not get here."""
+    if any(variant.get("InitialInstanceCount", 1) > 1 for variant in config.variants):
+        state.log.not_covered("several instances of a variant: one process stands for all")
+    if any("ServerlessConfig" in variant for variant in config.variants):
+        state.log.not_covered("serverless: cold starts, memory and concurrency limits")
+    models = [model_named(variant["ModelName"], state=state) for variant in config.variants]
+    if any(model.request.get("EnableNetworkIsolation") for model in models):
+        state.log.not_covered("network isolation of serving containers")
+    if any(model.request.get("VpcConfig") for model in models):
+        state.log.not_covered("VpcConfig of models: they reach what this machine reaches")
+    if config.request.get("KmsKeyId") or config.capture.get("KmsKeyId"):
+        state.log.not_covered("KMS: nothing is encrypted")
 
 
 def _unhealthy(variant: Variant, *, server: ModelServer) -> StartupError:

@@ -124,7 +124,7 @@ def delete(request: Request, *, state: State, kind: str) -> Answer:
         if any(entity in (each.source, each.destination) for each in _associations(state)):
             raise invalid(f"Cannot delete {entity.arn}: it has associations; delete these first.")
         state.kept(Entity).pop(entity.arn)
-        state.tags(entity.arn).clear()
+        state.forget_tags(entity.arn)
     return {f"{kind}Arn": entity.arn}
 
 

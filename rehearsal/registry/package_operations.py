@@ -63,7 +63,7 @@ def delete_group(request: Request, *, state: State) -> Answer:
                 f"Model Package Group {group.arn} contains Model Packages; delete these first.",
             )
         state.kept(PackageGroup).pop(group.name)
-        state.tags(group.arn).clear()
+        state.forget_tags(group.arn)
     return {}
 
 
@@ -136,7 +136,7 @@ def delete_package(request: Request, *, state: State) -> Answer:
     with state.lock:
         package = package_named(request["ModelPackageName"], state=state)
         state.kept(Package).pop(package.arn)
-        state.tags(package.arn).clear()
+        state.forget_tags(package.arn)
     return {}
 
 

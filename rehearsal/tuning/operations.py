@@ -83,6 +83,7 @@ def delete_tuning_job(request: Request, *, state: State) -> Answer:
         raise in_use(f"Tuning job {job.name} is {job.status}; only an ended one can be deleted.")
     with state.lock:
         state.kept(TuningJob).pop(job.name, None)
+        state.forget_tags(job.arn)
     return {}
 
 
