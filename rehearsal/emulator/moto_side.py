@@ -83,8 +83,13 @@ class Moto:
         Raises:
             AwsError: what is refused, and why.
         """
-        if _object_of(operation) not in _KEPT_BY_MOTO:
+        if not is_kept_by_moto(operation):
             raise not_executed(operation, why="there is nothing here that could do it")
+
+
+def is_kept_by_moto(operation: str) -> bool:
+    """Whether an operation only keeps something and shows it, so that moto does it truly."""
+    return _object_of(operation) in _KEPT_BY_MOTO
 
 
 def _object_of(operation: str) -> str:

@@ -16,7 +16,7 @@ from rehearsal.emulator.errors import AwsError
 from rehearsal.emulator.state import State, now
 from rehearsal.emulator.validation import check_request
 from rehearsal.jobs import pipeline_definition, processing, training
-from rehearsal.jobs.processing import ProcessingJob
+from rehearsal.jobs.processing_job import ProcessingJob
 from rehearsal.jobs.training_job import TrainingJob
 
 _SECONDS_BETWEEN_LOOKS = 0.05

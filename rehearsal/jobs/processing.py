@@ -6,15 +6,11 @@ job = launch(request, state=state); job.done.wait(); job.status
 import json
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from rehearsal.emulator.errors import in_use
-from rehearsal.emulator.records import STARTUP_SECONDS, Record, recorded
 from rehearsal.emulator.state import State, now
 from rehearsal.jobs import container as containers
 from rehearsal.jobs import storage
@@ -23,45 +19,12 @@ from rehearsal.jobs.container import Container, RunningContainer
 from rehearsal.jobs.failures import JobFailure, algorithm_error
 from rehearsal.jobs.logs import LogStream
 from rehearsal.jobs.opt_ml import NETWORK_INTERFACE
+from rehearsal.jobs.processing_job import ENDED, ProcessingJob
 
 LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
-ENDED = ("Completed", "Failed", "Stopped")
 _ML = "/opt/ml"
 _SECONDS_BETWEEN_LOOKS = 0.05
 _MESSAGE_CHARACTERS = 1024
-
-
-@dataclass
-class ProcessingJob:
-    """One processing job, changed by its own thread."""
-
-    request: Mapping[str, Any]
-    arn: str
-    folder: Path
-    created: datetime = field(default_factory=now)
-    status: str = "InProgress"
-    started: datetime | None = None
-    ended: datetime | None = None
-    failure: str = ""
-    exit_message: str = ""
-    stop_requested: Event = field(default_factory=Event)
-    done: Event = field(default_factory=Event)
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return str(self.request["ProcessingJobName"])
-
-    @property
-    def cluster(self) -> Mapping[str, Any]:
-        """Its machines."""
-        found: Mapping[str, Any] = self.request["ProcessingResources"]["ClusterConfig"]
-        return found
-
-    @property
-    def hosts(self) -> list[str]:
-        """Names of its machines."""
-        return [f"algo-{number}" for number in range(1, self.cluster["InstanceCount"] + 1)]
 
 
 def launch(request: Mapping[str, Any], *, state: State) -> ProcessingJob:
@@ -89,28 +52,6 @@ def stop(job: ProcessingJob, *, state: State) -> None:
         if job.status not in ENDED:
             job.status = "Stopping"
             job.stop_requested.set()
-
-
-@recorded
-def processing_records(state: State) -> Iterable[Record]:
-    """A record a job."""
-    for job in state.kept(ProcessingJob).values():
-        until = job.ended or now()
-        yield Record(
-            kind="processing-job",
-            name=job.name,
-            arn=job.arn,
-            status=job.status,
-            created=job.created,
-            started=job.started,
-            ended=job.ended,
-            instance_type=job.cluster["InstanceType"],
-            instance_count=job.cluster["InstanceCount"],
-            startup_seconds=STARTUP_SECONDS["processing-job"],
-            executed_seconds=(until - job.started).total_seconds() if job.started else 0,
-            failure=job.failure,
-            tags=dict(state.tags(job.arn)),
-        )
 
 
 def _run(job: ProcessingJob, *, state: State) -> None:
@@ -279,17 +220,6 @@ class _Machines:
             "hosts": self._job.hosts,
             "network_interface_name": NETWORK_INTERFACE,
         }
-
-
-def outside_paths(request: Mapping[str, Any]) -> Iterator[str]:
-    """LocalPaths of inputs and outputs that are not below /opt/ml."""
-    parts = [i.get("S3Input", {}) for i in request.get("ProcessingInputs", ())]
-    outputs = request.get("ProcessingOutputConfig", {}).get("Outputs", ())
-    parts += [o.get("S3Output", {}) for o in outputs]
-    for part in parts:
-        place = part.get("LocalPath", f"{_ML}/")
-        if not place.startswith(f"{_ML}/") or ".." in Path(place).parts:
-            yield place
 
 
 def _configuration(job: ProcessingJob) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """SageMaker's operations on processing jobs."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rehearsal.emulator.errors import invalid, not_executed
@@ -8,7 +9,7 @@ from rehearsal.emulator.listing import page
 from rehearsal.emulator.operations import Answer, Request, operation
 from rehearsal.emulator.state import State
 from rehearsal.jobs import processing
-from rehearsal.jobs.processing import ENDED, ProcessingJob
+from rehearsal.jobs.processing_job import ENDED, ProcessingJob
 
 _AWS_IMAGES = {
     "clarify": "SageMaker Clarify runs in AWS's own image",
@@ -16,6 +17,7 @@ _AWS_IMAGES = {
     "debugger": "SageMaker Debugger's rules run in AWS's own image",
     "data-wrangler": "Data Wrangler runs in AWS's own image",
 }
+_ML = "/opt/ml"
 _SHOWN = (
     "ProcessingInputs",
     "ProcessingOutputConfig",
@@ -107,8 +109,19 @@ def _reasons(request: Request) -> Iterator[str]:
     for output in request.get("ProcessingOutputConfig", {}).get("Outputs", ()):
         if "S3Output" not in output:
             yield f"output {output['OutputName']!r}: only S3Output is written"
-    for place in processing.outside_paths(request):
+    for place in _outside_paths(request):
         yield f"the LocalPath {place!r} is not below /opt/ml"
+
+
+def _outside_paths(request: Request) -> Iterator[str]:
+    """LocalPaths of inputs and outputs that are not below /opt/ml."""
+    parts = [i.get("S3Input", {}) for i in request.get("ProcessingInputs", ())]
+    outputs = request.get("ProcessingOutputConfig", {}).get("Outputs", ())
+    parts += [o.get("S3Output", {}) for o in outputs]
+    for part in parts:
+        place = part.get("LocalPath", f"{_ML}/")
+        if not place.startswith(f"{_ML}/") or ".." in Path(place).parts:
+            yield place
 
 
 def _row(job: ProcessingJob) -> dict[str, Any]:
