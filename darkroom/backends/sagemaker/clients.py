@@ -48,7 +48,9 @@ class Clients:
     def renew(self) -> None:
         """Read credentials anew from where boto3 finds them; clients are made again."""
         with self._lock:
-            self.__dict__ = {"region": self.region, "_lock": self._lock}
+            for name in list(vars(self)):
+                if isinstance(getattr(type(self), name, None), cached_property):
+                    delattr(self, name)
 
     @cached_property
     def sagemaker(self) -> "SageMakerClient":
