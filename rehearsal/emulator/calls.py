@@ -8,6 +8,8 @@ from rehearsal.emulator.clients import INTERNAL_KEY
 
 _CREDENTIAL = re.compile(r"Credential=([^/]+)/\d*/[^/]*/([^/]+)/aws4_request")
 
+_SERVICES = {"monitoring": "cloudwatch"}
+"""Services that sign with another name than SDKs know them by."""
 _JSON_WITHOUT_TARGET = ("", "sagemaker", "scheduler")
 
 
@@ -16,7 +18,7 @@ class Call:
     """One request to the emulator."""
 
     service: str
-    """As signed: "s3", "sagemaker", "logs"; empty where nothing is signed."""
+    """As SDKs name it: "s3", "sagemaker", "logs"; empty where nothing is signed."""
     operation: str
     """Of SageMaker and other JSON services its name, else the HTTP method and path."""
     target: str
@@ -30,7 +32,8 @@ class Call:
     def of(cls, environ: dict[str, Any]) -> "Call":
         """Read the headers of a WSGI request."""
         signature = _CREDENTIAL.search(environ.get("HTTP_AUTHORIZATION", ""))
-        key, service = signature.groups() if signature else ("", "")
+        key, signed = signature.groups() if signature else ("", "")
+        service = _SERVICES.get(signed, signed)
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         path = environ.get("PATH_INFO", "/")
         method = environ.get("REQUEST_METHOD", "GET")
