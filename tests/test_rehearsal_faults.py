@@ -60,7 +60,7 @@ def test_an_sdk_that_repeats_survives_throttling(running: Running) -> None:
         ("s3", "ExpiredToken"),
         ("sts", "ExpiredToken"),
         ("logs", "ExpiredTokenException"),
-        ("cloudwatch", "ExpiredToken"),
+        ("cloudwatch", "ExpiredTokenException"),
     ],
 )
 def test_expired_credentials_are_told_as_each_service_tells_them(
