@@ -1,6 +1,6 @@
 """A data set as an artifact: its manifest. The images stay where they were ingested.
 
-On a machine that does not have them, those of a published data set are fetched.
+A component on a machine that does not have them fetches those of a published data set.
 """
 
 import os
@@ -10,6 +10,7 @@ from typing import ClassVar
 from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
+from zenml.steps.step_context import StepContext
 
 from darkroom.dataset import SPLITS, Dataset
 from darkroom.files import workspace
@@ -26,9 +27,13 @@ class DatasetMaterializer(BaseMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def load(self, data_type: type[Dataset]) -> Dataset:
-        """Read the manifest, and see to it that the images are here if they can be."""
+        """Read the manifest; a component that gets it finds the images too.
+
+        Whoever loads it outside a component wants to know of the images, not to see them.
+        """
         with self.artifact_store.open(os.path.join(self.uri, _MANIFEST), "r") as file:
-            return _with_images(Dataset.from_json(file.read()))
+            dataset = Dataset.from_json(file.read())
+        return _with_images(dataset) if _in_component() else dataset
 
     def save(self, data: Dataset) -> None:
         """Write the manifest."""
@@ -66,6 +71,10 @@ class DatasetMaterializer(BaseMaterializer):
         on it has the images in a folder of its own.
         """
         return f"{data.fingerprint}-{data.shards or data.root}"
+
+
+def _in_component() -> bool:
+    return StepContext.get() is not None
 
 
 def _with_images(dataset: Dataset) -> Dataset:

@@ -205,14 +205,20 @@ def materializer(tmp_path: Path) -> DatasetMaterializer:
     return DatasetMaterializer(uri=str(tmp_path / "artifact"), artifact_store=Store())
 
 
-def test_an_artifact_whose_images_are_elsewhere_fetches_them(
-    s3: Any, dataset: Dataset, materializer: DatasetMaterializer, tmp_path: Path
+def test_a_component_fetches_the_images_that_are_elsewhere(
+    s3: Any,
+    dataset: Dataset,
+    materializer: DatasetMaterializer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     published = publish(dataset, root=ROOT, client=s3)
     fewer = published.without([published.records[0].path], reason="of a test")
     materializer.save(fewer)
     assert materializer.load(Dataset) == fewer
     dataset.root.rename(tmp_path / "gone")
+    assert materializer.load(Dataset) == fewer, "only a component needs the images"
+    monkeypatch.setattr("materializers.dataset._in_component", lambda: True)
     loaded = materializer.load(Dataset)
     assert loaded == replace(fewer, root=loaded.root)
     assert loaded.root.is_relative_to(tmp_path / "darkroom-home" / "data" / "published")
