@@ -39,13 +39,13 @@ def publish_bundle(
             archive = Path(scratch) / ARCHIVE_FILE
             pack(bundle.folder, archive)
             extra = {"Metadata": {_CONTENT: content}, **encryption(site)}
-            with progress.task(f"Uploading to {uri}", total=archive.stat().st_size) as task:
-                clients.s3.upload_file(
-                    str(archive),
-                    address.bucket,
-                    address.key,
-                    ExtraArgs=extra,
-                    Callback=task.advance,
+            size = archive.stat().st_size
+            with (
+                progress.task(f"Uploading to {uri}", total=size) as task,
+                archive.open("rb") as file,
+            ):
+                clients.s3.upload_fileobj(
+                    file, address.bucket, address.key, ExtraArgs=extra, Callback=task.advance
                 )
     return uri
 

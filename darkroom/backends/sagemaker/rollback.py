@@ -1,14 +1,23 @@
 """Taking a deployment back: the model before serves again, or the endpoint is removed."""
 
 from darkroom.backends.endpoint import Endpoint, EndpointError
+from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
 from darkroom.backends.sagemaker.belongings import delete_belongings
 from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.endpoint_state import ACCEPTED, failure, look, wait_until_steady
+from darkroom.backends.sagemaker.endpoint_state import (
+    ACCEPTED,
+    failure,
+    look,
+    tags_at,
+    wait_until_steady,
+)
 from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.identity import Tag
 from darkroom.backends.sagemaker.removal import delete_endpoint
 from darkroom.backends.sagemaker.requests.hosting import return_request
 from darkroom.progress import SILENT, Progress
+
+_OF_THE_MODEL = ("darkroom:run", "darkroom:version")
 
 
 def undo(
@@ -29,6 +38,7 @@ def undo(
     if endpoint.previous == wrong:
         return "it was left as it is: this very configuration was checked before"
     return_to(endpoint.previous, endpoint=name, clients=clients, progress=progress, pause=pause)
+    _take_over_tags(name, configuration=endpoint.previous, clients=clients)
     delete_belongings(name, keep=endpoint.previous, clients=clients)
     return "the model before serves again"
 
@@ -78,6 +88,17 @@ def remove_endpoint(
     name = _name(endpoint)
     delete_endpoint(name, clients=clients, progress=progress, pause=pause)
     delete_belongings(name, clients=clients)
+
+
+def _take_over_tags(name: str, *, configuration: str, clients: Clients) -> None:
+    """Say again which run and version it is that serves."""
+    with aws_errors_explained(f"endpoint {name!r}"):
+        service = clients.sagemaker
+        arn = service.describe_endpoint(EndpointName=name)["EndpointArn"]
+        found = service.describe_endpoint_config(EndpointConfigName=configuration)
+        tags = tags_at(found["EndpointConfigArn"], clients=clients)
+        ours = [Tag(Key=key, Value=tags[key]) for key in _OF_THE_MODEL if key in tags]
+        service.add_tags(ResourceArn=arn, Tags=ours)
 
 
 def _name(endpoint: Endpoint) -> str:

@@ -1,0 +1,101 @@
+"""`python run.py down`: remove endpoints and what else runs have left on AWS."""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+from commands.endpoints import account, cost_of
+from darkroom.backends.sagemaker.clearance import Selection, find
+from darkroom.backends.sagemaker.clearance import remove as remove_thing
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.inventory import list_endpoints
+from darkroom.backends.sagemaker.tagged import JOBS, Thing
+from darkroom.errors import DarkroomError, UserError
+from darkroom.progress import terminal_progress
+
+_STAYS = "Registered models, logs and what lies on S3 stay: they are records."
+
+
+def remove(
+    *, stack: str, name: str | None, run: str | None, everything: bool, expired: bool, yes: bool
+) -> None:
+    """Show what will go, ask, and remove it.
+
+    Raises:
+        UserError: not exactly one choice, no such endpoint or run, or nobody to ask.
+        DarkroomError: some things could not be removed; all others are gone.
+    """
+    selection = Selection(name=name or "", run=run or "", everything=everything, expired=expired)
+    _check(selection, yes=yes)
+    with account(stack) as clients:
+        found = find(selection, clients=clients)
+        if not found:
+            _report_nothing(selection)
+            return
+        costs = _costs(clients)
+        for thing in found:
+            click.echo(f"{'stop' if thing.kind in JOBS else 'remove'}  {_line(thing, costs=costs)}")
+        if not yes and not click.confirm(f"{len(found)} things. Go on?"):
+            click.echo("Nothing was removed.")
+            return
+        _remove_all(found, clients=clients)
+    click.echo(f"{len(found)} things removed. {_STAYS}")
+
+
+def _check(selection: Selection, *, yes: bool) -> None:
+    """All mistakes at once."""
+    chosen = {
+        f"NAME ({selection.name!r})": selection.name,
+        f"--run ({selection.run!r})": selection.run,
+        "--all": selection.everything,
+        "--expired": selection.expired,
+    }
+    given = [word for word, value in chosen.items() if value]
+    problems = []
+    if len(given) > 1:
+        problems.append(f"{' and '.join(given)} exclude each other; give one of them")
+    if not given:
+        problems.append("say what to remove: the NAME of an endpoint, --run, --expired or --all")
+    if not yes and not sys.stdin.isatty():
+        problems.append("there is nobody to ask whether to go on: add --yes")
+    if problems:
+        raise UserError(problems)
+
+
+def _report_nothing(selection: Selection) -> None:
+    if selection.name:
+        raise UserError(
+            f"there is no endpoint {selection.name!r} of Darkroom's; `run.py endpoints` lists all"
+        )
+    if selection.run:
+        raise UserError(
+            f"the run {selection.run!r} has left nothing here; `run.py endpoints` shows the runs"
+        )
+    click.echo("Nothing to remove.")
+
+
+def _costs(clients: Clients) -> dict[str, str]:
+    """What each endpoint costs by the hour."""
+    rows = list_endpoints(clients=clients, region=str(clients.region))
+    return {row.name: cost_of(row) for row in rows}
+
+
+def _line(thing: Thing, *, costs: Mapping[str, str]) -> str:
+    text = f"{thing.kind} {thing.name}"
+    if thing.kind != "endpoint":
+        return text
+    return f"{text}, cost per hour: {costs.get(thing.name, 'unknown')}"
+
+
+def _remove_all(things: Sequence[Thing], *, clients: Clients) -> None:
+    """Go on where one cannot be removed: the others cost too."""
+    problems = []
+    progress = terminal_progress()
+    for thing in things:
+        try:
+            remove_thing(thing, clients=clients, progress=progress)
+        except DarkroomError as error:
+            problems.append(str(error))
+    if problems:
+        raise DarkroomError("\n".join([*problems, "Run the same command again for these."]))

@@ -1,0 +1,90 @@
+"""`python run.py endpoints`: what serves on AWS, and what it costs."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from commands.where import ready
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.inventory import list_endpoints as find_endpoints
+from darkroom.errors import UserError
+
+if TYPE_CHECKING:
+    from darkroom.backends.sagemaker.inventory import EndpointRow
+
+
+def list_endpoints(*, stack: str, as_json: bool) -> None:
+    """Print a table, or a list of JSON objects.
+
+    Raises:
+        UserError: values of the stack are missing, or AWS refuses.
+    """
+    with account(stack) as clients:
+        rows = find_endpoints(clients=clients, region=str(clients.region))
+    if as_json:
+        click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
+    elif rows:
+        Console().print(_table(rows))
+    else:
+        click.echo("No endpoints of Darkroom's.")
+
+
+@contextmanager
+def account(stack: str) -> Iterator[Clients]:
+    """Clients of a stack's account while the block runs.
+
+    Raises:
+        UserError: values of the stack are missing, or no rehearsal is up.
+    """
+    if stack == "rehearsal":
+        from rehearsal.session import find_kept
+
+        if find_kept() is None:
+            raise UserError(
+                "no stand-in for AWS is up: each rehearsal starts one of its own and ends it. "
+                "`python -m rehearsal` keeps one up that this command can look at."
+            )
+    with ready(stack):
+        yield Clients(os.environ["AWS_REGION"])
+
+
+def cost_of(row: "EndpointRow") -> str:
+    """What an endpoint costs by the hour, for people."""
+    if row.kind == "serverless":
+        return "by request"
+    return f"${row.cost_per_hour:.3f}" if row.cost_per_hour is not None else "unknown"
+
+
+def _table(rows: Sequence["EndpointRow"]) -> Table:
+    columns = ("endpoint", "status", "kind", "instances", "per hour", "age", "expires", "run")
+    table = Table(*columns, "model version")
+    for row in rows:
+        instances = f"{row.instance_type} × {row.instances or '?'}" if row.instance_type else "–"
+        expires = row.expires.isoformat(timespec="minutes") if row.expires else "never"
+        table.add_row(
+            row.name,
+            row.status,
+            row.kind,
+            instances,
+            cost_of(row),
+            _age(row.created),
+            f"[red]{expires}[/red]" if row.has_expired else expires,
+            row.run,
+            row.model_version,
+        )
+    return table
+
+
+def _age(created: datetime | None) -> str:
+    if created is None:
+        return "–"
+    minutes = int((datetime.now(UTC) - created).total_seconds() // 60)
+    hours, days = minutes // 60, minutes // (24 * 60)
+    return f"{days} d" if days else f"{hours} h" if hours else f"{minutes} min"
