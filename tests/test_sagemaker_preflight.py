@@ -6,11 +6,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
 from moto import mock_aws
 
@@ -19,6 +21,7 @@ from darkroom.backends.sagemaker.preflight import Finding, check_account
 from darkroom.backends.sagemaker.preflight.account import Caller, check_region
 from darkroom.backends.sagemaker.preflight.bucket import check_bucket
 from darkroom.backends.sagemaker.preflight.demand import demands_of
+from darkroom.backends.sagemaker.preflight.findings import survive
 from darkroom.backends.sagemaker.preflight.image import check_image
 from darkroom.backends.sagemaker.preflight.instances import check_instance_types
 from darkroom.backends.sagemaker.preflight.managed_mlflow import check_managed_mlflow
@@ -36,6 +39,7 @@ from darkroom.backends.sagemaker.preflight.service_model import model_problems
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Config
 
+TEMPLATE = Path(__file__).resolve().parent.parent / "infrastructure" / "darkroom.yaml"
 REGION, ACCOUNT = "eu-west-1", "123456789012"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/darkroom-execution"
@@ -655,6 +659,41 @@ def test_an_account_in_order_has_no_problems_but_the_servers(account: Clients) -
     unfit = {finding.subject for finding in found if finding.level == "problem"}
     assert unfit == {"ZenML server", "MLflow server"}
     assert not any(finding.level == "note" for finding in found)
+
+
+# moto makes neither bucket policies nor log groups from a template.
+@pytest.mark.filterwarnings("ignore:Tried to parse AWS:UserWarning")
+def test_the_account_that_the_template_makes_is_in_order(account: Account) -> None:
+    cloudformation = boto3.client("cloudformation", region_name=REGION)
+    cloudformation.create_stack(
+        StackName="darkroom",
+        TemplateBody=TEMPLATE.read_text(),
+        Parameters=[{"ParameterKey": "BucketName", "ParameterValue": "photos"}],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    (stack,) = cloudformation.describe_stacks(StackName="darkroom")["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    found = account_findings(
+        account,
+        role=outputs["RoleArn"],
+        endpoint_role=outputs["EndpointRoleArn"],
+        root=outputs["S3Root"],
+        image=outputs["RepositoryUri"],
+    )
+    assert Finding(
+        "endpoint role", "ok", "darkroom-endpoint exists, and SageMaker may assume it."
+    ) in found  # fmt: skip
+    problems = {finding.subject for finding in found if finding.level == "problem"}
+    assert problems == {"ZenML server", "MLflow server"}
+
+
+def test_an_answer_that_is_not_aws_is_said_so() -> None:
+    def check() -> list[Finding]:
+        raise ResponseParserError("<html>")
+
+    (found,) = survive(check, subject="bucket", action="s3:ListBucket")
+    assert found.level == "problem"
+    assert "what answers is not AWS" in found.text
 
 
 class Refused:

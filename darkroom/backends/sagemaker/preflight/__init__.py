@@ -10,12 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from darkroom.backends.sagemaker.aws_errors import explained
 from darkroom.backends.sagemaker.preflight.account import Caller, check_region, find_caller
 from darkroom.backends.sagemaker.preflight.bucket import check_bucket
 from darkroom.backends.sagemaker.preflight.demand import demands_of
-from darkroom.backends.sagemaker.preflight.findings import Check, Finding
+from darkroom.backends.sagemaker.preflight.findings import UNREADABLE, Check, Finding
 from darkroom.backends.sagemaker.preflight.image import check_image
 from darkroom.backends.sagemaker.preflight.instances import check_instance_types
 from darkroom.backends.sagemaker.preflight.managed_mlflow import check_managed_mlflow
@@ -73,6 +74,8 @@ def _caller(clients: "Clients") -> Caller | Finding:
         return find_caller(clients.sts)
     except (ClientError, BotoCoreError) as error:
         text = str(explained(error, what="the account"))
+    except ResponseParserError:
+        text = UNREADABLE
     except DarkroomError as error:
         text = str(error)
     return Finding("credentials", "problem", f"{text} What lies in the account was not checked.")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from darkroom.backends.aws_access import error_code
 from darkroom.backends.sagemaker.aws_errors import explained
@@ -14,6 +15,11 @@ Level = Literal["ok", "problem", "note"]
 
 _DENIED = frozenset(
     {"403", "AccessDenied", "AccessDeniedException", "Forbidden", "UnauthorizedOperation"}
+)
+
+UNREADABLE = (
+    "what answers is not AWS: a proxy, or something else at AWS_ENDPOINT_URL. "
+    "Check both, and run the check again."
 )
 
 
@@ -45,6 +51,8 @@ def survive(check: Check, *, subject: str, action: str) -> list[Finding]:
         return [Finding(subject, "problem", str(explained(error, what=subject)))]
     except BotoCoreError as error:
         return [Finding(subject, "problem", str(explained(error, what=subject)))]
+    except ResponseParserError:
+        return [Finding(subject, "problem", UNREADABLE)]
     except DarkroomError as error:
         return [Finding(subject, "problem", str(error))]
 

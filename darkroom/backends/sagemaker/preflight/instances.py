@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
-from functools import cache
-
-import botocore.session
 
 from darkroom.backends.sagemaker.preflight.demand import Demand, Use
 from darkroom.backends.sagemaker.preflight.findings import Finding
+from darkroom.backends.sagemaker.preflight.service_model import service_model
 
 _SUBJECT = "instance types"
 _SHAPES: dict[Use, str] = {
@@ -32,10 +30,9 @@ def check_instance_types(demands: Sequence[Demand]) -> list[Finding]:
     return [Finding(_SUBJECT, "ok", f"SageMaker knows {names}.")]
 
 
-@cache
 def known_types(use: Use) -> frozenset[str]:
     """All instance types for a use, as of the installed botocore."""
-    model = botocore.session.get_session().get_service_model("sagemaker")
+    model = service_model("sagemaker")
     # botocore's shapes have `enum` only where they are strings, which its types do not say.
     return frozenset(getattr(model.shape_for(_SHAPES[use]), "enum", ()))
 

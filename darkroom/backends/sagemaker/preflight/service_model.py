@@ -6,20 +6,26 @@ choices and upper bounds are left to the service, and looked at here.
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import botocore.session
-from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
+from botocore.model import ListShape, MapShape, ServiceModel, Shape, StringShape, StructureShape
 from botocore.validate import ParamValidator
 
 _NOT_PYTHONS = re.compile(r"\\p\{|\\u[0-9A-F]{4}|\[:")
 """Character classes of Java's that Python's patterns lack."""
 
 
+@cache
+def service_model(service: str) -> ServiceModel:
+    """All operations and shapes of a service; reading them takes a while."""
+    return botocore.session.get_session().get_service_model(service)
+
+
 def model_problems(request: dict[str, Any], *, service: str, operation: str) -> list[str]:
     """Members that are unknown, missing, of a wrong type or of a value that is not allowed."""
-    model = botocore.session.get_session().get_service_model(service)
-    shape = model.operation_model(operation).input_shape
+    shape = service_model(service).operation_model(operation).input_shape
     if shape is None:
         return []
     report = ParamValidator().validate(request, shape)
