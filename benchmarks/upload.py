@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="darkroom-upload-") as scratch:
         folder = Path(scratch)
         generate(arguments.images, root=folder / "images")
-        (folder / "manifest.json").write_text(dataset_of(folder / "images").to_json())
+        (folder / MANIFEST_FILE).write_text(dataset_of(folder / "images").to_json())
         with s3_server(folder) as reset:
             rounds = [measure(folder, reset=reset) for _ in range(arguments.rounds)]
     result = summary(rounds, images=arguments.images)
@@ -126,12 +126,13 @@ def wait_for(url: str, *, server: subprocess.Popen[bytes]) -> None:
 def measure(folder: Path, *, reset: Callable[[], None]) -> dict[str, float]:
     """One round: seconds by what was done."""
     reset()
-    seconds = {}
-    publishing = [sys.executable, "-m", "benchmarks.upload"]
-    publishing += ["--publish", str(folder / "manifest.json")]
+    seconds, manifest = {}, folder / MANIFEST_FILE
+    publishing = [sys.executable, "-m", "benchmarks.upload", "--publish", str(manifest)]
     seconds["publish"] = timed(lambda: run(publishing))
     seconds["publish again"] = timed(lambda: run(publishing))
-    seconds["read shards"] = timed(lambda: read_shards(folder))
+    uri = f"{ROOT}/datasets/{Dataset.from_json(manifest.read_text()).fingerprint}"
+    with tempfile.TemporaryDirectory(dir=folder) as base:
+        seconds["read shards"] = timed(lambda: read_shards(uri, base=Path(base)))
     if aws := shutil.which("aws"):
         syncing = [aws, "s3", "sync", str(folder / "images"), f"s3://{BUCKET}/images"]
         syncing += ["--only-show-errors"]
@@ -139,7 +140,8 @@ def measure(folder: Path, *, reset: Callable[[], None]) -> dict[str, float]:
         seconds["aws s3 sync again"] = timed(lambda: run(syncing))
     else:
         upload_folder(folder / "images", uri=f"s3://{BUCKET}/images")
-    seconds["read objects"] = timed(lambda: read_objects(folder))
+    with tempfile.TemporaryDirectory(dir=folder) as base:
+        seconds["read objects"] = timed(lambda: read_objects(manifest, base=Path(base)))
     print({name: round(value, 2) for name, value in seconds.items()}, file=sys.stderr)
     return seconds
 
@@ -156,23 +158,19 @@ def run(command: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def read_shards(folder: Path) -> None:
+def read_shards(uri: str, *, base: Path) -> None:
     """Fetch the channels of a published data set, and unpack them as `train` does."""
-    dataset = Dataset.from_json((folder / "manifest.json").read_text())
-    uris = channel_uris(f"{ROOT}/datasets/{dataset.fingerprint}")
-    with tempfile.TemporaryDirectory(dir=folder) as base:
-        for channel, uri in uris.items():
-            download(uri, folder=Path(base, "data", channel))
-        check(read_channels(Path(base, "data"), seed=0, store=Path(base, "cache")).dataset)
+    for channel, prefix in channel_uris(uri).items():
+        download(prefix, folder=base / "data" / channel)
+    check(read_channels(base / "data", seed=0, store=base / "cache").dataset)
 
 
-def read_objects(folder: Path) -> None:
+def read_objects(manifest: Path, *, base: Path) -> None:
     """Fetch one object an image, and find the manifest beside them."""
-    with tempfile.TemporaryDirectory(dir=folder) as base:
-        training = Path(base, "data", "training")
-        download(f"s3://{BUCKET}/images/", folder=training)
-        shutil.copy(folder / "manifest.json", training / MANIFEST_FILE)
-        check(read_channels(Path(base, "data"), seed=0, store=Path(base, "cache")).dataset)
+    training = base / "data" / "training"
+    download(f"s3://{BUCKET}/images/", folder=training)
+    shutil.copy(manifest, training / MANIFEST_FILE)
+    check(read_channels(base / "data", seed=0, store=base / "cache").dataset)
 
 
 def download(uri: str, *, folder: Path) -> None:
