@@ -539,3 +539,46 @@ def test_names_are_used_once_and_descriptions_leave_out_what_was_not_said(site: 
     assert "Could not find model" in str(
         error_of(lambda: site.sagemaker.describe_model(ModelName=model))
     )
+
+
+def set_fault(aws: CachedClients, **content: Any) -> None:
+    from rehearsal.emulator.faults import parse_fault
+
+    aws.state.faults.add(parse_fault(content))
+
+
+def test_a_stuck_endpoint_stays_creating_and_fails_in_the_end(
+    site: Site, aws: CachedClients
+) -> None:
+    set_fault(aws, name="stuck_endpoint", endpoints=site.name)
+    config = site.config(variant(site.model()))
+    site.sagemaker.create_endpoint(EndpointName=site.name, EndpointConfigName=config)
+    time.sleep(0.5)
+    assert site.sagemaker.describe_endpoint(EndpointName=site.name)["EndpointStatus"] == "Creating"
+    aws.state.faults.clear()
+    assert "ping health check" in site.settled("Failed")["FailureReason"]
+
+
+def test_a_hanging_endpoint_answers_late(site: Site, aws: CachedClients) -> None:
+    site.create(site.config(variant(site.model())))
+    set_fault(aws, name="hanging_endpoint", endpoints=site.name, seconds=0.7, times=1)
+    begin = time.monotonic()
+    assert site.invoke() == b"one:hello"
+    assert time.monotonic() - begin > 0.7
+
+
+def test_the_report_knows_endpoints_that_are_gone(site: Site, aws: CachedClients) -> None:
+    from rehearsal.emulator.records import records
+
+    config = site.config(variant(site.model(), InstanceType="ml.c5.xlarge"))
+    site.create(config)
+    site.sagemaker.delete_endpoint(EndpointName=site.name)
+    end = time.monotonic() + 10
+    status = ""
+    while status != "Deleted" and time.monotonic() < end:
+        time.sleep(0.05)
+        rows = [row for row in records(aws.state).resources if row.name == site.name]
+        status = rows[0].status
+    assert [row.kind for row in rows] == ["endpoint"]
+    assert (rows[0].instance_type, rows[0].details["config"]) == ("ml.c5.xlarge", config)
+    assert rows[0].executed_seconds > 0

@@ -62,6 +62,11 @@ def _cbor_text(text: str) -> bytes:
     return b"\x79" + len(content).to_bytes(2, "big") + content
 
 
+def own_mistake(error: Exception) -> str:
+    """The FailureReason of what failed by a mistake of the emulator's."""
+    return f"InternalServerError: the rehearsal failed, not the job: {error!r}"
+
+
 def invalid(message: str) -> AwsError:
     """A request that AWS would refuse."""
     return AwsError("ValidationException", message)

@@ -94,7 +94,16 @@ class State:
 
     def start(self, function: Callable[[], None], *, name: str) -> threading.Thread:
         """Run a function beside the requests, until it ends or the emulator does."""
-        thread = threading.Thread(target=function, name=name, daemon=True)
+
+        def run() -> None:
+            try:
+                function()
+            except Exception:
+                # When the emulator ends, nobody answers the calls that its threads make.
+                if not self.ending.is_set():
+                    raise
+
+        thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
         return thread
 

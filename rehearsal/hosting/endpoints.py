@@ -8,7 +8,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from rehearsal.emulator.errors import AwsError, invalid
+from rehearsal.emulator.errors import AwsError, invalid, own_mistake
 from rehearsal.emulator.state import State, now
 from rehearsal.hosting.fleets import Fleet
 from rehearsal.hosting.models import EndpointConfig, endpoint_config_named
@@ -142,6 +142,10 @@ def _come_up(endpoint: Endpoint, *, state: State) -> None:
         with state.lock:
             endpoint.change("Failed", failure=str(error))
         return
+    except Exception as error:
+        with state.lock:
+            endpoint.change("Failed", failure=own_mistake(error))
+        raise
     with state.lock:
         endpoint.fleet = fleet
         endpoint.in_service_since = now()

@@ -10,7 +10,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from rehearsal.emulator.errors import invalid
+from rehearsal.emulator.errors import invalid, own_mistake
 from rehearsal.emulator.state import State, now
 from rehearsal.hosting.alarms import missing_alarms, ringing_alarm
 from rehearsal.hosting.endpoints import Endpoint, refuse_failed, refuse_in_progress
@@ -74,6 +74,9 @@ def _run(endpoint: Endpoint, *, update: Update, state: State) -> None:
     except StartupError as error:
         _roll_back(endpoint, reason=str(error), state=state)
         return
+    except Exception as error:
+        _roll_back(endpoint, reason=own_mistake(error), state=state)
+        raise
     if update.retain and endpoint.fleet is not None:
         incoming.keep_settings_of(endpoint.fleet, except_for=update.except_for)
     with state.lock:

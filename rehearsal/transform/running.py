@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from botocore.exceptions import ClientError
 
-from rehearsal.emulator.errors import AwsError
+from rehearsal.emulator.errors import AwsError, own_mistake
 from rehearsal.emulator.state import State, now
 from rehearsal.hosting.models import model_named
 from rehearsal.hosting.servers import Answer, ModelServer, NoAnswerError, StartupError
@@ -55,6 +55,9 @@ class TransformRun:
             failure = self.failures[0] if self.failures else ""
         except (_FailedError, StartupError, AwsError, ClientError, ValueError) as error:
             failure = _reason(error)
+        except Exception as error:
+            self._finish(own_mistake(error))
+            raise
         finally:
             self._data_log.close()
             if server is not None:

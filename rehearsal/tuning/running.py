@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rehearsal.emulator.errors import AwsError
+from rehearsal.emulator.errors import AwsError, own_mistake
 from rehearsal.emulator.state import State, now
 from rehearsal.jobs.training import launch, stop
 from rehearsal.tuning.child_requests import child_name, child_request
@@ -55,6 +55,10 @@ class TuningRun:
         except AwsError as error:
             self._stop_running()
             outcome, failure = "Failed", str(error)
+        except Exception as error:
+            with self._state.lock:
+                self._job.finish("Failed", failure=own_mistake(error))
+            raise
         else:
             failure = ALL_FAILED if self._all_failed() else ""
         with self._state.lock:
