@@ -289,6 +289,46 @@ def test_zenmls_entrypoint_may_use_app_and_reaches_s3_with_its_role(
     assert not Path("/app/code").exists()
 
 
+def test_a_waiter_is_answered_when_the_job_has_ended(sagemaker: Any) -> None:
+    sagemaker.create_training_job(**training_request("awaited", script="sleep 0.5"))
+    started = time.monotonic()
+    waiter = sagemaker.get_waiter("training_job_completed_or_stopped")
+    waiter.wait(TrainingJobName="awaited", WaiterConfig={"Delay": 60})
+    assert time.monotonic() - started < 30
+
+
+def test_metrics_are_in_cloudwatch_too(running: Running, sagemaker: Any) -> None:
+    request = training_request("measured", script="echo loss=0.5")
+    metrics = [{"Name": "loss", "Regex": "loss=(.*)"}]
+    request["AlgorithmSpecification"]["MetricDefinitions"] = metrics
+    trained(sagemaker, request)
+    found = running.client("cloudwatch").list_metrics(Namespace="/aws/sagemaker/TrainingJobs")
+    dimensions = [{"Name": "TrainingJobName", "Value": "measured"}]
+    assert ("loss", dimensions) in [(m["MetricName"], m["Dimensions"]) for m in found["Metrics"]]
+
+
+def test_what_lies_on_s3_is_not_kept_twice(running: Running, sagemaker: Any, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="once/one.txt", Body=b"1")
+    script = "touch /opt/ml/model/w /opt/ml/checkpoints/c /opt/ml/output/data/d /opt/ml/x"
+    request = training_request("tidy", script=script)
+    request["InputDataConfig"] = [channel("training", f"s3://{BUCKET}/once/")]
+    trained(sagemaker, request)
+    folder = running.state.settings.folder / "jobs" / "tidy"
+
+    def left() -> set[str]:
+        return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+    until(left, lambda names: "algo-1/ml/x" not in names)
+    assert left() == {
+        "algo-1.log",
+        "algo-1/ml/output/data/d",
+        *(
+            f"algo-1/ml/input/config/{n}.json"
+            for n in ("hyperparameters", "resourceconfig", "inputdataconfig")
+        ),
+    }
+
+
 def test_jobs_are_listed_tagged_and_their_names_used_once(sagemaker: Any) -> None:
     request = training_request("tagged", Tags=[{"Key": "team", "Value": "dogs"}])
     arn = trained(sagemaker, request)["TrainingJobArn"]

@@ -17,11 +17,13 @@ from werkzeug.wrappers import Request, Response
 from rehearsal.emulator.calls import Call
 from rehearsal.emulator.errors import AwsError, LostConnection
 from rehearsal.emulator.moto_side import Moto
-from rehearsal.emulator.operations import answer_route, operation_named
+from rehearsal.emulator.operations import answer_route, event_of, operation_named
 from rehearsal.emulator.state import State
 from rehearsal.emulator.validation import check_request
 
 _TARGET = "SageMaker."
+_LONGEST_WAIT_SECONDS = 20
+"""Of a waiter's call; SDKs give up a call after 60."""
 
 
 class Application:
@@ -64,6 +66,8 @@ class Application:
         request = self._moto.read_json(environ)
         check_request(name, request, state=self._state)
         if function := operation_named(name):
+            if call.waits and (event := event_of(name, request, state=self._state)):
+                event.wait(_LONGEST_WAIT_SECONDS)
             answer = function(request, state=self._state)
             return None if answer is None else _json(answer)
         self._moto.check_may_answer(name, request=request)

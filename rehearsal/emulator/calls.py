@@ -8,6 +8,8 @@ from rehearsal.emulator.clients import INTERNAL_KEY
 
 _CREDENTIAL = re.compile(r"Credential=([^/]+)/\d*/[^/]*/([^/]+)/aws4_request")
 
+_WAITER = re.compile(r"\bm/(?:[^ ]*,)?B(?:,|\s|$)")
+"""botocore tells the features that a call uses in its user agent; B is a waiter."""
 _SERVICES = {"monitoring": "cloudwatch"}
 """Services that sign with another name than SDKs know them by."""
 _JSON_WITHOUT_TARGET = ("", "sagemaker", "scheduler")
@@ -27,6 +29,8 @@ class Call:
     path: str
     protocol: str = "json"
     """Of errors: "json", "xml" or "cbor"."""
+    waits: bool = False
+    """Whether a waiter of an SDK calls, which does nothing else but wait."""
 
     @classmethod
     def of(cls, environ: dict[str, Any]) -> "Call":
@@ -41,7 +45,8 @@ class Call:
         cbor = "HTTP_SMITHY_PROTOCOL" in environ
         json = target or service in _JSON_WITHOUT_TARGET
         protocol = "cbor" if cbor else "json" if json else "xml"
-        return cls(service, operation, target, key, path, protocol)
+        waits = bool(_WAITER.search(environ.get("HTTP_USER_AGENT", "")))
+        return cls(service, operation, target, key, path, protocol, waits)
 
     @property
     def internal(self) -> bool:

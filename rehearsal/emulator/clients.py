@@ -41,6 +41,11 @@ class Clients:
                 self._made[service] = self._make(service)
             return self._made[service]
 
+    def warm(self) -> None:
+        """Make what every job needs, so that the first one need not wait for it."""
+        for service in ("s3", "logs"):
+            self[service]
+
     def _make(self, service: str) -> Any:  # noqa: ANN401
         from botocore.config import Config
 

@@ -12,12 +12,19 @@ arrive as keyword arguments:
     @route("POST", "/endpoints/(?P<endpoint>[^/]+)/invocations")
     def invoke(call: werkzeug.Request, *, state: State, endpoint: str) -> werkzeug.Response: …
 
-Both may raise AwsError. An operation that answers None leaves the request to moto. A module
+What an SDK's waiter asks again and again may tell the event that it waits for; then the
+waiter is answered when that happens, instead of after its next pause:
+
+    @awaited("DescribeTrainingJob")
+    def training_end(request: Request, *, state: State) -> threading.Event | None: …
+
+All may raise AwsError. An operation that answers None leaves the request to moto. A module
 is found when it is listed in MODULES.
 """
 
 import importlib
 import re
+import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -47,8 +54,10 @@ Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
 Operation = Callable[..., Answer | None]
 Route = Callable[..., Response]
+Awaited = Callable[..., threading.Event | None]
 
 _OPERATIONS: dict[str, Operation] = {}
+_AWAITED: dict[str, Awaited] = {}
 _ROUTES: list[tuple[str, re.Pattern[str], Route]] = []
 
 
@@ -57,6 +66,16 @@ def operation(name: str) -> Callable[[Operation], Operation]:
 
     def register(function: Operation) -> Operation:
         _OPERATIONS[name] = function
+        return function
+
+    return register
+
+
+def awaited(name: str) -> Callable[[Awaited], Awaited]:
+    """Register a function that tells what a waiter of an operation waits for."""
+
+    def register(function: Awaited) -> Awaited:
+        _AWAITED[name] = function
         return function
 
     return register
@@ -76,6 +95,12 @@ def operation_named(name: str) -> Operation | None:
     """The function that executes a SageMaker operation; None where we have none."""
     _load()
     return _OPERATIONS.get(name)
+
+
+def event_of(name: str, request: Request, *, state: object) -> threading.Event | None:
+    """What a waiter that calls this operation waits for; None where nobody knows."""
+    function = _AWAITED.get(name)
+    return function(request, state=state) if function else None
 
 
 def answer_route(call: HttpRequest, *, state: object) -> Response | None:

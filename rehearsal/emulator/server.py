@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -58,6 +59,7 @@ def emulator(
     server, state = _server(settings, port=port)
     thread = threading.Thread(target=server.serve_forever, daemon=True, name="emulator")
     thread.start()
+    state.start(state.clients.warm, name="clients")
     try:
         yield Running(url=state.url, state=state)
     finally:
@@ -74,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     options = _parser().parse_args(arguments)
     os.environ["MOTO_ACCOUNT_ID"] = options.account
+    _keep_large_objects_in(options.folder / "objects")
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
@@ -124,6 +127,12 @@ def _forget_all() -> None:
     moto_api_backend.reset()
 
 
+def _keep_large_objects_in(folder: Path) -> None:
+    """moto writes large objects to temporary files, which have no names and leave nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tempfile.tempdir = str(folder)
+
+
 def _announce(url: str, *, port_file: Path | None) -> None:
     if port_file is not None:
         temporary = port_file.with_name(f".{port_file.name}.new")
@@ -148,7 +157,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=_image, action="append", default=[], metavar="URI=FOLDER")
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--account", default="123456789012")
-    parser.add_argument("--jobs-at-once", type=int, default=0, help="0: no limit")
+    parser.add_argument(
+        "--jobs-at-once",
+        type=int,
+        default=0,
+        help="0: no limit; a job that waits for others needs a place too",
+    )
     parser.add_argument("--stop-grace-seconds", type=float, default=120)
     parser.add_argument("--no-sandbox", action="store_true", help="jobs as plain processes")
     parser.add_argument(

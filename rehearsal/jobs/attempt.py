@@ -20,6 +20,7 @@ from rehearsal.jobs.logs import LogStream
 from rehearsal.jobs.metrics import MetricReader
 from rehearsal.jobs.opt_ml import hosts_file, write_training_folder
 from rehearsal.jobs.training_job import TrainingJob
+from rehearsal.jobs.training_metrics import publish
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 _SECONDS_BETWEEN_LOOKS = 0.05
@@ -172,6 +173,7 @@ class Attempt:
             self._state.processes.remove(running)
         for mirror in self._mirrors:
             mirror.finish()
+        publish(self._job, state=self._state)
         for log in self._logs:
             log.close()
         for container in self.containers:

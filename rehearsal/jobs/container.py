@@ -17,7 +17,7 @@ import json
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,18 @@ def remove_scratch(container: Container) -> None:
     """Delete what no one looks at after the end; /opt/ml stays."""
     for part in ("root", "etc", "tmp", "home"):
         shutil.rmtree(container.folder / part, ignore_errors=True)
+
+
+def remove_copies(container: Container, *, keep: Sequence[str]) -> None:
+    """Delete what lies on S3 as well, or is worthless: all of /opt/ml but these folders."""
+    kept = [container.ml / name for name in keep]
+    for path in sorted(container.ml.rglob("*"), reverse=True):
+        if any(path.is_relative_to(k) or k.is_relative_to(path) for k in kept):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _own_folders(container: Container) -> dict[str, str]:

@@ -2,11 +2,12 @@
 
 import json
 import secrets
+import threading
 from typing import Any
 
 from rehearsal.emulator.errors import not_found
 from rehearsal.emulator.listing import cut
-from rehearsal.emulator.operations import Answer, Request, operation
+from rehearsal.emulator.operations import Answer, Request, awaited, operation
 from rehearsal.emulator.state import State
 from rehearsal.jobs import pipeline_definition, pipelines
 from rehearsal.jobs.pipelines import PipelineExecution, Step
@@ -56,6 +57,12 @@ def describe_pipeline_execution(request: Request, *, state: State) -> Answer:
     if execution.failure:
         answer["FailureReason"] = execution.failure
     return answer | {"CreationTime": execution.created, "LastModifiedTime": execution.modified}
+
+
+@awaited("DescribePipelineExecution")
+def execution_end(request: Request, *, state: State) -> threading.Event:
+    """What waiters wait for."""
+    return _execution(request, state=state).done
 
 
 @operation("ListPipelineExecutionSteps")

@@ -39,7 +39,7 @@ def launch(request: Mapping[str, Any], *, state: State) -> ProcessingJob:
         jobs = state.kept(ProcessingJob)
         if name in jobs:
             raise in_use(f"Job name must be unique within an AWS account and region: {arn}")
-        folder = state.settings.folder / "jobs" / name
+        folder = state.settings.folder / "processing" / name
         job = jobs[name] = ProcessingJob(request, arn=arn, folder=folder)
         state.tags(arn).update({tag["Key"]: tag["Value"] for tag in request.get("Tags", ())})
     state.start(lambda: _run(job, state=state), name=f"processing {name}")
@@ -93,6 +93,8 @@ class _Machines:
             for mirror in mirrors:
                 mirror.finish()
         self._upload()
+        for container in self._containers:
+            containers.remove_copies(container, keep=("config", "output"))
         return status
 
     def _prepare(self) -> None:

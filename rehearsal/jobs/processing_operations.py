@@ -1,12 +1,13 @@
 """SageMaker's operations on processing jobs."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rehearsal.emulator.errors import invalid, not_executed
 from rehearsal.emulator.listing import page
-from rehearsal.emulator.operations import Answer, Request, operation
+from rehearsal.emulator.operations import Answer, Request, awaited, operation
 from rehearsal.emulator.state import State
 from rehearsal.jobs import processing
 from rehearsal.jobs.processing_job import ENDED, ProcessingJob
@@ -62,6 +63,12 @@ def describe(job: ProcessingJob, *, state: State) -> dict[str, Any]:
             "ExitMessage": job.exit_message,
         }
     return found | {name: value for name, value in later.items() if value}
+
+
+@awaited("DescribeProcessingJob")
+def processing_end(request: Request, *, state: State) -> threading.Event:
+    """What waiters wait for."""
+    return _job(request, state=state).done
 
 
 @operation("StopProcessingJob")

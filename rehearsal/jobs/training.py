@@ -17,6 +17,7 @@ from rehearsal.emulator.errors import in_use
 from rehearsal.emulator.state import State
 from rehearsal.jobs import archives
 from rehearsal.jobs.attempt import Attempt, Outcome
+from rehearsal.jobs.container import remove_copies
 from rehearsal.jobs.failures import JobFailure
 from rehearsal.jobs.training_job import ENDED, TrainingJob
 from rehearsal.jobs.training_records import note_gaps
@@ -98,8 +99,14 @@ def _attempts(job: TrainingJob, *, state: State) -> None:
             break
         job.interruptions += 1
         job.enter("Restarting", message="Restarting the training job after an interruption")
-        shutil.rmtree(job.folder, ignore_errors=True)
-    _conclude(job, outcome=outcome, attempt=attempt, state=state)
+        # The next machine holds nothing but what lies on S3; the logs are ours.
+        for container in attempt.containers:
+            shutil.rmtree(container.folder, ignore_errors=True)
+    try:
+        _conclude(job, outcome=outcome, attempt=attempt, state=state)
+    finally:
+        for container in attempt.containers:
+            remove_copies(container, keep=("input/config", "output"))
 
 
 def _conclude(job: TrainingJob, *, outcome: Outcome, attempt: Attempt, state: State) -> None:

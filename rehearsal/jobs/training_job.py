@@ -50,6 +50,8 @@ class TrainingJob:
     billed_seconds: float = 0
     metrics: list[MetricPoint] = field(default_factory=list)
     """All that were seen in the log, as they come."""
+    metrics_sent: int = 0
+    """How many of them are in CloudWatch."""
     stop_requested: threading.Event = field(default_factory=threading.Event)
     interruptions: int = 0
     warm_pool: dict[str, Any] = field(default_factory=dict)

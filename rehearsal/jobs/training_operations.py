@@ -1,8 +1,10 @@
 """SageMaker's operations on training jobs."""
 
+import threading
+
 from rehearsal.emulator.errors import invalid
 from rehearsal.emulator.listing import page
-from rehearsal.emulator.operations import Answer, Request, operation
+from rehearsal.emulator.operations import Answer, Request, awaited, operation
 from rehearsal.emulator.state import State
 from rehearsal.jobs import training
 from rehearsal.jobs.request_checks import check_training_request
@@ -43,6 +45,12 @@ def list_training_jobs(request: Request, *, state: State) -> Answer:
     with state.lock:
         rows = [summary(j) for j in state.kept(TrainingJob).values() if _wanted(j, request)]
     return page(rows, request=request, key="TrainingJobSummaries", kind="TrainingJob")
+
+
+@awaited("DescribeTrainingJob")
+def training_end(request: Request, *, state: State) -> threading.Event:
+    """What waiters wait for."""
+    return _job(request, state=state).done
 
 
 def _wanted(job: TrainingJob, request: Request) -> bool:
