@@ -11,8 +11,10 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
-from darkroom.backends.sagemaker.orchestration import OrchestrationJob
 from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.orchestration import OrchestrationJob
+from darkroom.backends.sagemaker.running import running_jobs, stop_job
+from darkroom.backends.sagemaker.site import site_of_environment
 from darkroom.config import Config
 from darkroom.config.loading import config_digest
 from darkroom.errors import DarkroomError
@@ -45,7 +47,7 @@ def run_remotely(
     try:
         failure = job.follow(terminal_progress())
     except KeyboardInterrupt:
-        _offer_to_stop(run.name, job=job)
+        _offer_to_stop(run.name, job=job, config=config)
         raise
     return _ended(run, failure=failure)
 
@@ -86,7 +88,7 @@ def _ended(run: PipelineRunResponse, *, failure: DarkroomError | None) -> Pipeli
     )
 
 
-def _offer_to_stop(run: str, *, job: OrchestrationJob) -> None:
+def _offer_to_stop(run: str, *, job: OrchestrationJob, config: Config) -> None:
     """Managed jobs go on without us, and cost: ask, where there is somebody to ask."""
     click.echo("", err=True)
     stop = False
@@ -94,8 +96,10 @@ def _offer_to_stop(run: str, *, job: OrchestrationJob) -> None:
         with suppress(click.Abort):
             stop = click.confirm(f"Stop what runs for {run} on AWS?", default=False, err=True)
     if stop:
-        stopped = job.stop_all()
-        click.echo(f"Stopped {', '.join(stopped) or 'nothing: nothing ran'}.", err=True)
+        site = site_of_environment(config.sagemaker, run=run)
+        for found in running_jobs(site, clients=job.clients):
+            stop_job(found.kind, found.name, clients=job.clients)
+            click.echo(f"Stopping {found.kind} job {found.name}", err=True)
     else:
         click.echo(
             f"{run} goes on. The same command follows it again; "

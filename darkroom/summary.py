@@ -250,9 +250,15 @@ def _next(summary: Summary) -> list[Text]:
         Text("Where to look next", style="bold"),
         *(_line(f"{name} report", path) for name, path in reports.items()),
         _line("model", summary.artifacts.bundle),
-        _line("compare runs", "python run.py ui"),
+        _line("compare runs", _ui(summary.run.stack)),
         _line("classify", "python run.py predict IMAGE"),
     ]
+
+
+def _ui(stack: str) -> str:
+    if stack == "sagemaker":
+        return "on the MLflow server of the stack"
+    return "python run.py ui" + ("" if stack == "local" else f" --stack {stack}")
 
 
 def _line(label: str, text: str) -> Text:

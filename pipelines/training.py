@@ -8,7 +8,7 @@ from darkroom.evaluation.gate import refusal
 from steps.batch import predict_split
 from steps.deploy import deploy_model
 from steps.evaluate import evaluate_model
-from steps.failure import tell_why
+from steps.hooks import begin, tell_why
 from steps.ingest import ingest_images
 from steps.predict import predict_images
 from steps.register import register_model
@@ -17,7 +17,7 @@ from steps.tune import tune_hyperparameters
 from steps.validate import validate_dataset
 
 
-@pipeline(dynamic=True, name="training", on_failure=tell_why)
+@pipeline(dynamic=True, name="training", on_init=begin, on_failure=tell_why)
 def training_pipeline(
     config: Config,
     source_version: str,

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from types import FrameType
 
 from darkroom.serving.parent_watch import end_with_parent, parent_environment
@@ -22,7 +23,7 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGTERM, _ended)
     end_with_parent()
     environment = {**os.environ, **parent_environment()}  # ours, where it is a program of ours
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603 - what our own services name
         command, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
     )
     try:
@@ -44,10 +45,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         pass
     finally:
         # Workers may outlive the program that started them.
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ _PRICED: dict[str, Kind] = {
     "transform-job": "transform",
     "endpoint": "hosting",
 }
+_FINE = ("Completed", "InService", "Deleted")
 _REPORT = "report.txt"
 _RECORDS = "records.json"
 _WIDTH = 110
@@ -88,16 +89,18 @@ def render(records: Records, *, folder: Path) -> RenderableType:
 
 
 def _table(rows: Iterable[_Row]) -> Table:
-    table = Table("job", "instances", "status")
-    for column in ("start-up there", "ran here", "cost"):
-        table.add_column(column, justify="right")
+    table = Table()
+    table.add_column("job or endpoint", overflow="fold")
+    table.add_column("instances", overflow="fold")
+    for column in ("starts in", "ran", "cost"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         record = row.record
         spot = ", spot" if record.spot else ""
+        failed = "" if record.status in _FINE else f" ({record.status})"
         table.add_row(
-            record.name,
+            record.name + failed,
             f"{record.instance_count} × {record.instance_type}{spot}",
-            record.status,
             f"{record.startup_seconds:.0f} s",
             f"{record.executed_seconds:.0f} s",
             "unknown" if row.cost is None else f"${row.cost:.4f}",

@@ -150,7 +150,7 @@ def _start(
     environment: Mapping[str, str],
 ) -> Service:
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603 - our own arguments
             [sys.executable, "-m", "rehearsal.attached", *command],
             cwd=Path(__file__).resolve().parent.parent,
             stdin=subprocess.DEVNULL,

@@ -4,6 +4,7 @@ The job finds what it needs to know of the account in its environment, see
 darkroom/backends/sagemaker/site.py.
 """
 
+import logging
 import os
 from typing import Any
 
@@ -32,6 +33,8 @@ def remote_options(config: SageMakerConfig, *, run: str) -> dict[str, Any]:
         config: of the orchestrating job, its network and tags.
         run: name of the pipeline run.
     """
+    # The SDK tells of each of its settings on standard output.
+    logging.getLogger("sagemaker.config").setLevel(logging.WARNING)
     orchestration, network = config.orchestration, config.network
     arguments: dict[str, Any] = {
         # The SDK would turn on a debugger and a profiler that are closed to new customers.

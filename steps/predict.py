@@ -42,7 +42,7 @@ def predict_images(
         classes=evaluation.classes,
         tolerance=deployment.tolerance,
     )
-    log_metadata(check.model_dump())
+    log_metadata(check.model_dump(exclude_none=True))
     if keep_endpoint:
         return check.model_copy(update={"url": endpoint.url})
     backend.remove(endpoint)

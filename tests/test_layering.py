@@ -17,7 +17,11 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "materializers": ("boto3", "botocore", "mlflow", "torch", "steps", "pipelines", "commands"),
     "stacks": ("boto3", "botocore", "mlflow", "torch", "steps", "pipelines", "commands"),
     "commands": ("boto3", "botocore", "mlflow", "torch"),
-    "rehearsal": ("zenml", "mlflow", "torch", "run", *set(OURS) - {"darkroom", "rehearsal"}),
+    "rehearsal": (
+        *("zenml", "mlflow", "torch", "run"),
+        *set(OURS) - {"darkroom", "rehearsal", "stacks"},
+        *("stacks.loader", "stacks.managed_mlflow", "stacks.orchestration"),
+    ),
 }
 """The longest folder that a file lies in decides."""
 

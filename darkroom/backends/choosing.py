@@ -1,5 +1,7 @@
 """The backend that a placement asks for."""
 
+from dataclasses import replace
+
 from darkroom.backends.protocol import Backend
 from darkroom.config.placement import Placement
 
@@ -18,6 +20,12 @@ def backend_of(placement: Placement, *, run: str) -> Backend:
 
         return LocalBackend()
     from darkroom.backends.sagemaker.backend import SageMakerBackend
+    from darkroom.backends.sagemaker.clients import Clients
+    from darkroom.backends.sagemaker.orchestration import image_of_this_job
     from darkroom.backends.sagemaker.site import site_of_environment
 
-    return SageMakerBackend(site_of_environment(placement.jobs, run=run, fresh=placement.fresh))
+    site = site_of_environment(placement.jobs, run=run, fresh=placement.fresh)
+    clients = Clients(site.region)
+    if not site.image:
+        site = replace(site, image=image_of_this_job(clients))
+    return SageMakerBackend(site, clients=clients)

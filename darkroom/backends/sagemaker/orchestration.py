@@ -1,24 +1,22 @@
 """The managed job that runs a pipeline: followed from the machine that started it."""
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.following import Backoff, Patient, Pause, interruptible, sleep
 from darkroom.backends.sagemaker.job_failures import without_kind
 from darkroom.backends.sagemaker.job_logs import JobLog
+from darkroom.backends.sagemaker.orchestrated import COMPONENTS_BEGIN, KINDS
 from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import Progress
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import DescribeTrainingJobResponseTypeDef
 
-FAILURE_FILE = Path("/opt/ml/output/failure")
-"""What a job writes there becomes its FailureReason."""
 _ENDED = ("Completed", "Failed", "Stopped")
-_KINDS: tuple[type[DarkroomError], ...] = (UserError, DarkroomError)
-"""Errors whose own words are enough, as they are marked in the failure file."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class OrchestrationJob:
             DarkroomError: AWS cannot be asked any more.
             KeyboardInterrupt: as it came; the job goes on.
         """
-        log, backoff, shown = JobLog(self.name), Backoff(pause), ""
+        log, backoff, shown, begun = JobLog(self.name), Backoff(pause), "", False
         patient = Patient(self.clients, what=f"job {self.name!r}", pause=pause)
         with interruptible("training", self.name):
             while True:
@@ -49,27 +47,30 @@ class OrchestrationJob:
                     backoff.news()
                 # After the status, so that the last lines are read too.
                 for line in patient.ask(log.new_lines):
-                    progress.message(line)
+                    if begun:
+                        progress.message(line)
+                    begun = begun or line == COMPONENTS_BEGIN
                     backoff.news()
                 if seen["TrainingJobStatus"] in _ENDED:
                     return _failure(seen, log=log)
                 backoff.wait()
 
-    def stop(self) -> None:
-        """Ask it to end; fine if it has ended."""
-        if self._describe(self.clients)["TrainingJobStatus"] == "InProgress":
-            self.clients.sagemaker.stop_training_job(TrainingJobName=self.name)
-
     def _describe(self, clients: Clients) -> "DescribeTrainingJobResponseTypeDef":
         return clients.sagemaker.describe_training_job(TrainingJobName=self.name)
 
 
-def leave_reason(exception: BaseException, *, file: Path = FAILURE_FILE) -> None:
-    """In the job: say why a component failed, such that whoever follows is told so."""
-    if file.parent.is_dir():
-        kind = next((k.__name__ for k in _KINDS if isinstance(exception, k)), None)
-        name = kind or type(exception).__name__
-        file.write_text(f"{name}: {exception}", encoding="utf-8")
+def image_of_this_job(clients: Clients) -> str:
+    """The image that runs this process: the one that ZenML built trains and hosts too.
+
+    Raises:
+        UserError: this is no managed job.
+    """
+    name = os.environ.get("TRAINING_JOB_NAME")
+    if not name:
+        raise UserError("DARKROOM_IMAGE is not set: name the image that holds darkroom")
+    with aws_errors_explained(f"job {name!r}"):
+        job = clients.sagemaker.describe_training_job(TrainingJobName=name)
+    return job["AlgorithmSpecification"]["TrainingImage"]
 
 
 def _failure(seen: "DescribeTrainingJobResponseTypeDef", *, log: JobLog) -> DarkroomError | None:
@@ -78,7 +79,7 @@ def _failure(seen: "DescribeTrainingJobResponseTypeDef", *, log: JobLog) -> Dark
     if seen["TrainingJobStatus"] == "Stopped":
         return DarkroomError(f"the orchestrating job was stopped: {seen['SecondaryStatus']}")
     reason = without_kind(seen.get("FailureReason", ""))
-    for kind in _KINDS:
+    for kind in KINDS:
         if reason.startswith(f"{kind.__name__}: "):
             return kind(reason.partition(": ")[2])
     lines = "\n".join(f"  {line}" for line in log.last_lines)

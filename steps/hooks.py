@@ -1,0 +1,22 @@
+"""What happens around the components of a run: before the first, and when one fails."""
+
+import logging
+
+from darkroom.backends.sagemaker.orchestrated import announce_components, leave_reason
+
+_NOISY = ("zenml", "mlflow", "botocore", "sagemaker", "s3fs", "aiobotocore")
+
+
+def begin(level: int = logging.ERROR) -> None:
+    """Let the log of the orchestrating job hold what the components say, and little else.
+
+    There, ZenML and MLflow are imported before any environment variable of ours is set.
+    """
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(level)
+    announce_components()
+
+
+def tell_why(exception: BaseException) -> None:
+    """Leave the reason where whoever follows the orchestrating job reads it."""
+    leave_reason(exception)
