@@ -150,6 +150,7 @@ def test_an_interrupted_search_is_found_again(tune: Any, aws: Account) -> None:
     assert len(result.trials) == len(aws.jobs(name)) == 4
 
 
+@pytest.mark.slow
 def test_a_stopped_search_is_told_and_started_anew(tune: Any, aws: Account) -> None:
     def stop(number: int, epoch: object) -> None:
         for job in running_jobs(aws.site(), clients=aws.clients):
@@ -172,12 +173,14 @@ def test_a_search_without_a_complete_trial_says_why(
     assert str(failure.value).endswith("  something is wrong")
 
 
+@pytest.mark.slow
 def test_a_grid_tries_every_combination(tune: Any) -> None:
     result = tune(seed=6, strategy="grid", search_space=SPACE | {"learning_rate": None})
     tried = sorted((trial.values["batch_size"], trial.values["epochs"]) for trial in result.trials)
     assert tried == [(16, 2), (16, 3), (16, 4), (32, 2), (32, 3), (32, 4)]
 
 
+@pytest.mark.slow
 def test_a_reached_target_ends_the_search(tune: Any) -> None:
     result = tune(seed=7, trials=8, target_value=0.01, config={"tuning": {"parallel_jobs": 1}})
     assert 1 <= len(result.trials) < 8

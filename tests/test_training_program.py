@@ -21,7 +21,7 @@ from darkroom.errors import DarkroomError, UserError
 from darkroom.model.bundle import read_metadata
 from darkroom.training import program as training_program
 from darkroom.training.channels import read_channels
-from darkroom.training.history import EpochMetrics
+from darkroom.training.history import EpochMetrics, kept_values
 from darkroom.training.hyperparameters import to_strings
 from pictures import write_image_folder
 
@@ -84,8 +84,46 @@ def test_a_job_leaves_model_history_and_metric_lines(
     assert [float(value) for value in printed] == [
         pytest.approx(epoch["validation"]["f1_macro"], abs=1e-3) for epoch in history["epochs"]
     ]
+    assert (base / "output" / "data" / "history.json").read_text() == json.dumps(
+        history, indent=1
+    ) + "\n"
     assert not (base / "output" / "failure").exists()
     assert sorted(path.name for path in base.iterdir() if path.name.startswith(".")) == []
+
+
+def test_the_log_ends_with_the_metrics_of_the_kept_epoch(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert training_program.main([]) == 0
+    last = [line for line in capsys.readouterr().out.splitlines() if "validation_" in line][-1]
+    kept = kept_values(last)
+    assert kept == pytest.approx(read_metadata(base / "model").metrics, rel=1e-9)
+
+
+def test_initial_weights_from_s3_are_read_from_their_channel(base: Path) -> None:
+    configure(base, hyperparameters=weights_from_s3())
+    channel = base / "input" / "data" / "weights"
+    assert training_program.main([]) == 2
+    assert "'s3://bucket/weights/abc/', but the channel 'weights'" in failure(base)
+    channel.mkdir()
+    (channel / "start.safetensors").write_bytes(b"no weights")
+    assert training_program.main([]) == 2
+    assert f"{str(channel / 'start.safetensors')!r} is no readable safetensors" in failure(base)
+    (channel / "start.safetensors").unlink()
+    shutil.copytree(first_bundle(base), channel, dirs_exist_ok=True)
+    configure(base, hyperparameters=weights_from_s3())
+    assert training_program.main([]) == 0
+
+
+def weights_from_s3() -> dict[str, str]:
+    return to_strings(HYPERPARAMETERS.replace(weights="s3://bucket/weights/abc/"))
+
+
+def first_bundle(base: Path) -> Path:
+    """A bundle that another job on the same data left."""
+    configure(base)
+    assert training_program.main([]) == 0
+    return base / "model"
 
 
 def test_a_stopped_job_goes_on_from_its_checkpoint(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.config import Direction, Metric
+from darkroom.config import Direction, Metric, TuningConfig
 
 Value = int | float
 
@@ -60,3 +60,14 @@ def best_trial(trials: Sequence[Trial], *, direction: Direction) -> Trial | None
     complete = [trial for trial in trials if trial.state == "complete"]
     pick = max if direction == "maximize" else min
     return pick(complete, key=lambda trial: trial.value, default=None)
+
+
+def tuning_result(trials: Sequence[Trial], *, best: Trial, tuning: TuningConfig) -> TuningResult:
+    """What a search comes to whose best trial is known."""
+    return TuningResult(
+        objective=tuning.objective,
+        direction=tuning.resolved_direction,
+        best=best.values,
+        best_value=best.value,
+        trials=list(trials),
+    )

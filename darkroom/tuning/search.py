@@ -25,7 +25,7 @@ from darkroom.config.grid import trials_wanted
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SILENT, Progress, Task
-from darkroom.tuning.results import State, Trial, TuningResult, best_trial
+from darkroom.tuning.results import State, Trial, TuningResult, best_trial, tuning_result
 from darkroom.tuning.stopping import why_done
 from darkroom.tuning.study import open_study, propose, resume_interrupted, trials_of
 
@@ -246,13 +246,7 @@ def _result(search: _Search) -> TuningResult:
             f"all {len(trials)} trials failed: {'; '.join(reasons)}. Narrow "
             "tuning.search_space, such as a lower learning_rate, or check the data"
         )
-    return TuningResult(
-        objective=tuning.objective,
-        direction=tuning.resolved_direction,
-        best=best.values,
-        best_value=best.value,
-        trials=trials,
-    )
+    return tuning_result(trials, best=best, tuning=tuning)
 
 
 def _hand_over(search: _Search, *, folder: Path) -> None:

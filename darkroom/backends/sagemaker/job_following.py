@@ -10,6 +10,7 @@ from darkroom.backends.sagemaker.job_logs import JobLog
 from darkroom.backends.sagemaker.job_results import JobResult
 from darkroom.backends.sagemaker.metric_lines import EpochReader
 from darkroom.config import Hyperparameters
+from darkroom.errors import DarkroomError
 from darkroom.progress import Progress, Task
 from darkroom.training.history import EpochMetrics
 
@@ -36,9 +37,15 @@ class Epochs:
 
         Args:
             exact: the history that the job left, or nothing.
+
+        Raises:
+            DarkroomError: there is no epoch in either.
         """
         self._tell(self._reader.add(exact))
-        return list(exact) or self._reader.history
+        history = list(exact) or self._reader.history
+        if not history:
+            raise DarkroomError("the training job left neither a history nor a log of its epochs")
+        return history
 
     def _tell(self, epochs: Iterable[EpochMetrics]) -> list[EpochMetrics]:
         told = []

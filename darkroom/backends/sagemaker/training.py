@@ -16,7 +16,6 @@ from darkroom.backends.sagemaker.requests.training import training_request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
-from darkroom.errors import DarkroomError
 from darkroom.progress import SILENT, Progress
 from darkroom.training.history import EpochMetrics, best_epoch
 
@@ -39,7 +38,6 @@ def run_training(
 
     Args:
         on_epoch: called with each epoch, once and in order, while the job runs.
-        pause: how to wait, given seconds.
 
     Raises:
         UserError: data, weights or hyperparameters cannot be trained with; AWS refuses.
@@ -60,8 +58,6 @@ def run_training(
     with progress.task(f"fetching {result.model}"):
         bundle = store.fetch_bundle(result, folder=folder / "bundles", dataset=dataset)
         history = epochs.complete(store.fetch_history(result))
-    if not history:
-        raise DarkroomError(f"training job {result.job!r} left neither a history nor a log of it")
     best = best_epoch(history, objective=hyperparameters.objective)
     return TrainedBundle(bundle, history=history, best_epoch=best, job=result.job)
 

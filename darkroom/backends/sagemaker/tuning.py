@@ -21,7 +21,7 @@ from darkroom.config.grid import trials_wanted
 from darkroom.dataset import Dataset
 from darkroom.progress import SILENT, Progress
 from darkroom.training.history import EpochMetrics
-from darkroom.tuning.results import Trial, TuningResult
+from darkroom.tuning.results import Trial, TuningResult, tuning_result
 
 
 def run_tuning(
@@ -36,15 +36,13 @@ def run_tuning(
     progress: Progress = SILENT,
     pause: Pause = sleep,
 ) -> TuningResult:
-    """Search in a managed tuning job; each trial is a training job as the final one is.
+    """Search in a managed tuning job, found if an earlier start created it.
 
-    A job that an earlier start left running is followed, and the result of a completed one is
-    used. The best trial's model is handed over to the training with its values.
+    Each trial is a training job; the best one's model is handed over to the final training.
 
     Args:
         on_epoch: called with a trial's number and each of its epochs, while it runs.
         on_trial: called with each trial that ends or has ended.
-        pause: how to wait, given seconds.
 
     Raises:
         UserError: data, weights or the search cannot be; AWS refuses.
@@ -55,14 +53,7 @@ def run_tuning(
         dataset, hyperparameters=hyperparameters, site=site, clients=clients, progress=progress
     )
     search = _Search(inputs, tuning=tuning, site=site)
-    name = start_or_find(
-        search.identity,
-        status_of=search.status,
-        create=search.create,
-        clients=clients,
-        progress=progress,
-        pause=pause,
-    )
+    name = search.start_or_find(clients, progress=progress, pause=pause)
     follower = TuningFollower(
         name, tuning=tuning, clients=clients, on_epoch=on_epoch, on_trial=on_trial, pause=pause
     )
@@ -72,13 +63,7 @@ def run_tuning(
     ):
         trials, best = follower.follow(task=task, progress=progress)
     search.hand_over(best, job=follower.job_of(best), clients=clients, pause=pause)
-    return TuningResult(
-        objective=tuning.objective,
-        direction=tuning.resolved_direction,
-        best=best.values,
-        best_value=best.value,
-        trials=trials,
-    )
+    return tuning_result(trials, best=best, tuning=tuning)
 
 
 @dataclass(frozen=True)
@@ -98,7 +83,18 @@ class _Search:
             site=self.site,
         )
 
-    def create(self, clients: Clients, name: str) -> None:
+    def start_or_find(self, clients: Clients, *, progress: Progress, pause: Pause) -> str:
+        """The name of the job to follow."""
+        return start_or_find(
+            self.identity,
+            status_of=self._status,
+            create=self._create,
+            clients=clients,
+            progress=progress,
+            pause=pause,
+        )
+
+    def _create(self, clients: Clients, name: str) -> None:
         request = tuning_request(
             name,
             identity=self.identity,
@@ -110,7 +106,7 @@ class _Search:
         )
         clients.sagemaker.create_hyper_parameter_tuning_job(**request)
 
-    def status(self, clients: Clients, name: str) -> str:
+    def _status(self, clients: Clients, name: str) -> str:
         """Of a job; one that its time limit stopped after it found something is complete."""
         job = clients.sagemaker.describe_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=name

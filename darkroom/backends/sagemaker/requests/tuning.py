@@ -37,36 +37,40 @@ def tuning_request(
     Raises:
         UserError: a grid with a continuous dimension.
     """
-    jobs = site.config.tuning
+    checkpoints = {"CheckpointConfig": checkpoint_config(identity, site=site)}
     return {
         "HyperParameterTuningJobName": name,
-        "HyperParameterTuningJobConfig": {
-            **_strategy(tuning, epochs=hyperparameters.epochs),
-            "HyperParameterTuningJobObjective": {
-                "Type": tuning.resolved_direction.capitalize(),
-                "MetricName": f"validation_{tuning.objective}",
-            },
-            "ResourceLimits": _limits(tuning, jobs=jobs),
-            "ParameterRanges": _ranges(tuning),
-            "TrainingJobEarlyStoppingType": _early_stopping(tuning),
-            **_completion(tuning, jobs=jobs),
-            "RandomSeed": hyperparameters.seed,
-        },
+        "HyperParameterTuningJobConfig": _search(
+            tuning, hyperparameters=hyperparameters, jobs=site.config.tuning
+        ),
         "TrainingJobDefinition": {
-            "StaticHyperParameters": static_strings(hyperparameters, tuning=tuning),
+            "StaticHyperParameters": _static_strings(hyperparameters, tuning=tuning),
             **job_definition(identity, dataset=dataset, site=site, weights=weights),
-            **(
-                {"CheckpointConfig": checkpoint_config(identity, site=site)}
-                if site.config.training.spot
-                else {}
-            ),
+            **(checkpoints if site.config.training.spot else {}),
         },
-        **_warm_start(jobs),
+        **_warm_start(site.config.tuning),
         "Tags": tags_of(site, identity=identity.digest, kind=identity.kind),
     }
 
 
-def static_strings(hyperparameters: Hyperparameters, *, tuning: TuningConfig) -> dict[str, str]:
+def _search(
+    tuning: TuningConfig, *, hyperparameters: Hyperparameters, jobs: TuningJobConfig
+) -> Request:
+    return {
+        **_strategy(tuning, epochs=hyperparameters.epochs),
+        "HyperParameterTuningJobObjective": {
+            "Type": tuning.resolved_direction.capitalize(),
+            "MetricName": f"validation_{tuning.objective}",
+        },
+        "ResourceLimits": _limits(tuning, jobs=jobs),
+        "ParameterRanges": _ranges(tuning),
+        "TrainingJobEarlyStoppingType": _early_stopping(tuning),
+        **_completion(tuning, jobs=jobs),
+        "RandomSeed": hyperparameters.seed,
+    }
+
+
+def _static_strings(hyperparameters: Hyperparameters, *, tuning: TuningConfig) -> dict[str, str]:
     """The hyperparameters that are not searched, as SageMaker carries them."""
     searched = dimensions(tuning.search_space)
     return {
