@@ -38,9 +38,7 @@ def versions(lock: Path) -> dict[str, str]:
 
 
 def test_the_linter_finds_nothing() -> None:
-    linter = shutil.which("hadolint", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    if not linter:
-        pytest.skip("hadolint is not installed")
+    linter = Path(sys.executable).with_name("hadolint")
     found = subprocess.run([linter, str(DOCKERFILE)], capture_output=True, text=True, check=False)
     assert found.stdout + found.stderr == ""
 
