@@ -138,4 +138,5 @@ def test_a_serverless_endpoint_has_no_hourly_price() -> None:
     lines = estimate_lines(estimated(sagemaker={"hosting": {"kind": "serverless"}}))
     (endpoint,) = [line for line in lines if line.startswith("endpoint")]
     assert "serverless" in endpoint
-    assert "price unknown" in endpoint
+    assert "billed by request" in endpoint
+    assert not any("No price is known" in line for line in lines)

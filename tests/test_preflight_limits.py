@@ -130,6 +130,11 @@ def test_what_aws_would_refuse_is_found_before_it_is_sent(settings: dict, senten
     assert all(text.startswith("AWS would refuse ") for text in texts)
 
 
+def test_a_wrong_bucket_or_role_is_left_to_the_checks_of_their_own() -> None:
+    wrong = replace(site(), role="nobody", root="s3://b/p", image="")
+    assert levels(check_requests(wrong, config=Config())) == ["ok"]
+
+
 def test_a_request_for_more_than_aws_allows_is_found() -> None:
     request = {"EndpointName": "-", "EndpointConfigName": "fine", "Colour": "red"}
     (unknown,) = model_problems(request, service="sagemaker", operation="CreateEndpoint")

@@ -7,13 +7,10 @@ those of prices.py. What is not known is said, not guessed.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
 
 from darkroom.backends.sagemaker.prices import Kind, Rate, find_rate
 from darkroom.backends.sagemaker.throughput import Span, Workload, training_speed
 from darkroom.config import Config
-
-Start = Literal["training", "spot_training", "warm_training", "processing", "transform"]
 
 STARTUP_SECONDS: dict[str, Span] = {
     "training": Span(120, 300),
@@ -84,8 +81,8 @@ class Estimate:
     @property
     def unknown_prices(self) -> list[str]:
         """Instance types and uses of which no table knows the price."""
-        missing = (j for j in self.jobs if j.rate is None)
-        return list(dict.fromkeys(f"{j.instance_type or 'serverless'} ({j.kind})" for j in missing))
+        missing = (job for job in self.jobs if job.instance_type and job.rate is None)
+        return list(dict.fromkeys(f"{job.instance_type} ({job.kind})" for job in missing))
 
 
 def estimate_run(config: Config, *, images: int | None, region: str) -> Estimate:

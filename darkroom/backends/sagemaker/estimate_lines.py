@@ -35,11 +35,13 @@ def _row(job: JobEstimate) -> tuple[str, str, str, str]:
 
 
 def _cost(job: JobEstimate) -> str:
+    if not job.instance_type:
+        return "billed by request"
     if job.rate is None:
         return "price unknown"
     if job.cost is None:
         return f"${job.rate.usd_per_hour:g} an hour"
-    return _money(job.cost) + (", spot: 0–90 % off" if job.spot else "")
+    return _money(job.cost) + (", 0–90 % off for spot" if job.spot else "")
 
 
 def _money(cost: Span) -> str:
