@@ -13,6 +13,8 @@ import pytest
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 from botocore.validate import ParamValidator
 
+from darkroom.backends.sagemaker import request_rules
+
 _FOLDER = Path(__file__).resolve().parent / "golden"
 
 
@@ -29,13 +31,14 @@ def assert_golden(request: dict[str, Any], *, operation: str, name: str) -> None
 
 
 def problems(request: dict[str, Any], *, service: str, operation: str) -> list[str]:
-    """What botocore's model says against a request: names, types, lengths, patterns, enums."""
+    """What AWS would say against a request: names, types, lengths, patterns, cross-field rules."""
     model = botocore.session.get_session().get_service_model(service)
     shape = model.operation_model(operation).input_shape
     report = ParamValidator().validate(request, shape)
     if report.has_errors():
         return [report.generate_report()]
-    return _beyond(request, shape=shape, path=operation)
+    rules = request_rules.problems(operation, request) if service == "sagemaker" else []
+    return _beyond(request, shape=shape, path=operation) + [str(problem) for problem in rules]
 
 
 def _beyond(value: Any, *, shape: Shape, path: str) -> list[str]:

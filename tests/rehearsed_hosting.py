@@ -35,7 +35,8 @@ class Rehearsed:
     clients: Clients
     images: list[Path]
 
-    def site(self, *, run: str = "run-1", **config: Any) -> Site:
+    @staticmethod
+    def site(*, run: str = "run-1", **config: Any) -> Site:
         return Site(
             region=REGION,
             role="arn:aws:iam::123456789012:role/jobs",

@@ -138,6 +138,20 @@ def test_stopping_what_has_ended_is_fine(bundle: Path) -> None:
     assert gone(endpoint.pid)
 
 
+def test_an_endpoint_of_sagemaker_is_no_process_of_this_machine(images: list[Path]) -> None:
+    endpoint = Endpoint(backend="sagemaker", name="pets")
+    with pytest.raises(EndpointError, match="'pets' is no process"):
+        stop_endpoint(endpoint)
+    with pytest.raises(EndpointError, match="'pets' is no process"):
+        check_endpoint(
+            endpoint,
+            images=images,
+            expected=np.zeros((9, 3), dtype=np.float32),
+            classes=CLASSES,
+            tolerance=1e-3,
+        )
+
+
 def test_a_bundle_that_cannot_be_served_is_told_by_the_servers_words(tmp_path: Path) -> None:
     bundle = write_small_bundle(tmp_path / "bundle")
     (bundle / ONNX_FILE).write_bytes(b"changed")

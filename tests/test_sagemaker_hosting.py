@@ -90,6 +90,27 @@ def test_an_update_that_answers_wrongly_is_taken_back(aws: Rehearsed) -> None:
 
 
 @pytest.mark.slow
+def test_an_update_that_an_alarm_stops_is_told_and_leaves_the_model_before(
+    aws: Rehearsed,
+) -> None:
+    first = aws.kept("alarm")
+    bundle = aws.bundle("alarm-2")
+    watched = {"strategy": "canary", "wait_seconds": 3600}
+
+    def alarm(seconds: float) -> None:
+        aws.clients.cloudwatch.set_alarm_state(
+            AlarmName="darkroom-alarm-5xx", StateValue="ALARM", StateReason="errors"
+        )
+        briefly(seconds)
+
+    site = aws.site(hosting={"rollout": watched})
+    with pytest.raises(EndpointError, match=r"was not updated.*alarm"):
+        deploy(bundle, name="alarm", keep=True, site=site, clients=aws.clients, pause=alarm)
+    assert served(aws, "alarm") == first.configuration
+    assert len([name for name in aws.names() if name.startswith("alarm-")]) == 2
+
+
+@pytest.mark.slow
 def test_a_new_endpoint_that_answers_wrongly_is_removed(aws: Rehearsed) -> None:
     bundle = aws.bundle("wrong")
     endpoint = aws.deploy(bundle, site=aws.site(), name="wrong")
@@ -189,7 +210,7 @@ def test_serverless_serves_too(aws: Rehearsed) -> None:
 def test_serverless_with_a_network_is_refused_before_anything_is_sent(
     network: dict[str, object],
 ) -> None:
-    site = Rehearsed.site(None, hosting={"kind": "serverless"}, network=network)  # type: ignore[arg-type]
+    site = Rehearsed.site(hosting={"kind": "serverless"}, network=network)
     with pytest.raises(UserError, match=r"allows neither .*isolation"):
         deploy(None, name="x", keep=True, site=site, clients=None)  # type: ignore[arg-type]
 

@@ -207,7 +207,9 @@ def test_long_and_odd_names_become_names_that_aws_takes(keep: bool) -> None:
         ),
         (
             "CreateModel",
-            hosting.model_request(names.model, archive="s3://b/m", site=site(), tags=[]),
+            hosting.model_request(
+                names.model, archive="s3://bucket/m.tar.gz", site=site(), tags=[]
+            ),
         ),
     ]
     for operation, request in requests:
@@ -231,6 +233,7 @@ def test_a_check_is_made_beside_the_endpoint_that_is_kept() -> None:
         ({"Tags": [{"Key": "a", "Value": "b"}] * 51}, "more than 50"),
         ({"EndpointName": None}, "Invalid type"),
         ({"Size": 1}, "Unknown parameter"),
+        ({"Tags": [{"Key": "aws:a", "Value": "b"}]}, "aws:"),
     ],
 )
 def test_the_golden_comparison_sees_what_aws_would_refuse(

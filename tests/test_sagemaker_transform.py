@@ -45,7 +45,6 @@ def put(aws: Rehearsed, key: str, body: bytes = ANSWER) -> None:
 
 def test_the_request_of_a_job() -> None:
     site = Rehearsed.site(
-        None,  # type: ignore[arg-type]
         transform={"instance_count": 2, "concurrent_requests": 20},
         kms_key="key",
     )

@@ -57,7 +57,7 @@ def deploy(
     )
     archive = publish_bundle(bundle, site=site, clients=clients, progress=progress)
     state, tags = _present(deployment, progress=progress)
-    previous = _previous(state, tags=tags)
+    previous = _previous(state, tags=tags) if keep else None
     if state is None or not _has_arrived(state, deployment=deployment):
         deployment.prepare(archive)
         deployment.update() if state else deployment.create()
