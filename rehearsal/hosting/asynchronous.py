@@ -28,7 +28,7 @@ class Ticket:
     failure: str
 
 
-def invoke_from_s3(endpoint: str, inference: Inference, *, location: str, state: State) -> Ticket:
+def invoke_from_s3(endpoint: str, *, inference: Inference, location: str, state: State) -> Ticket:
     """Begin an invocation beside the requests. Raises AwsError."""
     config = _output_config(endpoint, state=state)
     if not location:
@@ -41,7 +41,7 @@ def invoke_from_s3(endpoint: str, inference: Inference, *, location: str, state:
         failure=f"{failures}/{number}-error.out" if failures else "",
     )
     state.start(
-        lambda: _run(endpoint, inference, location=location, ticket=ticket, state=state),
+        lambda: _run(endpoint, inference=inference, location=location, ticket=ticket, state=state),
         name=f"asynchronous invocation {number}",
     )
     return ticket
@@ -61,25 +61,25 @@ def _output_config(endpoint: str, *, state: State) -> Mapping[str, Any]:
 
 
 def _run(
-    endpoint: str, inference: Inference, *, location: str, ticket: Ticket, state: State
+    endpoint: str, *, inference: Inference, location: str, ticket: Ticket, state: State
 ) -> None:
     try:
         bucket, key = split_uri(location)
         body = state.clients["s3"].get_object(Bucket=bucket, Key=key)["Body"].read()
         outcome = invoke(
             endpoint,
-            replace(inference, body=body),
+            inference=replace(inference, body=body),
             state=state,
             maximum_bytes=_MAXIMUM_BYTES,
             seconds=_MAXIMUM_SECONDS,
         )
     except (AwsError, ClientError, ValueError) as error:
         if ticket.failure:
-            _put(ticket.failure, json.dumps({"error": str(error)}).encode(), state=state)
+            _put(ticket.failure, body=json.dumps({"error": str(error)}).encode(), state=state)
         return
-    _put(ticket.output, outcome.answer.body, state=state)
+    _put(ticket.output, body=outcome.answer.body, state=state)
 
 
-def _put(uri: str, body: bytes, *, state: State) -> None:
+def _put(uri: str, *, body: bytes, state: State) -> None:
     bucket, key = split_uri(uri)
     state.clients["s3"].put_object(Bucket=bucket, Key=key, Body=body)

@@ -56,10 +56,12 @@ def captured(exchange: Exchange, *, config: Mapping[str, Any]) -> dict[str, Any]
     types = config.get("CaptureContentTypeHeader", {})
     data: dict[str, Any] = {}
     if modes & {"Input", "InputAndOutput"}:
-        data["endpointInput"] = _side("INPUT", exchange.sent, kind=exchange.sent_type, types=types)
+        data["endpointInput"] = _side(
+            "INPUT", data=exchange.sent, kind=exchange.sent_type, types=types
+        )
     if modes & {"Output", "InputAndOutput"}:
         data["endpointOutput"] = _side(
-            "OUTPUT", exchange.answer, kind=exchange.answer_type, types=types
+            "OUTPUT", data=exchange.answer, kind=exchange.answer_type, types=types
         )
     return {"captureData": data, "eventMetadata": _metadata(exchange), "eventVersion": "0"}
 
@@ -76,7 +78,7 @@ def _metadata(exchange: Exchange) -> dict[str, Any]:
     return metadata
 
 
-def _side(mode: str, data: bytes, *, kind: str, types: Mapping[str, Any]) -> dict[str, str]:
+def _side(mode: str, *, data: bytes, kind: str, types: Mapping[str, Any]) -> dict[str, str]:
     encoding = _encoding(kind, types=types)
     text = base64.b64encode(data).decode() if encoding == "BASE64" else data.decode()
     return {"observedContentType": kind, "mode": mode, "data": text, "encoding": encoding}

@@ -54,14 +54,14 @@ class Outcome:
 
 def invoke(
     endpoint_name: str,
-    inference: Inference,
     *,
+    inference: Inference,
     state: State,
     maximum_bytes: int = MAXIMUM_BYTES,
     seconds: float = INVOCATION_SECONDS,
 ) -> Outcome:
     """Send a request to one of the endpoint's containers. Raises AwsError, ModelError."""
-    fleet, variant = _destination(endpoint_name, inference, state=state)
+    fleet, variant = _destination(endpoint_name, inference=inference, state=state)
     limit = min(maximum_bytes, MAXIMUM_BYTES_SERVERLESS) if variant.serverless else maximum_bytes
     _check_size(inference.body, limit=limit)
     chain = variant.chain(inference.target_container)
@@ -83,13 +83,13 @@ def invoke(
             status=status,
             seconds=time.monotonic() - begin,
         )
-    exchange = _exchange(endpoint_name, inference, answer=answer, variant=variant)
+    exchange = _exchange(endpoint_name, inference=inference, answer=answer, variant=variant)
     capture(exchange, config=fleet.config.capture, state=state)
     return Outcome(answer, variant.name)
 
 
 def _destination(
-    endpoint_name: str, inference: Inference, *, state: State
+    endpoint_name: str, *, inference: Inference, state: State
 ) -> tuple[Fleet, Variant]:
     with state.lock:
         endpoint = state.kept(Endpoint).get(endpoint_name)
@@ -153,7 +153,7 @@ def _passed_on(headers: Mapping[str, str], *, answer: Answer) -> dict[str, str]:
 
 
 def _exchange(
-    endpoint_name: str, inference: Inference, *, answer: Answer, variant: Variant
+    endpoint_name: str, *, inference: Inference, answer: Answer, variant: Variant
 ) -> Exchange:
     return Exchange(
         endpoint=endpoint_name,

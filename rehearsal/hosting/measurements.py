@@ -31,11 +31,11 @@ class Invocation:
             "Invocation4XXErrors": int(400 <= self.status < 500),
             "Invocation5XXErrors": int(self.status >= 500 or self.status == 0),
         }
-        measured = [self._metric(name, value, unit="Count") for name, value in counts.items()]
-        latency = self._metric("ModelLatency", self.model_microseconds, unit="Microseconds")
+        measured = [self._metric(name, value=value, unit="Count") for name, value in counts.items()]
+        latency = self._metric("ModelLatency", value=self.model_microseconds, unit="Microseconds")
         return [*measured, latency]
 
-    def _metric(self, name: str, value: float, *, unit: str) -> dict[str, Any]:
+    def _metric(self, name: str, *, value: float, unit: str) -> dict[str, Any]:
         dimensions = {"EndpointName": self.endpoint, "VariantName": self.variant}
         return {
             "MetricName": name,

@@ -17,7 +17,7 @@ _NAME = "(?P<endpoint>[^/]+)"
 @route("POST", f"/endpoints/{_NAME}/invocations")
 def invoke_endpoint(call: Request, *, state: State, endpoint: str) -> Response:
     """Answer with what the container answers."""
-    outcome = invoke(endpoint, _inference(call, body=call.get_data()), state=state)
+    outcome = invoke(endpoint, inference=_inference(call, body=call.get_data()), state=state)
     return _response(outcome)
 
 
@@ -26,7 +26,7 @@ def invoke_endpoint_async(call: Request, *, state: State, endpoint: str) -> Resp
     """Answer at once; the result comes to S3."""
     ticket = invoke_from_s3(
         endpoint,
-        _inference(call, body=b""),
+        inference=_inference(call, body=b""),
         location=call.headers.get(f"{_PREFIX}InputLocation", ""),
         state=state,
     )

@@ -125,6 +125,8 @@ def describe(job: TrainingJob, *, state: State) -> dict[str, Any]:
             ),
             "ProfilingStatus": _profiling(job),
             **{name: job.request[name] for name in _SHOWN if name in job.request},
+            # AWS shows it empty where it was not given, and its SDK relies on that.
+            "OutputDataConfig": {"KmsKeyId": "", **job.request["OutputDataConfig"]},
             **_later(job),
         }
 

@@ -77,7 +77,9 @@ def create_package(request: Request, *, state: State) -> Answer:
         raise not_executed("ValidationSpecification", why="packages are not validated by jobs")
     with state.lock:
         package = (
-            _next_version(request, state=state) if group_name else _unversioned(request, state)
+            _next_version(request, state=state)
+            if group_name
+            else _unversioned(request, state=state)
         )
         state.kept(Package)[package.arn] = package
     keep_tags(package.arn, request.get("Tags", []), state=state)
@@ -98,7 +100,7 @@ def list_packages(request: Request, *, state: State) -> Answer:
         found = packages_of(group_named(group, state=state), state=state)
     else:
         kind = request.get("ModelPackageType", "Unversioned")
-        found = [each for each in list(state.kept(Package).values()) if _is_of(each, kind)]
+        found = [each for each in list(state.kept(Package).values()) if _is_of(each, kind=kind)]
     wanted = request.get("ModelApprovalStatus")
     chosen = [
         each.summary()
@@ -148,7 +150,7 @@ def _next_version(request: Request, *, state: State) -> Package:
     return Package(content, arn=arn, name=group.name, version=group.versions)
 
 
-def _unversioned(request: Request, state: State) -> Package:
+def _unversioned(request: Request, *, state: State) -> Package:
     name = request["ModelPackageName"]
     arn = state.arn("model-package", name)
     if arn in state.kept(Package):
@@ -156,5 +158,5 @@ def _unversioned(request: Request, state: State) -> Package:
     return Package(dict(request), arn=arn, name=name)
 
 
-def _is_of(package: Package, kind: str) -> bool:
+def _is_of(package: Package, *, kind: str) -> bool:
     return kind == "Both" or (package.version is not None) == (kind == "Versioned")

@@ -105,11 +105,13 @@ class TransformRun:
                 "input data source."
             )
         with ThreadPoolExecutor(settings.concurrency) as pool:
-            for _ in pool.map(lambda each: self._transform(each, server, settings), found):
+            for _ in pool.map(
+                lambda each: self._transform(each, server=server, settings=settings), found
+            ):
                 pass
 
     def _transform(
-        self, each: InputObject, server: ModelServer, settings: TransformSettings
+        self, each: InputObject, *, server: ModelServer, settings: TransformSettings
     ) -> None:
         if self.job.stop_requested.is_set() or self.state.ending.is_set():
             return
@@ -127,7 +129,7 @@ class TransformRun:
                 )
             ]
         except (RecordTooLargeError, NoAnswerError, _RefusedError, gzip.BadGzipFile) as error:
-            self._note(each, error)
+            self._note(each, error=error)
             return
         bucket, key = split_uri(each.output(self.job.target["S3OutputPath"]))
         result = assembled(answers, assemble_with=settings.assemble_with)
@@ -149,7 +151,7 @@ class TransformRun:
                 break
         raise _RefusedError(answer)
 
-    def _note(self, each: InputObject, error: Exception) -> None:
+    def _note(self, each: InputObject, *, error: Exception) -> None:
         """Write to the job's data log what AWS writes there."""
         place = f"{each.bucket}/{each.key}"
         is_client = isinstance(error, RecordTooLargeError | gzip.BadGzipFile)

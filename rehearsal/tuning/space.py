@@ -47,7 +47,7 @@ class _Integer:
         return str(int(value))
 
     def inward(self, text: str) -> int:
-        return _within(int(text), self.distribution)
+        return _within(int(text), distribution=self.distribution)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Continuous:
         return repr(float(value))
 
     def inward(self, text: str) -> float:
-        return _within(float(text), self.distribution)
+        return _within(float(text), distribution=self.distribution)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _ReverseLogarithmic:
         return repr(1 - float(value))
 
     def inward(self, text: str) -> float:
-        return _within(1 - float(text), self.distribution)
+        return _within(1 - float(text), distribution=self.distribution)
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _logarithmic(given: Mapping[str, str], *, low: float, high: float) -> bool:
     return scaling == "Logarithmic" or (scaling == "Auto" and low > 0 and high / low >= 100)
 
 
-def _within(value: _Number, distribution: IntDistribution | FloatDistribution) -> _Number:
+def _within(value: _Number, *, distribution: IntDistribution | FloatDistribution) -> _Number:
     close = distribution.low <= value <= distribution.high or any(
         math.isclose(value, bound, rel_tol=1e-9) for bound in (distribution.low, distribution.high)
     )
