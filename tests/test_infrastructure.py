@@ -13,6 +13,10 @@ import pytest
 import yaml
 from aws_calls import called_actions
 
+from darkroom.backends.sagemaker.requests.hosting import configuration_request
+from darkroom.backends.sagemaker.site import Site
+from darkroom.config.sagemaker import SageMakerConfig
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 TEMPLATE = CHECKOUT / "infrastructure" / "darkroom.yaml"
 POLICIES = CHECKOUT / "infrastructure" / "iam"
@@ -36,6 +40,7 @@ ROLES = {
     "MlflowRole": "mlflow-role",
     "BuildRole": "codebuild-role",
 }
+S3 = "arn:aws:s3:::"
 FREE = {"sts:GetCallerIdentity"}  # needs no permission
 LARGEST_MANAGED, LARGEST_INLINE = 6144, 10240  # IAM's quotas, in characters without blanks
 
@@ -151,10 +156,32 @@ def test_roles_are_passed_to_sagemaker_alone_and_by_name(name: str) -> None:
     assert not any(resource.endswith("*") for resource in listed(statement["Resource"]))
 
 
+def test_endpoints_and_transforms_may_reach_what_their_requests_name() -> None:
+    """A transform job reads and writes under the role of its model (CreateModel's reference)."""
+    config = SageMakerConfig.model_validate({"hosting": {"capture_percent": 1}})
+    site = Site(region="", role="", image="", root="s3://<bucket>/<prefix>", config=config)
+    request = configuration_request("name", model="m", endpoint="e", site=site, tags=[])
+    capture = request["DataCaptureConfig"]["DestinationS3Uri"]
+    written = [capture, site.uri("transform", "name", "output")]
+    read = [site.uri("models", "version", "model.tar.gz"), site.uri("transform", "name", "input")]
+    for uris, action in ((written, "s3:PutObject"), (read, "s3:GetObject")):
+        for uri in uris:
+            assert may("endpoint-role", action=action, arn=f"{uri.replace('s3://', S3)}/part")
+
+
+def may(name: str, *, action: str, arn: str) -> bool:
+    return any(
+        action in listed(statement["Action"]) and fnmatchcase(arn, resource)
+        for statement in policy(name)["Statement"]
+        for resource in listed(statement["Resource"])
+    )
+
+
 def test_endpoints_may_neither_write_models_nor_start_anything() -> None:
     assert not {a for a in allowed("endpoint-role") if a.startswith(("sagemaker:", "iam:"))}
-    writing = [s for s in policy("endpoint-role")["Statement"] if "s3:PutObject" in s["Action"]]
-    assert [s["Resource"] for s in writing] == ["arn:aws:s3:::<bucket>/<prefix>/capture/*"]
+    (writing,) = [s for s in policy("endpoint-role")["Statement"] if "s3:PutObject" in s["Action"]]
+    root = "arn:aws:s3:::<bucket>/<prefix>"
+    assert writing["Resource"] == [f"{root}/capture/*", f"{root}/transform/*"]
 
 
 # What the code calls, file by file
