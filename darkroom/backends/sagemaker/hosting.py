@@ -56,8 +56,13 @@ def deploy(
         pause=pause,
     )
     archive = publish_bundle(bundle, site=site, clients=clients, progress=progress)
+    return _bring(deployment, archive=archive, progress=progress)
+
+
+def _bring(deployment: Deployment, *, archive: str, progress: Progress) -> Endpoint:
+    """Create or update the endpoint, unless it has arrived already."""
     state, tags = _present(deployment, progress=progress)
-    previous = _previous(state, tags=tags) if keep else None
+    previous = _previous(state, tags=tags) if deployment.keep else None
     if state is None or not _has_arrived(state, deployment=deployment):
         deployment.prepare(archive)
         deployment.update() if state else deployment.create()

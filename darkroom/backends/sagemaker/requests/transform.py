@@ -38,12 +38,7 @@ def transform_request(
             "InvocationsMaxRetries": _RETRIES,
         },
         "BatchStrategy": "SingleRecord",
-        "TransformInput": {
-            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": images}},
-            "ContentType": "application/x-image",
-            "CompressionType": "None",
-            "SplitType": "None",
-        },
+        "TransformInput": _input(images),
         "TransformOutput": {
             "S3OutputPath": output,
             "Accept": "application/json",
@@ -56,6 +51,15 @@ def transform_request(
             **keys[1],
         },
         "Tags": list(tags),
+    }
+
+
+def _input(images: str) -> Request:
+    return {
+        "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": images}},
+        "ContentType": "application/x-image",
+        "CompressionType": "None",
+        "SplitType": "None",
     }
 
 
