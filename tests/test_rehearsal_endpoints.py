@@ -5,6 +5,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,21 @@ def test_a_new_fleet_takes_over_all_at_once(site: Site, aws: CachedClients) -> N
     while len(processes_of(aws)) > len(before) and time.monotonic() < end:
         time.sleep(0.05)
     assert len(processes_of(aws)) == len(before)
+
+
+def test_no_request_fails_while_fleets_change(site: Site) -> None:
+    site.create(site.config(variant(site.model("one"))))
+    configs = [site.config(variant(site.model(data))) for data in ("two", "one")]
+    answers: Counter[bytes] = Counter()
+    for config in configs:
+        site.update(config)
+        while site.sagemaker.describe_endpoint(EndpointName=site.name)["EndpointStatus"] != (
+            "InService"
+        ):
+            with ThreadPoolExecutor(4) as pool:
+                answers.update(pool.map(lambda _: site.invoke(), range(8)))
+    assert set(answers) <= {b"one:hello", b"two:hello"}
+    assert sum(answers.values()) >= 16
 
 
 def blue_green(kind: str, *, wait: int, **size: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The containers behind an endpoint configuration; requests are spread over them by weight."""
 
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +68,8 @@ class Fleet:
 
     config: EndpointConfig
     variants: list[Variant] = field(default_factory=list)
+    _idle: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    _requests: int = 0
 
     @property
     def instances(self) -> int:
@@ -91,6 +94,22 @@ class Fleet:
                 variant.instances = before.instances
             if before and "DesiredWeight" not in except_for:
                 variant.weight = before.weight
+
+    def enter(self) -> None:
+        """A request has been sent its way."""
+        with self._idle:
+            self._requests += 1
+
+    def leave(self) -> None:
+        """A request is answered."""
+        with self._idle:
+            self._requests -= 1
+            self._idle.notify_all()
+
+    def drain(self, *, seconds: float) -> None:
+        """Wait until all requests are answered, but no longer than this."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._requests == 0, timeout=seconds)
 
     def stop(self) -> None:
         """End all processes."""

@@ -62,11 +62,27 @@ def invoke(
 ) -> Outcome:
     """Send a request to one of the endpoint's containers. Raises AwsError, ModelError."""
     fleet, variant = _destination(endpoint_name, inference=inference, state=state)
-    limit = min(maximum_bytes, MAXIMUM_BYTES_SERVERLESS) if variant.serverless else maximum_bytes
-    _check_size(inference.body, limit=limit)
+    try:
+        limit = (
+            min(maximum_bytes, MAXIMUM_BYTES_SERVERLESS) if variant.serverless else maximum_bytes
+        )
+        _check_size(inference.body, limit=limit)
+        answer = _measured(
+            endpoint_name, inference=inference, variant=variant, seconds=seconds, state=state
+        )
+        exchange = _exchange(endpoint_name, inference=inference, answer=answer, variant=variant)
+        capture(exchange, config=fleet.config.capture, state=state)
+    finally:
+        fleet.leave()
+    return Outcome(answer, variant.name)
+
+
+def _measured(
+    endpoint_name: str, *, inference: Inference, variant: Variant, seconds: float, state: State
+) -> Answer:
+    """Have it answered, and note for CloudWatch how that went."""
     chain = variant.chain(inference.target_container)
-    begin = time.monotonic()
-    status = 0
+    begin, status = time.monotonic(), 0
     try:
         _keep_silent(endpoint_name, seconds=seconds, state=state)
         answer = _pass_through(chain, inference=inference, seconds=seconds, state=state)
@@ -77,15 +93,9 @@ def invoke(
         status = error.original_status
         raise error.of(endpoint_name, state=state) from error
     finally:
-        measurements(state).note(
-            endpoint_name,
-            variant=variant.name,
-            status=status,
-            seconds=time.monotonic() - begin,
-        )
-    exchange = _exchange(endpoint_name, inference=inference, answer=answer, variant=variant)
-    capture(exchange, config=fleet.config.capture, state=state)
-    return Outcome(answer, variant.name)
+        took = time.monotonic() - begin
+        measurements(state).note(endpoint_name, variant=variant.name, status=status, seconds=took)
+    return answer
 
 
 def _destination(
@@ -97,7 +107,9 @@ def _destination(
             arn = state.arn("endpoint", endpoint_name)
             raise not_in_service(endpoint_name, arn=arn)
         fleet = endpoint.choose_fleet()
-        return fleet, fleet.choose(inference.target_variant)
+        variant = fleet.choose(inference.target_variant)
+        fleet.enter()
+        return fleet, variant
 
 
 def _check_size(body: bytes, *, limit: int) -> None:

@@ -164,7 +164,11 @@ class ModelServer:
 
     def _restart(self) -> None:
         with self.lock:
-            if self._has_ended() and not self._stopped and not self._state.ending.is_set():
+            if self._running is None or self._stopped or self._state.ending.is_set():
+                return
+            if self._has_ended():
+                self._running.wait(_SECONDS_TO_END)
+                self._state.processes.remove(self._running)
                 self._launch()
 
     def _launch(self) -> None:

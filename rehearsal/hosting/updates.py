@@ -16,7 +16,7 @@ from rehearsal.hosting.alarms import missing_alarms, ringing_alarm
 from rehearsal.hosting.endpoints import Endpoint, refuse_failed, refuse_in_progress
 from rehearsal.hosting.fleets import Fleet
 from rehearsal.hosting.models import EndpointConfig, endpoint_config_named
-from rehearsal.hosting.servers import StartupError
+from rehearsal.hosting.servers import INVOCATION_SECONDS, StartupError
 from rehearsal.hosting.starting import start_fleet
 from rehearsal.hosting.traffic import Stage, stages
 
@@ -125,6 +125,7 @@ def _finish(endpoint: Endpoint, *, incoming: Fleet, update: Update, state: State
         endpoint.config = update.config
         endpoint.change("InService")
     if outgoing is not None:
+        outgoing.drain(seconds=INVOCATION_SECONDS)
         outgoing.stop()
 
 
@@ -134,6 +135,7 @@ def _roll_back(endpoint: Endpoint, *, reason: str, state: State) -> None:
         failed, endpoint.incoming, endpoint.share = endpoint.incoming, None, Fraction(0)
         endpoint.change("RollingBack", failure=reason)
     if failed is not None:
+        failed.drain(seconds=INVOCATION_SECONDS)
         failed.stop()
     survivors = endpoint.fleet is not None and all(
         container.is_healthy() for container in endpoint.fleet.containers
