@@ -91,6 +91,14 @@ def test_only_what_is_needed_is_copied_and_the_context_holds_it() -> None:
         assert f"!{source.replace('image.lock', 'image*.lock')}" in ignored
 
 
+def test_zenml_sends_the_builder_the_same_files_and_no_environment() -> None:
+    from zenml.image_builders import BuildContext
+
+    files = {name.partition("/")[0] for name in BuildContext(root=str(CHECKOUT)).get_files()}
+    expected = {"LICENSE", "README.md", "darkroom", "pyproject.toml", "requirements-image.lock"}
+    assert files - {"requirements-image-cpu.lock"} == expected
+
+
 def test_the_dockerfiles_uv_is_the_locked_one() -> None:
     assert f"uv=={versions(FULL_LOCK)['uv']}" in DOCKERFILE.read_text()
 
