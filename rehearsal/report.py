@@ -50,7 +50,7 @@ class _Row:
 
 def write_report(running: StandIn) -> RenderableType:
     """Ask the emulator what happened; leave it in the stand-in's folder, and return it to show."""
-    records = read_records(running.aws)
+    records = read_records(running)
     folder = Path(running.folder)
     write_text(folder / _RECORDS, records.model_dump_json(indent=1))
     shown = render(records, folder=folder)
@@ -60,10 +60,14 @@ def write_report(running: StandIn) -> RenderableType:
     return shown
 
 
-def read_records(url: str) -> Records:
-    """What the emulator at `url` has recorded."""
+def read_records(running: StandIn) -> Records:
+    """What the emulator has recorded."""
+    request = urllib.request.Request(  # noqa: S310 - our own address on the loopback
+        f"{running.aws}/_rehearsal/records",
+        headers={"Authorization": f"Bearer {running.environment()['AWS_ACCESS_KEY_ID']}"},
+    )
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"{url}/_rehearsal/records", timeout=30) as answer:
+    with opener.open(request, timeout=30) as answer:
         return Records.model_validate(json.load(answer))
 
 

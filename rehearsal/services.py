@@ -67,7 +67,7 @@ def start_emulator(
     """AWS's APIs and what executes their jobs: rehearsal/emulator."""
     port = free_port()
     arguments = ["-m", "rehearsal.emulator.server", "--port", str(port), "--folder", str(folder)]
-    arguments += ["--region", region]
+    arguments += ["--region", region, "--access-key", access_key]
     for fault in faults:
         arguments += ["--fault", fault]
     return _start(

@@ -4,7 +4,7 @@ import logging
 
 from darkroom.backends.sagemaker.orchestrated import announce_components, leave_reason
 
-_NOISY = ("zenml", "mlflow", "botocore", "sagemaker", "s3fs", "aiobotocore")
+_NOISY = ("zenml", "mlflow", "botocore", "sagemaker", "s3fs", "aiobotocore", "matplotlib")
 
 
 def begin(level: int = logging.ERROR) -> None:

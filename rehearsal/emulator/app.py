@@ -14,6 +14,7 @@ from typing import Any
 
 from werkzeug.wrappers import Request, Response
 
+from rehearsal.emulator.admission import admit
 from rehearsal.emulator.calls import Call
 from rehearsal.emulator.errors import AwsError, LostConnection
 from rehearsal.emulator.moto_side import Moto
@@ -38,6 +39,7 @@ class Application:
         log = self._state.log
         log.count(call)
         try:
+            admit(call, environ=environ, access_key=self._state.settings.access_key)
             self._state.faults.strike(call)
             response = self._answer(call, environ=environ)
         except AwsError as error:

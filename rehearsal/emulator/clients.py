@@ -1,12 +1,13 @@
 """boto3 clients of the emulator's own: they call back to its port."""
 
 import os
+import secrets
 import threading
 from typing import Any
 
-INTERNAL_KEY = "REHEARSALINTERNAL"
+INTERNAL_KEY = f"REHEARSALINTERNAL{secrets.token_hex(16).upper()}"
 """Access key of calls that the emulator makes itself: not counted, spared by faults."""
-JOB_KEY = "REHEARSALJOB"
+JOB_KEY = f"REHEARSALJOB{secrets.token_hex(16).upper()}"
 """Access key that jobs get for their role."""
 
 

@@ -87,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         images=dict(options.image),
         region=options.region,
         account=options.account,
+        access_key=options.access_key,
         jobs_at_once=options.jobs_at_once,
         stop_grace_seconds=options.stop_grace_seconds,
         sandboxed=False if options.no_sandbox else None,
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=_image, action="append", default=[], metavar="URI=FOLDER")
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--account", default="123456789012")
+    parser.add_argument("--access-key", default="", help="refuse requests signed with another")
     parser.add_argument(
         "--jobs-at-once",
         type=int,

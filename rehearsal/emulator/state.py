@@ -49,6 +49,8 @@ class Settings:
     """Within which a serving container answers /ping; on AWS eight minutes."""
     time_scale: float = 1 / 300
     """What is slept of a second that is only waited: baking periods of an endpoint's update."""
+    access_key: str = ""
+    """With which requests have to be signed; empty: any will do."""
     sandboxed: bool | None = None
     """Run jobs in namespaces; None: where the machine allows it."""
 

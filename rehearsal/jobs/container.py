@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rehearsal.emulator.clients import JOB_KEY
 from rehearsal.emulator.state import State
 from rehearsal.jobs import sandbox
 
@@ -155,6 +156,7 @@ def standard_environment(container: Container, *, state: State) -> dict[str, str
         "AWS_REGION": state.settings.region,
         "AWS_DEFAULT_REGION": state.settings.region,
         "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{state.url}/_rehearsal/credentials",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": f"Bearer {JOB_KEY}",
         "AWS_ENDPOINT_URL": state.url,
         "AWS_CONFIG_FILE": "/nonexistent/config",
         "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent/credentials",

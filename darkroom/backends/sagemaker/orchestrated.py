@@ -1,6 +1,7 @@
 """What the orchestrating job leaves for whoever follows it from afar: orchestration.py."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 from darkroom.errors import DarkroomError, UserError
@@ -13,8 +14,9 @@ KINDS: tuple[type[DarkroomError], ...] = (UserError, DarkroomError)
 """Errors whose own words are enough, as they are marked in the failure file."""
 
 
+@cache
 def announce_components() -> None:
-    """In the job: print the line; elsewhere nothing."""
+    """In the job: print the line, once; elsewhere nothing."""
     if "TRAINING_JOB_NAME" in os.environ:
         print(COMPONENTS_BEGIN, flush=True)
 
