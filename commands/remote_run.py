@@ -11,10 +11,10 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
+from darkroom.backends.sagemaker.clearance import Selection, find, remove
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.orchestration import OrchestrationJob
-from darkroom.backends.sagemaker.running import running_jobs, stop_job
-from darkroom.backends.sagemaker.site import site_of_environment
+from darkroom.backends.sagemaker.tagged import JOBS
 from darkroom.config import Config
 from darkroom.config.loading import config_digest
 from darkroom.errors import DarkroomError
@@ -47,7 +47,7 @@ def run_remotely(
     try:
         failure = job.follow(terminal_progress())
     except KeyboardInterrupt:
-        _offer_to_stop(run.name, job=job, config=config)
+        _offer_to_stop(run.name, clients=job.clients)
         raise
     return _ended(run, failure=failure)
 
@@ -88,7 +88,7 @@ def _ended(run: PipelineRunResponse, *, failure: DarkroomError | None) -> Pipeli
     )
 
 
-def _offer_to_stop(run: str, *, job: OrchestrationJob, config: Config) -> None:
+def _offer_to_stop(run: str, *, clients: Clients) -> None:
     """Managed jobs go on without us, and cost: ask, where there is somebody to ask."""
     click.echo("", err=True)
     stop = False
@@ -96,10 +96,10 @@ def _offer_to_stop(run: str, *, job: OrchestrationJob, config: Config) -> None:
         with suppress(click.Abort):
             stop = click.confirm(f"Stop what runs for {run} on AWS?", default=False, err=True)
     if stop:
-        site = site_of_environment(config.sagemaker, run=run)
-        for found in running_jobs(site, clients=job.clients):
-            stop_job(found.kind, found.name, clients=job.clients)
-            click.echo(f"Stopping {found.kind} job {found.name}", err=True)
+        for thing in find(Selection(run=run), clients=clients):
+            if thing.kind in JOBS:
+                remove(thing, clients=clients)
+                click.echo(f"Stopping {thing.kind} {thing.name}", err=True)
     else:
         click.echo(
             f"{run} goes on. The same command follows it again; "
