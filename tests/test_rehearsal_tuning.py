@@ -186,6 +186,28 @@ def test_hyperband_stops_jobs_that_fall_behind(sagemaker: Any, name: str) -> Non
     assert found["BestTrainingJob"]["TrainingJobStatus"] == "Completed"
 
 
+def test_early_stopping_ends_a_job_below_the_median(sagemaker: Any, name: str) -> None:
+    values = ["2", "1.9", "1.8", "0.1"]
+    start(
+        sagemaker,
+        name,
+        HyperParameterTuningJobConfig=config(
+            Strategy="Grid",
+            ParameterRanges={"CategoricalParameterRanges": [{"Name": "x", "Values": values}]},
+            ResourceLimits={"MaxParallelTrainingJobs": 1},
+            TrainingJobEarlyStoppingType="Auto",
+        ),
+        TrainingJobDefinition=definition({"epochs": "4", "pause": "0.2"}),
+    )
+    ended(sagemaker, name)
+    rows = children(sagemaker, name)
+    assert [row["TrainingJobStatus"] for row in rows] == [*["Completed"] * 3, "Stopped"]
+    assert rows[3]["ObjectiveStatus"] == "Succeeded"
+    stopped = sagemaker.describe_training_job(TrainingJobName=rows[3]["TrainingJobName"])
+    entered = [each["Status"] for each in stopped["SecondaryStatusTransitions"]]
+    assert entered.count("Stopping") == 1
+
+
 def test_hyperband_without_max_resource_is_refused(sagemaker: Any, name: str) -> None:
     with pytest.raises(ClientError, match="MaxResource") as caught:
         start(sagemaker, name, HyperParameterTuningJobConfig=config(Strategy="Hyperband"))
@@ -327,6 +349,24 @@ def test_what_is_not_executed_is_refused_in_words(sagemaker: Any, name: str) -> 
             HyperParameterTuningJobName=name,
             HyperParameterTuningJobConfig={"Strategy": "Random", "ResourceLimits": limits(3)},
             TrainingJobDefinitions=several,
+        )
+
+
+def test_jobs_that_are_not_executed_are_refused_before_the_search(
+    sagemaker: Any, name: str
+) -> None:
+    piped = {"TrainingImage": IMAGE, "TrainingInputMode": "Pipe"}
+    metrics = definition()["AlgorithmSpecification"]["MetricDefinitions"]
+    source = {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in/"}
+    channel = {"ChannelName": "training", "DataSource": {"S3DataSource": source}}
+    with pytest.raises(ClientError, match="Pipe mode"):
+        start(
+            sagemaker,
+            name,
+            TrainingJobDefinition=definition(
+                AlgorithmSpecification=piped | {"MetricDefinitions": metrics},
+                InputDataConfig=[channel],
+            ),
         )
 
 

@@ -8,6 +8,8 @@ from rehearsal.emulator.listing import cut, page
 from rehearsal.emulator.operations import Answer, Request, operation
 from rehearsal.emulator.state import State
 from rehearsal.emulator.tags import keep_tags
+from rehearsal.jobs.request_checks import check_training_request
+from rehearsal.tuning.child_requests import child_name, child_request
 from rehearsal.tuning.jobs import (
     TuningJob,
     child_summary,
@@ -22,7 +24,7 @@ from rehearsal.tuning.warm_start import read_parents
 @operation("CreateHyperParameterTuningJob")
 def create_tuning_job(request: Request, *, state: State) -> Answer:
     """Start a search."""
-    _refuse_unsupported(request)
+    _refuse_unsupported(request, state=state)
     name = request["HyperParameterTuningJobName"]
     arn = state.arn("hyper-parameter-tuning-job", name)
     parents = read_parents(request, state=state)
@@ -113,7 +115,7 @@ def _sort_key(by: str) -> Any:  # noqa: ANN401
     return lambda row: row.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value")
 
 
-def _refuse_unsupported(request: Request) -> None:
+def _refuse_unsupported(request: Request, *, state: State) -> None:
     if request.get("TrainingJobDefinitions"):
         raise not_executed(
             "A tuning job with several TrainingJobDefinitions", why="one algorithm is tuned"
@@ -125,6 +127,9 @@ def _refuse_unsupported(request: Request) -> None:
         raise not_executed("AutoParameters", why="how AWS chooses ranges is not known")
     for missing in _missing(request):
         raise missing
+    name = child_name(request["HyperParameterTuningJobName"], number=1)
+    child = child_request(request["TrainingJobDefinition"], name=name, tuned={}, objective="")
+    check_training_request(child, state=state)
 
 
 def _missing(request: Mapping[str, Any]) -> list[AwsError]:
@@ -135,10 +140,6 @@ def _missing(request: Mapping[str, Any]) -> list[AwsError]:
     problems = []
     if not definition:
         problems.append(invalid("TrainingJobDefinition is required."))
-    elif definition["AlgorithmSpecification"].get("AlgorithmName"):
-        problems.append(
-            not_executed("AlgorithmName", why="algorithms of AWS Marketplace are not here")
-        )
     if "HyperParameterTuningJobObjective" not in config:
         problems.append(invalid("HyperParameterTuningJobObjective is required."))
     return problems

@@ -120,7 +120,8 @@ class TuningRun:
         return criterion is not None
 
     def _stop_stragglers(self) -> None:
-        for trial in self._running:
+        in_progress = [t for t in self._running if t.child.job.status == "InProgress"]
+        for trial in in_progress:
             behind = self._falls_behind(trial.child) or self._beyond_last_rung(trial)
             if behind or trial.candidate.falls_behind(trial.child.values):
                 stop(trial.child.job, state=self._state)
