@@ -119,3 +119,10 @@ def test_nothing_is_linked_to_what_does_not_exist(sagemaker: Any) -> None:
     arn = "arn:aws:sagemaker:us-east-1:123456789012:artifact/0123456789abcdef"
     link = {"SourceArn": arn, "DestinationArn": arn}
     assert code_of(lambda: sagemaker.add_association(**link)) == "ResourceNotFound"
+
+
+def test_what_the_registry_does_not_do_is_refused_in_words(sagemaker: Any) -> None:
+    with pytest.raises(ClientError, match="not executed in the rehearsal"):
+        sagemaker.batch_describe_model_package(
+            ModelPackageArnList=["arn:aws:sagemaker:us-east-1:123456789012:model-package/x/1"]
+        )

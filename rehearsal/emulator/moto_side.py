@@ -14,14 +14,6 @@ from rehearsal.emulator.errors import AwsError, not_executed
 from rehearsal.emulator.state import State
 
 _KEPT_BY_MOTO = (
-    "Model",
-    "Models",
-    "EndpointConfig",
-    "EndpointConfigs",
-    "ModelPackage",
-    "ModelPackages",
-    "ModelPackageGroup",
-    "ModelPackageGroups",
     "Pipeline",
     "Pipelines",
     "PipelineDefinitionForExecution",
