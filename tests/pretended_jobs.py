@@ -20,6 +20,7 @@ from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.dataset import Dataset
+from rehearsal.emulator.faults import parse_fault
 from rehearsal.emulator.server import Running, emulator
 from small_bundles import write_small_bundle
 
@@ -94,6 +95,14 @@ class Account:
             config=SageMakerConfig.model_validate(config),
             run="a-run",
         )
+
+    def fault(self, name: str, **settings: Any) -> None:
+        """Make something go wrong."""
+        self.aws.state.faults.add(parse_fault({"name": name, **settings}))
+
+    def struck(self) -> list[str]:
+        """Names of the faults that have struck."""
+        return [fault["name"] for fault in self.aws.state.faults.applied]
 
     def jobs(self, contains: str) -> list[str]:
         """Names of the training jobs there are, oldest first."""

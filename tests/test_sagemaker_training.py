@@ -16,8 +16,9 @@ from darkroom.backends.sagemaker.training import run_training
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
+from darkroom.progress import SilentProgress
 from darkroom.training.history import EpochMetrics
-from small_trainings import read_dataset, write_dataset
+from small_trainings import read_dataset, small_hyperparameters, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -175,18 +176,22 @@ def test_a_job_after_a_failed_one_is_another_attempt(train: Any) -> None:
     assert train(seed=8).job.endswith("-2")
 
 
-def test_throttling_lost_connections_and_expired_credentials_are_survived(
-    train: Any, aws: Account
-) -> None:
-    faults = aws.aws.state.faults
-    for fault in (
-        {"name": "throttling", "operations": "Describe*", "times": 3},
-        {"name": "lost_connection", "services": "logs", "times": 3},
-        {"name": "expired_credentials", "operations": "DescribeTrainingJob", "times": 2},
-    ):
-        faults.add(fault)
+def test_expired_credentials_are_read_anew(train: Any, aws: Account) -> None:
+    before = len(aws.struck())
+    aws.fault("expired_credentials", operations="DescribeTrainingJob", times=2)
     trained = train(seed=9)
     assert [epoch.epoch for epoch in trained.history] == [1, 2, 3, 4]
+    assert aws.struck()[before:] == ["expired_credentials"] * 2
+
+
+@pytest.mark.slow  # botocore itself waits before it gives up, and then we do
+def test_throttling_and_lost_connections_are_survived(train: Any, aws: Account) -> None:
+    before = len(aws.struck())
+    aws.fault("throttling", operations="Describe*", times=9)
+    aws.fault("lost_connection", services="logs", times=3)
+    trained = train(seed=21)
+    assert [epoch.epoch for epoch in trained.history] == [1, 2, 3, 4]
+    assert {*aws.struck()[before:]} == {"throttling", "lost_connection"}
 
 
 def test_a_refused_request_is_told_at_once(train: Any) -> None:
@@ -220,7 +225,6 @@ def test_a_job_trains_the_same_model_as_this_machine(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from darkroom.backends.local import train_bundle
-    from small_trainings import small_hyperparameters
 
     hyperparameters = small_hyperparameters(threads=1)
     with account(tmp_path / "aws", dataset=dataset, real=True) as aws:
@@ -244,3 +248,49 @@ def test_a_job_trains_the_same_model_as_this_machine(
     ]
     assert managed.best_epoch == local.best_epoch
     assert managed.bundle.metadata.version == local.bundle.metadata.version
+
+
+@pytest.mark.slow
+def test_two_machines_that_share_the_images_train_one_model(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sharded = {"instance_count": 2, "distribution": "ShardedByS3Key"}
+    told: list[int] = []
+    with account(tmp_path / "aws", dataset=dataset, real=True) as aws:
+        aws.enter(monkeypatch)
+        trained = run_training(
+            dataset,
+            hyperparameters=small_hyperparameters(threads=1),
+            site=aws.site(training=sharded),
+            clients=aws.clients,
+            folder=tmp_path,
+            on_epoch=lambda epoch: told.append(epoch.epoch),
+        )
+        job = aws.clients.sagemaker.describe_training_job(TrainingJobName=trained.job)
+    assert job["ResourceConfig"]["InstanceCount"] == 2
+    assert told == [epoch.epoch for epoch in trained.history] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_spot_job_that_loses_its_machine_goes_on_by_itself(train: Any, aws: Account) -> None:
+    told: list[int] = []
+    states: list[str] = []
+
+    class Messages(SilentProgress):
+        def message(self, text: str) -> None:
+            states.append(text)
+
+    def interrupt_after_one(epoch: EpochMetrics) -> None:
+        if not told:
+            aws.fault("spot_interruption", times=1)
+        told.append(epoch.epoch)
+
+    trained = train(
+        seed=30,
+        on_epoch=interrupt_after_one,
+        progress=Messages(),
+        config={"training": {"spot": True}, "environment": {"PRETEND_PAUSE": "2"}},
+    )
+    assert told == [epoch.epoch for epoch in trained.history] == [1, 2, 3, 4]
+    assert any("Interrupted" in state for state in states)
+    assert trained.job.endswith("-1")

@@ -71,7 +71,7 @@ class TrainingFollower:
         self._name, self._epochs, self._progress = name, epochs, progress
         self._patient = Patient(clients, what=f"training job {name!r}", pause=pause)
         self._backoff, self._log = Backoff(pause), JobLog(name)
-        self._state = ""
+        self._states_shown = 0
 
     def follow(self, hyperparameters: Hyperparameters, *, task: Task) -> JobResult:
         """Wait for the job's end; epochs and changes of state are shown as they come.
@@ -81,7 +81,7 @@ class TrainingFollower:
         """
         while True:
             job = self._patient.ask(self._describe)
-            self._show_state(job)
+            self._show_states(job)
             self._read_log(hyperparameters, task=task)
             if job["TrainingJobStatus"] in ENDED:
                 return self._result(job)
@@ -90,14 +90,16 @@ class TrainingFollower:
     def _describe(self, clients: Clients) -> "DescribeTrainingJobResponseTypeDef":
         return clients.sagemaker.describe_training_job(TrainingJobName=self._name)
 
-    def _show_state(self, job: "DescribeTrainingJobResponseTypeDef") -> None:
+    def _show_states(self, job: "DescribeTrainingJobResponseTypeDef") -> None:
+        """Every state since the last look, also those that have passed again."""
         transitions = job.get("SecondaryStatusTransitions", [])
-        message = transitions[-1].get("StatusMessage", "") if transitions else ""
-        state = f"{job['SecondaryStatus']}: {message}" if message else job["SecondaryStatus"]
-        if state != self._state:
-            self._state = state
+        for transition in transitions[self._states_shown :]:
+            message = transition.get("StatusMessage", "")
+            self._progress.message(
+                f"{self._name}: {transition['Status']}{': ' if message else ''}{message}"
+            )
             self._backoff.news()
-            self._progress.message(f"{self._name}: {state}")
+        self._states_shown = len(transitions)
 
     def _read_log(self, hyperparameters: Hyperparameters, *, task: Task) -> None:
         lines = self._patient.ask(self._log.new_lines)
