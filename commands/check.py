@@ -7,6 +7,7 @@ import click
 
 from darkroom.backends.ingestion import describe_source
 from darkroom.config import Config
+from darkroom.config.consistency import managed_problems
 from darkroom.config.loading import load_config
 from darkroom.errors import UserError
 
@@ -36,6 +37,7 @@ def check_all(
     if stack != "local":
         from commands.check_remote import check_remote
 
+        problems += managed_problems(settings)
         problems += check_remote(
             settings, stack=stack, source=source, refresh_prices=refresh_prices
         )

@@ -14,6 +14,7 @@ from commands.source_name import short_name
 from commands.where import ready
 from darkroom.backends.ingestion import source_version
 from darkroom.config import Config
+from darkroom.config.consistency import managed_problems
 from darkroom.config.loading import load_config
 from darkroom.config.placement import Placement
 from darkroom.errors import UserError
@@ -43,6 +44,8 @@ def run_training(
     """
     settings = load_config(config, overrides=overrides, data=data)
     _check_writable(summary)
+    if stack != "local" and (problems := managed_problems(settings)):
+        raise UserError(problems)
     source_version(settings.data.source, config=settings.data)  # before anything is started
     with ready(stack, faults=faults) as stand_in:
         name = _run_name(settings)

@@ -38,7 +38,7 @@ def ready(stack: str, *, faults: Sequence[str] = ()) -> Iterator["StandIn | None
 @contextmanager
 def _rehearsal(faults: Sequence[str]) -> Iterator["StandIn"]:
     """The stand-in that is kept up, or one for this command alone."""
-    from rehearsal.session import find_kept, new_folder, stand_in
+    from rehearsal.session import find_kept, new_folder, remove_bulk, stand_in
     from stacks.values import load_values
 
     if kept := find_kept():
@@ -51,8 +51,13 @@ def _rehearsal(faults: Sequence[str]) -> Iterator["StandIn"]:
     progress = terminal_progress()
     progress.message("Starting a stand-in for AWS, a ZenML server and an MLflow server …")
     started = time.monotonic()
-    with stand_in(new_folder(time.strftime("%Y%m%d-%H%M%S")), faults=faults) as running:
-        running.enter()
-        load_values("rehearsal")
-        progress.message(f"… up after {time.monotonic() - started:.0f} s, on the loopback alone")
-        yield running
+    folder = new_folder(time.strftime("%Y%m%d-%H%M%S"))
+    try:
+        with stand_in(folder, faults=faults) as running:
+            running.enter()
+            load_values("rehearsal")
+            seconds = time.monotonic() - started
+            progress.message(f"… up after {seconds:.0f} s, on the loopback alone")
+            yield running
+    finally:
+        remove_bulk(folder)

@@ -31,7 +31,8 @@ def main(faults: tuple[str, ...]) -> None:
     try:
         _keep(faults)
     except DarkroomError as error:
-        raise click.ClickException(str(error)) from error
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
 
 
 def _keep(faults: tuple[str, ...]) -> None:

@@ -12,14 +12,16 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import boto3
-
+from darkroom.errors import UserError
 from darkroom.files import workspace, write_text
+from rehearsal.emulator.clients import isolated_session
+from rehearsal.emulator.faults import parse_fault
 from rehearsal.services import Service, start_emulator, start_mlflow, start_zenml
 
 REGION = "us-east-1"
@@ -29,6 +31,7 @@ _ROLE = "darkroom-execution"
 _ENDPOINT_ROLE = "darkroom-endpoint"
 _REPOSITORY = "darkroom"
 _USER = "rehearsal"
+_BULK = ("zenml-server", "zenml-client", "objects")
 _TRUST = {
     "Version": "2012-10-17",
     "Statement": [
@@ -108,6 +111,7 @@ def stand_in(folder: Path, *, faults: Sequence[str] = ()) -> Iterator[StandIn]:
         UserError: an unknown fault.
         DarkroomError: a server did not start.
     """
+    _check_faults(faults)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "sagemaker-sdk.yaml", _SDK_SETTINGS)
     password = secrets.token_hex(16)
@@ -173,9 +177,10 @@ def mlflow_folder() -> Path:
 
 
 def remove_bulk(folder: Path) -> None:
-    """Drop what only the running stand-in needed; records, logs and reports stay."""
-    for name in ("zenml-server", "zenml-client", "jobs"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    """Drop what only the running stand-in needed; records, logs and the report stay."""
+    containers = [path for path in folder.glob("*/*/*") if path.is_dir()]
+    for path in (*(folder / name for name in _BULK), *containers):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _kept_file() -> Path:
@@ -187,17 +192,25 @@ def _access_key(password: str) -> str:
     return f"AKIA{password[:16].upper()}"
 
 
+def _check_faults(faults: Sequence[str]) -> None:
+    """All that is wrong with them at once, before anything is started."""
+    problems = []
+    for fault in faults:
+        try:
+            parse_fault(fault)
+        except ValueError as error:
+            problems.append(f"--fault {error}; docs/rehearsal.md lists them")
+    if problems:
+        raise UserError(problems)
+
+
 def _prepare_account(running: StandIn) -> None:
     """What the user of a real account has made by the template: bucket, roles, repository."""
-    values: Mapping[str, str] = running.environment()
-    session = boto3.Session(
-        aws_access_key_id=values["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=values["AWS_SECRET_ACCESS_KEY"],
-        region_name=REGION,
-    )
+    # Not through the environment, in which the user's own account may be set.
+    session = isolated_session(_access_key(running.password))
 
-    def client(name: str):  # noqa: ANN202 - boto3 has a type for each name
-        return session.client(name, endpoint_url=running.aws)
+    def client(name: str) -> Any:  # noqa: ANN401 - boto3 has a type for each name
+        return session.client(name, endpoint_url=running.aws, region_name=REGION)
 
     client("s3").create_bucket(Bucket=_BUCKET)
     for role in (_ROLE, _ENDPOINT_ROLE):

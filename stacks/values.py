@@ -71,7 +71,8 @@ def _read(file: Path) -> dict[str, str]:
 def _check() -> None:
     """All that is missing at once."""
     problems = [
-        f"{name} is not set ({meaning}): set it in the environment or in stacks/sagemaker.env"
+        f"{name} is not set ({meaning}): set it in the environment or in stacks/sagemaker.env; "
+        "docs/sagemaker.md says where it comes from"
         for name, meaning in _REQUIRED.items()
         if not os.environ.get(name)
     ]
@@ -83,7 +84,7 @@ def _check() -> None:
     if mlflow.startswith("http") and not os.environ.get("DARKROOM_MLFLOW_TOKEN"):
         problems.append("DARKROOM_MLFLOW_TOKEN is not set; a server by http(s) needs a token")
     if problems:
-        raise UserError([*problems, "docs/sagemaker.md says where each of them comes from"])
+        raise UserError(problems)
 
 
 def _derive() -> None:

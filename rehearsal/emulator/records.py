@@ -15,21 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from darkroom.backends.sagemaker import estimate
 from rehearsal.emulator.calls import Call
 from rehearsal.emulator.errors import AwsError
 
 if TYPE_CHECKING:
     from rehearsal.emulator.state import State
 
-STARTUP_SECONDS = {
-    "training-job": 150,
-    "warm-training-job": 15,
-    "processing-job": 180,
-    "transform-job": 240,
-    "endpoint": 240,
-    "serverless-endpoint": 60,
+_STARTS = {
+    "training-job": "training",
+    "warm-training-job": "warm_training",
+    "processing-job": "processing",
+    "transform-job": "transform",
+    "endpoint": "endpoint",
+    "serverless-endpoint": "serverless_endpoint",
 }
-"""What AWS takes before the program starts, roughly: experience, not a promise of AWS's.
+STARTUP_SECONDS = {
+    kind: sum(estimate.STARTUP_SECONDS[start]) / 2 for kind, start in _STARTS.items()
+}
+"""What AWS takes before the program starts, the middle of what `run.py check` estimates.
 It is reported here and not slept."""
 
 _NEVER_COVERED = (

@@ -8,7 +8,7 @@ search, the instances (type, number and who sees which images: they decide numbe
 and the order of the images), and `site.fresh`. What merely decides where and how cheaply a
 job runs (spot, volume, network, keys, tags, time limits, input mode) is left out, and so is
 the image: it is built anew for every change of any file, and an interrupted run would not
-find its jobs again. To train anew with changed code, run with `--fresh`.
+find its jobs again. To train anew with changed code, run with `--no-cache`.
 """
 
 import hashlib
