@@ -29,11 +29,28 @@ def reference() -> str:
     """The page."""
     schema = Config.model_json_schema()
     parts = [_HEAD]
+    nested: list[str] = []
     for section, field in Config.model_fields.items():
-        parts += _section(section, section_schema=_resolve(field.annotation.__name__, schema))
-    for name in ("SearchSpace", "FloatRange", "IntRange", "Choices"):
-        parts += _section(name, section_schema=_resolve(name, schema))
+        section_schema = _resolve(field.annotation.__name__, schema)
+        parts += _section(section, section_schema=section_schema)
+        nested += _sections_named(section_schema)
+    # Grows while it is walked: sections have sections.
+    for name in nested:
+        section_schema = _resolve(name, schema)
+        parts += _section(name, section_schema=section_schema)
+        nested += [deeper for deeper in _sections_named(section_schema) if deeper not in nested]
     return "\n".join(parts)
+
+
+def _sections_named(section_schema: dict[str, Any]) -> list[str]:
+    """The sections that a section's keys hold, each once."""
+    options = [
+        option
+        for field in section_schema["properties"].values()
+        for option in (field, *field.get("anyOf", ()))
+    ]
+    names = [option["$ref"].rsplit("/", 1)[-1] for option in options if "$ref" in option]
+    return list(dict.fromkeys(names))
 
 
 def _resolve(name: str, schema: dict[str, Any]) -> dict[str, Any]:
