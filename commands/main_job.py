@@ -98,7 +98,8 @@ def _run(
     else:
         from commands.remote_run import run_remotely
 
-        run = run_remotely(start, config=staged, source_version=version)
+        options = {"keep_endpoint": keep_endpoint, "no_cache": no_cache}
+        run = run_remotely(start, config=staged, source_version=version, options=options)
     return conclude(run, config=settings, stack=stack, started=_process_started())
 
 

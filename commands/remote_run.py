@@ -1,9 +1,10 @@
 """A pipeline run that another machine executes: started or found again, followed, awaited."""
 
 import hashlib
+import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import click
@@ -11,9 +12,9 @@ from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
+from commands.runs_under_way import close, find_under_way, job_of
 from darkroom.backends.sagemaker.clearance import Selection, find, remove
 from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.orchestration import OrchestrationJob
 from darkroom.backends.sagemaker.tagged import JOBS
 from darkroom.config import Config
 from darkroom.config.loading import config_digest
@@ -25,48 +26,45 @@ _SECONDS_UNTIL_STATUS = 30
 
 
 def run_remotely(
-    start: Callable[[str], PipelineRunResponse | None], *, config: Config, source_version: str
+    start: Callable[[str], PipelineRunResponse | None],
+    *,
+    config: Config,
+    source_version: str,
+    options: Mapping[str, bool],
 ) -> PipelineRunResponse:
     """Start the run, or find the one that the same command has started; follow it to its end.
 
     Args:
         start: starts the pipeline with the tag that it is given.
+        options: what else the command asks for; a run that asks for something else is another.
 
     Raises:
         DarkroomError: the run failed; with its reason and last lines.
     """
-    tag = _tag(config, source_version=source_version)
-    run = _under_way(tag)
+    clients = Clients()
+    tag = _tag(config, source_version=source_version, options=options)
+    run = find_under_way(tag, clients=clients)
     if run:
         terminal_progress().message(f"Run {run.name} is under way: following it")
     else:
         run = start(tag)
     if run is None:
         raise DarkroomError("ZenML did not start the run; is caching of pipelines switched on?")
-    job = _job_of(run)
+    job = job_of(run, clients=clients)
+    if job is None:
+        raise DarkroomError(f"no job executes the run {run.name!r}; give the same command again")
     try:
         failure = job.follow(terminal_progress())
     except KeyboardInterrupt:
-        _offer_to_stop(run.name, clients=job.clients)
+        _offer_to_stop(run.name, clients=clients)
         raise
     return _ended(run, failure=failure)
 
 
-def _tag(config: Config, *, source_version: str) -> str:
+def _tag(config: Config, *, source_version: str, options: Mapping[str, bool]) -> str:
     """The same for the same command on the same data."""
-    text = f"{config_digest(config)} {source_version}"
+    text = json.dumps([config_digest(config), source_version, dict(options)], sort_keys=True)
     return f"darkroom-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def _under_way(tag: str) -> PipelineRunResponse | None:
-    runs = Client().list_pipeline_runs(tags=[tag], in_progress=True, size=1)
-    return runs.items[0] if runs.items else None
-
-
-def _job_of(run: PipelineRunResponse) -> OrchestrationJob:
-    """The job that runs the pipeline; ZenML keeps its ARN."""
-    arn = str(run.run_metadata["orchestrator_run_id"])
-    return OrchestrationJob(arn.rpartition("/")[2], Clients())
 
 
 def _ended(run: PipelineRunResponse, *, failure: DarkroomError | None) -> PipelineRunResponse:
@@ -75,6 +73,7 @@ def _ended(run: PipelineRunResponse, *, failure: DarkroomError | None) -> Pipeli
     ZenML's word decides, not the job's: a job can complete without having run the pipeline.
     """
     if failure:
+        close(run)
         raise failure
     deadline = time.monotonic() + _SECONDS_UNTIL_STATUS
     run = Client().get_pipeline_run(run.id)

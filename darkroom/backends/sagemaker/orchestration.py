@@ -26,6 +26,15 @@ class OrchestrationJob:
     name: str
     clients: Clients
 
+    def is_running(self) -> bool:
+        """Whether it has not ended, nor been told to.
+
+        Raises:
+            UserError, DarkroomError: AWS refuses, or cannot be asked.
+        """
+        with aws_errors_explained(f"job {self.name!r}"):
+            return self._describe(self.clients)["TrainingJobStatus"] == "InProgress"
+
     def follow(self, progress: Progress, *, pause: Pause = sleep) -> DarkroomError | None:
         """Show what it prints until it ends.
 
