@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from emulated import BUCKET, log_lines, spot, trained, training_request
 
 from rehearsal.emulator.faults import parse_fault
+from rehearsal.emulator.records import STARTUP_SECONDS
 from rehearsal.emulator.server import Running, emulator
 
 
@@ -172,7 +173,7 @@ def test_the_records_tell_jobs_calls_refusals_and_faults(tmp_path: Path) -> None
         "Completed",
         "ml.m5.large",
     )
-    assert job["startup_seconds"] == 300
+    assert job["startup_seconds"] == 2 * STARTUP_SECONDS["training-job"]
     assert job["tags"] == {"run": "7"}
     assert job["details"]["interruptions"] == 1
     assert records["calls"]["sagemaker:CreateTrainingJob"] == 2

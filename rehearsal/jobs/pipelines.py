@@ -5,6 +5,7 @@ those that run are waited for, and the execution has failed.
 """
 
 import secrets
+import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ def _execute(execution: PipelineExecution, *, state: State) -> None:
         if not ends:
             for name in _ready(waiting, execution, running=len(running)):
                 _begin(waiting.pop(name), execution=execution, state=state)
-        execution.stop_requested.wait(_SECONDS_BETWEEN_LOOKS)
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _ready(
@@ -129,6 +130,8 @@ def _begin(definition: Mapping[str, Any], *, execution: PipelineExecution, state
     try:
         step.job = _launch_job(step, execution=execution, state=state)
         step.status = "Executing"
+        if execution.stop_requested.is_set():  # `stop` may have come before there was a job
+            _stop_job(step.job, state=state)
     except AwsError as error:
         _end(step, status="Failed", failure=f"ClientError: {error}", execution=execution)
 
