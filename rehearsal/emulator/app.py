@@ -61,6 +61,7 @@ class Application:
             return self._sagemaker(call, environ=environ)
         if call.service in ("", "sagemaker"):
             return answer_route(Request(environ), state=self._state)
+        self._moto.complete(environ)
         return None
 
     def _sagemaker(self, call: Call, *, environ: dict[str, Any]) -> Response | None:

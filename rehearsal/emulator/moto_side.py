@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rehearsal.emulator.errors import AwsError, not_executed
+from rehearsal.emulator.log_filters import FILTER_LOG_EVENTS, named_streams
 from rehearsal.emulator.state import State
 
 _KEPT_BY_MOTO = (
@@ -68,6 +69,14 @@ class Moto:
         if not isinstance(content, dict):
             raise AwsError("SerializationException", "the request is no JSON object")
         return content
+
+    def complete(self, environ: dict[str, Any]) -> None:
+        """Put into a request to another service what moto would leave out."""
+        if environ.get("HTTP_X_AMZ_TARGET") == FILTER_LOG_EVENTS:
+            request = named_streams(self.read_json(environ), state=self._state)
+            body = json.dumps(request).encode()
+            environ["wsgi.input"] = io.BytesIO(body)
+            environ["CONTENT_LENGTH"] = str(len(body))
 
     def check_may_answer(self, operation: str, *, request: Mapping[str, Any]) -> None:
         """Refuse what moto would only pretend to do.

@@ -48,6 +48,7 @@ MODULES = (
     "rehearsal.transform.job_records",
     "rehearsal.registry.package_operations",
     "rehearsal.registry.lineage",
+    "rehearsal.registry.search",
 )
 
 Request = Mapping[str, Any]

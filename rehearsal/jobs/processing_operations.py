@@ -103,10 +103,9 @@ def check_processing_request(request: Request) -> None:
 def _reasons(request: Request) -> Iterator[str]:
     specification = request["AppSpecification"]
     repository = specification["ImageUri"].rpartition("/")[2]
-    for part, why in _AWS_IMAGES.items():
-        if part in repository:
-            yield why
-    if not specification.get("ContainerEntrypoint"):
+    of_aws = [why for part, why in _AWS_IMAGES.items() if part in repository]
+    yield from of_aws
+    if not of_aws and not specification.get("ContainerEntrypoint"):
         yield "the image's own entrypoint is not known here: name ContainerEntrypoint"
     for source in request.get("ProcessingInputs", ()):
         if "S3Input" not in source:
