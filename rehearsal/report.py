@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +126,10 @@ def _total(rows: list[_Row]) -> Text:
 
 def _notes(records: Records) -> Iterable[Text]:
     if records.faults_applied:
-        applied = ", ".join(str(fault.get("name", fault)) for fault in records.faults_applied)
-        yield Text(f"Faults that struck: {applied}")
+        struck = Counter(str(fault["name"]) for fault in records.faults_applied)
+        yield Text(
+            "Faults that struck: " + ", ".join(f"{n} × {name}" for name, n in struck.items())
+        )
     if records.mistakes:
         yield Text(
             f"{len(records.mistakes)} mistakes of the rehearsal's own; please report them",
