@@ -78,6 +78,21 @@ def test_an_update_is_watched_and_leaves_nothing_of_the_model_before(aws: Rehear
     assert targets["ScalableTargets"] == []
 
 
+@pytest.mark.slow
+def test_an_endpoint_that_scales_changes_its_machines_and_goes_back(aws: Rehearsed) -> None:
+    scaled = {"min_instances": 1, "max_instances": 3}
+    first = aws.kept("scaled", hosting={"autoscaling": scaled})
+    large = {"autoscaling": scaled, "instance_type": "ml.m5.xlarge"}
+    second = aws.deploy(aws.bundle("scaled"), site=aws.site(hosting=large), name="scaled")
+    assert served(aws, "scaled") == second.configuration != first.configuration
+    targets = aws.clients.autoscaling.describe_scalable_targets(ServiceNamespace="sagemaker")
+    assert [t["MaxCapacity"] for t in targets["ScalableTargets"]] == [3]
+    with pytest.raises(EndpointError, match="before serves again"):
+        aws.verify(second, bundle=aws.bundle("scaled"), wrong=True)
+    assert served(aws, "scaled") == first.configuration
+    remove_endpoint(first, clients=aws.clients, pause=briefly)
+
+
 def test_an_update_that_answers_wrongly_is_taken_back(aws: Rehearsed) -> None:
     first = aws.kept("back")
     bundle = aws.bundle("back-2")

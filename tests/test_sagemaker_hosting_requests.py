@@ -129,6 +129,15 @@ def test_an_update_keeps_the_instances_that_scaling_has_reached() -> None:
     assert "RetainAllVariantProperties" not in request
 
 
+def test_a_serverless_endpoint_is_updated_without_a_rollout() -> None:
+    config = site(hosting={"kind": "serverless"}).config.hosting
+    scaled = config.autoscaling.model_copy(update={"max_instances": 3})
+    request = hosting.update_request(
+        "pets", configuration="d", hosting=config.model_copy(update={"autoscaling": scaled})
+    )
+    assert request == {"EndpointName": "pets", "EndpointConfigName": "d"}
+
+
 def test_a_slow_rollout_asks_for_no_more_than_aws_allows() -> None:
     slow = {"strategy": "linear", "step_percent": 10, "wait_seconds": 3600}
     config = site(hosting={"rollout": slow}).config.hosting
@@ -155,7 +164,7 @@ def test_without_a_limit_of_latency_there_is_no_alarm_for_it() -> None:
 def test_scaling() -> None:
     place = site(**FULL)
     bounds = place.config.hosting.autoscaling
-    target = scaling.target_request("pets", scaling=bounds, tags=tags_of(place))
+    target = scaling.target_request("pets", scaling=bounds)
     policy = scaling.policy_request("pets", scaling=bounds)
     service = "application-autoscaling"
     assert_golden(target, operation=f"{service}:RegisterScalableTarget", name="scalable_target")

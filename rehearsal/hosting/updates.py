@@ -16,6 +16,7 @@ from rehearsal.hosting.alarms import missing_alarms, ringing_alarm
 from rehearsal.hosting.endpoints import Endpoint, refuse_failed, refuse_in_progress
 from rehearsal.hosting.fleets import Fleet
 from rehearsal.hosting.models import EndpointConfig, endpoint_config_named
+from rehearsal.hosting.scaling import scaled_to_others
 from rehearsal.hosting.servers import INVOCATION_SECONDS, StartupError
 from rehearsal.hosting.starting import start_fleet
 from rehearsal.hosting.traffic import Stage, stages
@@ -55,6 +56,13 @@ def read_update(request: Mapping[str, Any], *, endpoint: Endpoint, state: State)
     )
     if missing := missing_alarms(update.alarms, state=state):
         raise invalid(f"Could not find CloudWatch alarms {missing} of AutoRollbackConfiguration.")
+    if scaled := scaled_to_others(
+        endpoint.name, before=endpoint.config, after=update.config, state=state
+    ):
+        raise invalid(
+            f"The variants {scaled} are scaled by Application Auto Scaling: deregister them as "
+            "scalable targets before an update that changes their instance type."
+        )
     return update
 
 

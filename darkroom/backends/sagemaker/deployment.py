@@ -18,6 +18,7 @@ from darkroom.backends.sagemaker.removal import (
     delete_configuration,
     delete_model,
     stop_scaling,
+    stop_scaling_between,
 )
 from darkroom.backends.sagemaker.requests import hosting, scaling
 from darkroom.backends.sagemaker.site import Site
@@ -64,15 +65,23 @@ class Deployment:
         )
         self._ask(lambda c: once(lambda: c.sagemaker.create_endpoint(**request)))
 
-    def update(self) -> None:
-        """Change the endpoint to the new configuration, by the configured rollout."""
-        if not self._scales:
-            stop_scaling(self.names.endpoint, clients=self.clients)
+    def update(self, serving: str) -> None:
+        """Change the endpoint to the new configuration, by the configured rollout.
+
+        Args:
+            serving: name of the configuration until now.
+        """
+        endpoint, configuration = self.names.endpoint, self.names.configuration
+        if self._scales:
+            stop_scaling_between(serving, configuration, endpoint=endpoint, clients=self.clients)
+        else:
+            stop_scaling(endpoint, clients=self.clients)
+        is_watched = self.keep and self._config.kind == "realtime"
         request = hosting.update_request(
-            self.names.endpoint,
-            configuration=self.names.configuration,
+            endpoint,
+            configuration=configuration,
             hosting=self._config,
-            alarms=self._put_alarms() if self.keep else (),
+            alarms=self._put_alarms() if is_watched else (),
         )
         self._ask(lambda c: c.sagemaker.update_endpoint(**request))
 
@@ -81,7 +90,7 @@ class Deployment:
         if not self._scales:
             return
         name, bounds = self.names.endpoint, self._config.autoscaling
-        target = scaling.target_request(name, scaling=bounds, tags=self._tags)
+        target = scaling.target_request(name, scaling=bounds)
         policy = scaling.policy_request(name, scaling=bounds)
         self._ask(lambda c: c.autoscaling.register_scalable_target(**target))
         self._ask(lambda c: c.autoscaling.put_scaling_policy(**policy))

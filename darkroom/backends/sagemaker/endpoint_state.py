@@ -90,6 +90,17 @@ def wait_until_steady(
         )
 
 
+def first_variant(configuration: str, *, clients: Clients) -> dict[str, str]:
+    """The texts of an endpoint configuration's first variant; empty where it is gone."""
+    try:
+        found = clients.sagemaker.describe_endpoint_config(EndpointConfigName=configuration)
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        return {}
+    return {key: str(value) for key, value in found["ProductionVariants"][0].items()}
+
+
 def tags_at(arn: str, *, clients: Clients) -> dict[str, str]:
     """Tags of whatever SageMaker has at an ARN."""
     pages = clients.sagemaker.get_paginator("list_tags").paginate(ResourceArn=arn)

@@ -65,7 +65,7 @@ def _bring(deployment: Deployment, *, archive: str, progress: Progress) -> Endpo
     previous = _previous(state, tags=tags) if deployment.keep else None
     if state is None or not _has_arrived(state, deployment=deployment):
         deployment.prepare(archive)
-        deployment.update() if state else deployment.create()
+        deployment.update(state.configuration) if state else deployment.create()
         _arrive(deployment, previous=previous, progress=progress)
     if state:
         deployment.mark(state.arn)

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
-from botocore.exceptions import ClientError
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.backends.sagemaker.aws_errors import aws_errors_explained, is_missing
+from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
 from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.endpoint_state import describe
+from darkroom.backends.sagemaker.endpoint_state import describe, first_variant
 from darkroom.backends.sagemaker.prices import hourly_price
 from darkroom.backends.sagemaker.tagged import Thing, tagged
 
@@ -62,7 +61,7 @@ def list_endpoints(
 
 def _row(thing: Thing, *, clients: Clients, region: str, price: Price) -> EndpointRow:
     state = describe(thing.name, clients=clients)
-    variant = _variant(state.configuration, clients=clients) if state else {}
+    variant = first_variant(state.configuration, clients=clients) if state else {}
     instance_type = variant.get("InstanceType")
     instances = _instances(thing.name, clients=clients) if instance_type else None
     rate = price(instance_type, region) if instance_type else None
@@ -78,17 +77,6 @@ def _row(thing: Thing, *, clients: Clients, region: str, price: Price) -> Endpoi
         run=thing.tag("run"),
         model_version=thing.tag("version"),
     )
-
-
-def _variant(configuration: str, *, clients: Clients) -> dict[str, str]:
-    """The first variant's texts; empty where the configuration is gone."""
-    try:
-        found = clients.sagemaker.describe_endpoint_config(EndpointConfigName=configuration)
-    except ClientError as error:
-        if not is_missing(error):
-            raise
-        return {}
-    return {key: str(value) for key, value in found["ProductionVariants"][0].items()}
 
 
 def _instances(name: str, *, clients: Clients) -> int | None:

@@ -1,13 +1,14 @@
 """Deleting what serves a model: each is fine with what is gone already."""
 
 from collections.abc import Callable
+from functools import partial
 
 from botocore.exceptions import ClientError
 
 from darkroom.backends.aws_access import error_code
 from darkroom.backends.sagemaker.aws_errors import is_missing
 from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.endpoint_state import wait_until_steady
+from darkroom.backends.sagemaker.endpoint_state import first_variant, wait_until_steady
 from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.requests.hosting import alarm_names
 from darkroom.backends.sagemaker.requests.scaling import scalable
@@ -59,11 +60,13 @@ def delete_model(name: str, *, clients: Clients) -> None:
 
 def delete_alarms(endpoint: str, *, clients: Clients) -> None:
     """Delete the alarms of an endpoint."""
-    _delete(
-        f"alarms of endpoint {endpoint!r}",
-        lambda renewed: renewed.cloudwatch.delete_alarms(AlarmNames=list(alarm_names(endpoint))),
-        clients=clients,
-    )
+    # One by one: AWS may delete none of several if one of them is not there.
+    for name in alarm_names(endpoint):
+        _delete(
+            f"alarm {name!r}",
+            partial(_delete_alarm, name=name),
+            clients=clients,
+        )
 
 
 def stop_scaling(endpoint: str, *, clients: Clients) -> None:
@@ -73,6 +76,31 @@ def stop_scaling(endpoint: str, *, clients: Clients) -> None:
         lambda renewed: renewed.autoscaling.deregister_scalable_target(**scalable(endpoint)),
         clients=clients,
     )
+
+
+def stop_scaling_between(before: str, after: str, *, endpoint: str, clients: Clients) -> None:
+    """Stop it where an update changes the machines: AWS refuses that for what scales.
+
+    https://docs.aws.amazon.com/sagemaker/latest/dg/endpoint-auto-scaling-update.html
+
+    Args:
+        before: the configuration that serves.
+        after: the one that is to serve.
+    """
+    patient = Patient(clients, what=f"endpoint {endpoint!r}")
+    machines = [
+        patient.ask(partial(_machine_of, configuration)) for configuration in (before, after)
+    ]
+    if machines[0] != machines[1]:
+        stop_scaling(endpoint, clients=clients)
+
+
+def _machine_of(configuration: str, clients: Clients) -> str | None:
+    return first_variant(configuration, clients=clients).get("InstanceType")
+
+
+def _delete_alarm(clients: Clients, *, name: str) -> None:
+    clients.cloudwatch.delete_alarms(AlarmNames=[name])
 
 
 def _deleted(name: str, *, clients: Clients) -> bool:

@@ -13,7 +13,7 @@ from darkroom.backends.sagemaker.endpoint_state import (
 )
 from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.identity import Tag
-from darkroom.backends.sagemaker.removal import delete_endpoint
+from darkroom.backends.sagemaker.removal import delete_endpoint, stop_scaling_between
 from darkroom.backends.sagemaker.requests.hosting import return_request
 from darkroom.progress import SILENT, Progress
 
@@ -59,6 +59,8 @@ def return_to(
     state = look(endpoint, clients=clients, pause=pause)
     if state and state.serves and state.configuration == configuration:
         return
+    if state:
+        stop_scaling_between(state.configuration, configuration, endpoint=endpoint, clients=clients)
     request = return_request(endpoint, configuration=configuration)
     patient = Patient(clients, what=f"endpoint {endpoint!r}", pause=pause)
     patient.ask(lambda renewed: renewed.sagemaker.update_endpoint(**request))

@@ -70,18 +70,18 @@ def endpoint_request(name: str, *, configuration: str, tags: Sequence[Tag]) -> R
 def update_request(
     name: str, *, configuration: str, hosting: HostingConfig, alarms: Sequence[str] = ()
 ) -> Request:
-    """UpdateEndpoint by the configured rollout.
+    """UpdateEndpoint by the configured rollout, which serverless endpoints know nothing of.
 
     An endpoint that scales keeps its present number of instances.
+    https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html
 
     Args:
         alarms: names of those that roll back.
     """
-    request: Request = {
-        "EndpointName": name,
-        "EndpointConfigName": configuration,
-        "DeploymentConfig": _deployment(hosting.rollout, alarms=alarms),
-    }
+    request = return_request(name, configuration=configuration)
+    if hosting.kind == "serverless":
+        return request
+    request["DeploymentConfig"] = _deployment(hosting.rollout, alarms=alarms)
     if hosting.autoscaling.max_instances > hosting.autoscaling.min_instances:
         request["RetainAllVariantProperties"] = True
         request["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DataCaptureConfig"}]

@@ -1,21 +1,17 @@
 """Requests of Application Auto Scaling for the instances of an endpoint."""
 
-from collections.abc import Sequence
-
-from darkroom.backends.sagemaker.identity import Tag
 from darkroom.backends.sagemaker.requests.hosting import VARIANT, Request
 from darkroom.config.sagemaker import AutoscalingConfig
 
 _METRIC = "SageMakerVariantInvocationsPerInstance"
 
 
-def target_request(endpoint: str, *, scaling: AutoscalingConfig, tags: Sequence[Tag]) -> Request:
-    """RegisterScalableTarget: the bounds."""
+def target_request(endpoint: str, *, scaling: AutoscalingConfig) -> Request:
+    """RegisterScalableTarget: the bounds. AWS refuses tags for a target that is registered."""
     return {
         **scalable(endpoint),
         "MinCapacity": scaling.min_instances,
         "MaxCapacity": scaling.max_instances,
-        "Tags": {tag["Key"]: tag["Value"] for tag in tags},
     }
 
 
