@@ -14,6 +14,7 @@ from pathlib import Path
 
 from darkroom.errors import DarkroomError
 from darkroom.serving.parent_watch import parent_environment
+from rehearsal.emulator.admission import ACCESS_KEY
 
 LOOPBACK = "127.0.0.1"
 _SECONDS_TO_START = 90
@@ -67,7 +68,7 @@ def start_emulator(
     """AWS's APIs and what executes their jobs: rehearsal/emulator."""
     port = free_port()
     arguments = ["-m", "rehearsal.emulator.server", "--port", str(port), "--folder", str(folder)]
-    arguments += ["--region", region, "--access-key", access_key]
+    arguments += ["--region", region]
     for fault in faults:
         arguments += ["--fault", fault]
     return _start(
@@ -76,7 +77,8 @@ def start_emulator(
         port=port,
         health="/_rehearsal/health",
         log=folder / "emulator.log",
-        environment={},
+        # Not an argument: everybody on this machine can list those.
+        environment={ACCESS_KEY: access_key},
     )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import UserError
-from darkroom.files import workspace, write_text
+from darkroom.files import atomic_path, workspace, write_text
 from rehearsal.emulator.clients import isolated_session
 from rehearsal.emulator.faults import parse_fault
 from rehearsal.services import Service, start_emulator, start_mlflow, start_zenml
@@ -146,10 +146,9 @@ def kept_up(*, faults: Sequence[str] = ()) -> Iterator[StandIn]:
     """A stand-in that runs find until the block ends."""
     folder = new_folder("kept")
     with stand_in(folder, faults=faults) as running:
-        _kept_file().parent.mkdir(parents=True, exist_ok=True)
-        _kept_file().touch(mode=0o600)
-        write_text(_kept_file(), json.dumps(asdict(running)))
-        _kept_file().chmod(0o600)
+        with atomic_path(_kept_file()) as temporary:
+            temporary.touch(mode=0o600)  # it holds the password
+            temporary.write_text(json.dumps(asdict(running)), encoding="utf-8")
         try:
             yield running
         finally:
@@ -161,8 +160,8 @@ def find_kept() -> StandIn | None:
     try:
         found = StandIn(**json.loads(_kept_file().read_text(encoding="utf-8")))
         os.kill(found.pid, 0)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None  # it was killed; somebody else's process may have its id now
     return found
 
 

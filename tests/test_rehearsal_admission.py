@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
 from rehearsal.emulator.server import Running, emulator
+from rehearsal.services import start_emulator
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def test_whoever_knows_the_key_is_let_in(guarded: Running) -> None:
     ("service", "call"), [("s3", "list_buckets"), ("sagemaker", "list_models")]
 )
 def test_a_stranger_is_refused(guarded: Running, service: str, call: str) -> None:
-    with pytest.raises(ClientError, match="UnrecognizedClientException|invalid"):
+    with pytest.raises(ClientError, match=r"UnrecognizedClientException|invalid"):
         getattr(client(guarded, service, key="AKIAOTHER"), call)()
 
 
@@ -59,6 +61,19 @@ def test_a_presigned_url_works(guarded: Running) -> None:
     assert urllib.request.urlopen(url).read() == b"cat"
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.urlopen(url.replace("AKIASECRET", "AKIAOTHER"))
+
+
+def test_the_key_of_a_program_is_seen_by_nobody_else(tmp_path: Path) -> None:
+    service = start_emulator(tmp_path, access_key="AKIASECRET", region="us-east-1")
+    try:
+        service.wait()
+        process = psutil.Process(service.process.pid)
+        lines = [each.cmdline() for each in (process, *process.children(recursive=True))]
+        assert not [line for line in lines if "AKIASECRET" in " ".join(line)]
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"{service.url}/_rehearsal/records")
+    finally:
+        service.stop()
 
 
 def test_health_is_open(guarded: Running) -> None:

@@ -12,6 +12,8 @@ from rehearsal.emulator.calls import Call
 from rehearsal.emulator.clients import INTERNAL_KEY, JOB_KEY
 from rehearsal.emulator.errors import AwsError
 
+ACCESS_KEY = "REHEARSAL_ACCESS_KEY"
+"""The environment variable that tells the emulator's program the user's key."""
 _OPEN = ("/_rehearsal/health",)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rehearsal.emulator.admission import ACCESS_KEY
 from rehearsal.emulator.state import Settings, State
 
 
@@ -158,7 +159,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", type=_image, action="append", default=[], metavar="URI=FOLDER")
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--account", default="123456789012")
-    parser.add_argument("--access-key", default="", help="refuse requests signed with another")
+    parser.add_argument(
+        "--access-key",
+        default=os.environ.get(ACCESS_KEY, ""),
+        help=f"refuse requests signed with another; or ${ACCESS_KEY}, which nobody else sees",
+    )
     parser.add_argument(
         "--jobs-at-once",
         type=int,
