@@ -336,6 +336,7 @@ def test_the_sdk_tunes_and_names_the_best_job(told: Told) -> None:
     assert tuned["best values"]["solver"] in ("plain", "eager")
     assert tuned["best"] in tuned["best model"]
     assert tuned["best score"] == tuned["scores"][0]
+    assert tuned["attached"] == {"epochs": "2"}
 
 
 def test_the_sdk_runs_a_script_as_a_processing_job(told: Told) -> None:

@@ -176,7 +176,9 @@ def test_refusals_of_the_container_are_model_errors(site: Site) -> None:
 
 def test_a_container_that_ends_is_started_again(site: Site) -> None:
     site.create(site.config(variant(site.model())))
-    assert error_of(lambda: site.invoke(b"exit"))["Error"]["Code"] == "ModelError"
+    answer = error_of(lambda: site.invoke(b"exit"))
+    assert answer["Error"]["Code"] == "ModelError"
+    assert "could not get a response from the" in answer["OriginalMessage"]
     end = time.monotonic() + 10
     while time.monotonic() < end:
         try:
@@ -277,6 +279,9 @@ def test_several_containers_are_chained_or_chosen(site: Site) -> None:
         site.create(site.config(variant(model)))
         target = {"TargetContainerHostname": "second"} if mode == "Direct" else {}
         assert site.invoke(**target) == wanted
+        ended = error_of(lambda target=target: site.invoke(b"exit", **target))
+        who = target.get("TargetContainerHostname", "first")
+        assert f"Received server error (0) from {who} with" in ended["Error"]["Message"]
     assert error_of(site.invoke)["Error"]["Code"] == "ValidationError"
 
 

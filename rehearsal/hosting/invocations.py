@@ -84,7 +84,7 @@ def _measured(
     chain = variant.chain(inference.target_container)
     begin, status = time.monotonic(), 0
     try:
-        _keep_silent(endpoint_name, seconds=seconds, state=state)
+        _keep_silent(endpoint_name, container=chain[0].hostname, seconds=seconds, state=state)
         answer = _pass_through(chain, inference=inference, seconds=seconds, state=state)
         status = answer.status
     except NoAnswerError as error:
@@ -144,12 +144,13 @@ def _pass_through(
     return answer
 
 
-def _keep_silent(endpoint_name: str, *, seconds: float, state: State) -> None:
+def _keep_silent(endpoint_name: str, *, container: str, seconds: float, state: State) -> None:
     """Where a fault says so: for a while, or until SageMaker's patience is at its end."""
     silence = state.faults.hanging_endpoint(endpoint_name)
     state.ending.wait(min(silence, seconds))
     if silence >= seconds:
-        raise NoAnswerError(f"hanging_endpoint, for {silence} seconds")
+        message = f"hanging_endpoint, for {silence} seconds"
+        raise NoAnswerError(message, container=container, timed_out=True)
 
 
 def _refuse_target_model(inference: Inference) -> None:

@@ -6,7 +6,7 @@ from werkzeug.wrappers import Response
 
 from rehearsal.emulator.errors import AwsError
 from rehearsal.emulator.state import State
-from rehearsal.hosting.servers import Answer
+from rehearsal.hosting.servers import Answer, NoAnswerError
 
 _QUOTED_CHARACTERS = 1024
 
@@ -64,15 +64,21 @@ def model_error(answer: Answer, *, container: str) -> ModelError:
     )
 
 
-def no_answer_error(error: Exception, *, endpoint: str, state: State) -> ModelError:
-    """Of a container that has ended, or took longer than 60 seconds."""
-    text = (
-        "Your invocation timed out while waiting for a response from container primary. Review "
-        "the latency metrics for each container in Amazon CloudWatch, resolve the issue, and "
-        f"try again. (rehearsal: {error})"
+def no_answer_error(error: NoAnswerError, *, endpoint: str, state: State) -> ModelError:
+    """Of a container that took longer than 60 seconds, or has ended, or hung up."""
+    late = (
+        f"Your invocation timed out while waiting for a response from container "
+        f"{error.container}. Review the latency metrics for each container in Amazon CloudWatch, "
+        "resolve the issue, and try again."
     )
+    gone = (
+        f"Amazon SageMaker could not get a response from the {endpoint} endpoint. This can occur "
+        "when CPU or memory utilization is high. To check your utilization, see Amazon "
+        "CloudWatch. To fix this problem, use an instance type with more CPU capacity or memory."
+    )
+    text = f"{late if error.timed_out else gone} (rehearsal: {error})"
     return ModelError(
-        f'Received server error (0) from primary with message "{text}".',
+        f'Received server error (0) from {error.container} with message "{text}".',
         original_status=0,
         original_message=text,
     ).of(endpoint, state=state)

@@ -34,7 +34,16 @@ class StartupError(Exception):
 
 
 class NoAnswerError(Exception):
-    """The container has ended, or took too long."""
+    """The container has ended, or took too long.
+
+    Args:
+        container: by the name that AWS gives it.
+        timed_out: it still works at it.
+    """
+
+    def __init__(self, message: str, *, container: str, timed_out: bool = False) -> None:
+        super().__init__(message)
+        self.container, self.timed_out = container, timed_out
 
 
 @dataclass(frozen=True)
@@ -133,13 +142,17 @@ class ModelServer:
         """One request to the container. Raises NoAnswerError."""
         if self._pool is None or self._has_ended():
             self._restart()
-            raise NoAnswerError("the container has ended; it is started again")
+            message = "the container has ended; it is started again"
+            raise NoAnswerError(message, container=self.hostname)
         try:
             answer = self._pool.request(
                 method, path, body=body, headers=dict(headers), timeout=seconds, redirect=False
             )
         except urllib3.exceptions.HTTPError as error:
-            raise NoAnswerError(f"no answer: {error}") from error
+            late = isinstance(error, urllib3.exceptions.TimeoutError)
+            raise NoAnswerError(
+                f"no answer: {error}", container=self.hostname, timed_out=late
+            ) from error
         kind = answer.headers.get("Content-Type", "application/octet-stream")
         return Answer(answer.status, answer.data, kind, dict(answer.headers))
 

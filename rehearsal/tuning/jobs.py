@@ -10,12 +10,12 @@ from typing import Any
 from rehearsal.emulator.errors import not_found
 from rehearsal.emulator.state import State, now
 from rehearsal.jobs.training_job import ENDED, TrainingJob, describe
+from rehearsal.tuning.child_requests import OBJECTIVE_HYPERPARAMETER
 from rehearsal.tuning.criteria import jobs_without_improvement
 from rehearsal.tuning.space import Values
 
 _SHOWN = (
     "HyperParameterTuningJobConfig",
-    "TrainingJobDefinition",
     "WarmStartConfig",
     "Autotune",
 )
@@ -137,6 +137,7 @@ def describe_tuning(job: TuningJob, *, state: State) -> dict[str, Any]:
         described.pop("Strategy")
         described.pop("ResourceLimits")
         described |= {name: job.request[name] for name in _SHOWN if name in job.request}
+        described["TrainingJobDefinition"] = _definition_shown(job)
         described["TuningJobCompletionDetails"] = _completion(job)
         described["ConsumedResources"] = {"RuntimeInSeconds": _runtime(job)}
         if job.best is not None:
@@ -146,6 +147,13 @@ def describe_tuning(job: TuningJob, *, state: State) -> dict[str, Any]:
         if job.failure:
             described["FailureReason"] = job.failure
         return described
+
+
+def _definition_shown(job: TuningJob) -> dict[str, Any]:
+    """With what SageMaker adds to it, and its SDK takes out again."""
+    added = {OBJECTIVE_HYPERPARAMETER: job.objective["MetricName"]}
+    static = {**job.definition.get("StaticHyperParameters", {}), **added}
+    return {**job.definition, "StaticHyperParameters": static}
 
 
 def tuning_summary(job: TuningJob) -> dict[str, Any]:

@@ -161,11 +161,13 @@ def tune(tuner, inputs):
         tuner.fit(inputs, wait=True)
     table = tuner.analytics().dataframe()
     best, best_job = tuner.best_estimator(), tuner.best_training_job()
+    again = HyperparameterTuner.attach(tuner.latest_tuning_job.name, sagemaker_session=session)
     return {
         "status": tuner.describe()["HyperParameterTuningJobStatus"],
         "scores": sorted(table["FinalObjectiveValue"], reverse=True),
         "best": best_job,
         "best score": table.set_index("TrainingJobName")["FinalObjectiveValue"][best_job],
+        "attached": again.estimator.hyperparameters(),
         "best values": best.hyperparameters(),
         "best model": best.model_data,
     }
