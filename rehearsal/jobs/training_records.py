@@ -50,7 +50,9 @@ def note_gaps(job: TrainingJob, *, state: State) -> None:
 def _gaps(job: TrainingJob, *, state: State) -> Iterator[str]:
     from rehearsal.jobs.container import is_sandboxed
 
-    yield from (text for member, text in _WITHOUT_EFFECT.items() if job.request.get(member))
+    switched_off = job.request.get("ProfilerConfig") == {"DisableProfiler": True}
+    asked = [m for m in _WITHOUT_EFFECT if job.request.get(m)]
+    yield from (_WITHOUT_EFFECT[m] for m in asked if not (m == "ProfilerConfig" and switched_off))
     modes = [job.request["AlgorithmSpecification"]["TrainingInputMode"]]
     modes += [channel.get("InputMode") for channel in job.request.get("InputDataConfig", ())]
     if "FastFile" in modes:
