@@ -42,8 +42,9 @@ def predict_images(
         classes=evaluation.classes,
         tolerance=deployment.tolerance,
     )
-    log_metadata(check.model_dump(exclude_none=True))
     if keep_endpoint:
-        return check.model_copy(update={"url": endpoint.url})
-    backend.remove(endpoint)
+        check = check.model_copy(update={"url": endpoint.url})
+    else:
+        backend.remove(endpoint)  # before anything else can fail: it costs
+    log_metadata(check.model_dump(exclude_none=True))
     return check

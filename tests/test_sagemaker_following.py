@@ -15,6 +15,7 @@ from botocore.exceptions import (
 
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.following import (
+    FIRST_CONTACT_SECONDS,
     LONGEST_SECONDS,
     SHORTEST_SECONDS,
     Backoff,
@@ -86,6 +87,18 @@ def test_what_passes_is_asked_again(error: ClientError | BotoCoreError) -> None:
     waits = Waits()
     assert patient(waits).ask(answers(error, error, "answer")) == "answer"
     assert len(waits) == 2
+
+
+def test_what_was_just_created_may_be_seen_a_little_later() -> None:
+    missing = client_error("ValidationException", message="Could not find model 'x'.")
+    new = patient(Waits(), may_appear=True)
+    assert new.ask(answers(missing, missing, "answer")) == "answer"
+    with pytest.raises(UserError, match="Could not find"):
+        patient(Waits()).ask(answers(missing, "answer"))
+    waits = Waits()
+    with pytest.raises(UserError, match="Could not find"):
+        patient(waits, may_appear=True).ask(answers(*[missing] * 1000))
+    assert FIRST_CONTACT_SECONDS <= sum(waits) <= FIRST_CONTACT_SECONDS + LONGEST_SECONDS
 
 
 def test_expired_credentials_are_read_anew() -> None:

@@ -150,6 +150,7 @@ def test_a_check_never_touches_the_endpoint_that_is_kept(aws: Rehearsed) -> None
     bundle = aws.bundle("beside-2")
     endpoint = aws.deploy(bundle, site=aws.site(), name="beside", keep=False)
     assert endpoint.temporary
+    assert "darkroom:expires" in aws.tags(str(endpoint.name))
     assert endpoint.name == f"beside-check-{bundle.metadata.version}"
     assert aws.verify(endpoint, bundle=bundle).url is None
     remove_endpoint(endpoint, clients=aws.clients, pause=briefly)

@@ -30,6 +30,9 @@ T = TypeVar("T")
 EXPIRES = "darkroom:expires"
 """Tag of an endpoint: ISO time after which `run.py down --expired` removes it."""
 
+_HOURS_OF_A_CHECK = 6
+"""An endpoint that lives for its check is left behind where the run is killed meanwhile."""
+
 
 @dataclass(frozen=True)
 class Deployment:
@@ -56,14 +59,17 @@ class Deployment:
             tags=tags,
         )
         self._ask(lambda c: once(lambda: c.sagemaker.create_model(**model)))
-        self._ask(lambda c: once(lambda: c.sagemaker.create_endpoint_config(**configuration)))
+        self._ask(
+            lambda c: once(lambda: c.sagemaker.create_endpoint_config(**configuration)),
+            may_appear=True,
+        )
 
     def create(self) -> None:
         """Create the endpoint."""
         request = hosting.endpoint_request(
             self.names.endpoint, configuration=self.names.configuration, tags=self._endpoint_tags
         )
-        self._ask(lambda c: once(lambda: c.sagemaker.create_endpoint(**request)))
+        self._ask(lambda c: once(lambda: c.sagemaker.create_endpoint(**request)), may_appear=True)
 
     def update(self, serving: str) -> None:
         """Change the endpoint to the new configuration, by the configured rollout.
@@ -83,7 +89,7 @@ class Deployment:
             hosting=self._config,
             alarms=self._put_alarms() if is_watched else (),
         )
-        self._ask(lambda c: c.sagemaker.update_endpoint(**request))
+        self._ask(lambda c: c.sagemaker.update_endpoint(**request), may_appear=True)
 
     def scale(self) -> None:
         """Let the number of instances follow the requests, where that is configured."""
@@ -130,9 +136,16 @@ class Deployment:
             self._ask(partial(_put_alarm, request=request))
         return [request["AlarmName"] for request in requests]
 
-    def _ask(self, question: Callable[[Clients], T]) -> T:
+    def _ask(self, question: Callable[[Clients], T], *, may_appear: bool = False) -> T:
+        """The answer, patiently.
+
+        Args:
+            may_appear: it names what was created a moment ago, as CreateEndpoint does:
+                https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
+        """
         what = f"endpoint {self.names.endpoint!r}"
-        return Patient(self.clients, what=what, pause=self.pause).ask(question)
+        patient = Patient(self.clients, what=what, pause=self.pause, may_appear=may_appear)
+        return patient.ask(question)
 
     @property
     def _config(self) -> HostingConfig:
@@ -156,8 +169,8 @@ class Deployment:
     @property
     def _expires(self) -> str:
         """ISO time in UTC; empty: never."""
-        hours = self._config.time_to_live_hours
-        if not (self.keep and hours):
+        hours = self._config.time_to_live_hours if self.keep else _HOURS_OF_A_CHECK
+        if not hours:
             return ""
         return (datetime.now(UTC) + timedelta(hours=hours)).isoformat(timespec="seconds")
 

@@ -15,7 +15,7 @@ from botocore.exceptions import (
 )
 
 from darkroom.backends.aws_access import EXPIRED, error_code
-from darkroom.backends.sagemaker.aws_errors import THROTTLED, explained
+from darkroom.backends.sagemaker.aws_errors import THROTTLED, explained, is_missing
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.errors import DarkroomError
 
@@ -35,6 +35,7 @@ _PASSING_CODES = THROTTLED | {
     "InternalFailure",
     "InternalServerError",
     "InternalServerException",
+    "ModelNotReadyException",  # of a serverless endpoint that is waking up
     "RequestTimeout",
     "ServiceUnavailable",
     "ServiceUnavailableException",
@@ -70,9 +71,16 @@ class Patient:
         what: str,
         pause: Pause = sleep,
         give_up_seconds: float = GIVE_UP_SECONDS,
+        may_appear: bool = False,
     ) -> None:
+        """Ask with these clients.
+
+        Args:
+            what: for errors, such as "endpoint 'x'".
+            may_appear: what is asked for was just created, and may not be seen everywhere yet.
+        """
         self._clients, self._what, self._pause = clients, what, pause
-        self._give_up_seconds = give_up_seconds
+        self._give_up_seconds, self._may_appear = give_up_seconds, may_appear
 
     def ask(self, question: Callable[[Clients], T]) -> T:
         """The answer, however often it has to be asked for.
@@ -94,9 +102,11 @@ class Patient:
 
     def _bear(self, error: ClientError | BotoCoreError, *, waited: float) -> None:
         """Prepare for another attempt, or give up."""
-        if not is_passing(error):
+        missing = self._may_appear and isinstance(error, ClientError) and is_missing(error)
+        give_up_seconds = FIRST_CONTACT_SECONDS if missing else self._give_up_seconds
+        if not (missing or is_passing(error)):
             raise explained(error, what=self._what) from error
-        if waited >= self._give_up_seconds:
+        if waited >= give_up_seconds:
             problem = explained(error, what=self._what)
             raise type(problem)(
                 f"{problem} It was asked for {waited:.0f} s. What runs on AWS goes on: "

@@ -143,7 +143,11 @@ class _Job:
             tags=tags,
         )
         self._ask(name, lambda c: once(lambda: c.sagemaker.create_model(**model)))
-        self._ask(name, lambda c: once(lambda: c.sagemaker.create_transform_job(**request)))
+        self._ask(
+            name,
+            lambda c: once(lambda: c.sagemaker.create_transform_job(**request)),
+            may_appear=True,  # the model, which AWS may not know everywhere yet
+        )
 
     def _follow(self, name: str, *, progress: Progress) -> _Done:
         with progress.task(f"Transform job {name}") as task, interruptible("transform", name):
@@ -169,9 +173,10 @@ class _Job:
     def _output(self, name: str) -> str:
         return self.place("output", name.removeprefix(f"{self.identity}-"))
 
-    def _ask(self, name: str, question: Callable[[Clients], T]) -> T:
+    def _ask(self, name: str, question: Callable[[Clients], T], *, may_appear: bool = False) -> T:
         what = f"transform job {name!r}"
-        return Patient(self.clients, what=what, pause=self.pause).ask(question)
+        patient = Patient(self.clients, what=what, pause=self.pause, may_appear=may_appear)
+        return patient.ask(question)
 
 
 def _describe(name: str, clients: Clients) -> _State | None:
