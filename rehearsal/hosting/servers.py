@@ -2,7 +2,8 @@
 
 It is started with the word `serve`, answers GET /ping with 200 once it can work, and
 POST /invocations. On AWS it listens on port 8080; here many share one loopback, so that
-each gets a port of its own by SAGEMAKER_BIND_TO_PORT.
+each gets a port of its own by SAGEMAKER_BIND_TO_PORT. One that does not look there is found
+on 8080, where it is alone.
 """
 
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 import urllib3
 
 from rehearsal.emulator.state import State, now
+from rehearsal.hosting import usual_port
 from rehearsal.hosting.model_data import ModelDataError, fetch_model
 from rehearsal.jobs.container import Container, RunningContainer, image_folder, is_sandboxed, start
 from rehearsal.jobs.logs import LogStream
@@ -79,6 +81,7 @@ class ModelServer:
         self._running: RunningContainer | None = None
         self._stopped = False
         self._port = 0
+        self._knows_usual_port_only = False
         self._pool: urllib3.HTTPConnectionPool | None = None
 
     @property
@@ -118,7 +121,12 @@ class ModelServer:
         while time.monotonic() < end and not self._has_ended() and not self._state.ending.is_set():
             if self.is_healthy():
                 return True
+            self._look_on_usual_port()
             time.sleep(_SECONDS_BETWEEN_PINGS)
+        self._log.write(
+            f"rehearsal: GET /ping was not answered with 200 on port {self._port}, which "
+            "SAGEMAKER_BIND_TO_PORT told; here only one container at a time can take 8080 instead"
+        )
         return False
 
     def is_healthy(self) -> bool:
@@ -172,6 +180,22 @@ class ModelServer:
         self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def _look_on_usual_port(self) -> None:
+        running = self._running
+        if self._port == usual_port.PORT or running is None:
+            return
+        if usual_port.is_listening_there(running.process_id):
+            self._state.log.not_covered(
+                "several containers on port 8080: those that shall run at the same time have to "
+                "listen where SAGEMAKER_BIND_TO_PORT says"
+            )
+            self._knows_usual_port_only = True
+            self._reach(usual_port.PORT)
+
+    def _reach(self, port: int) -> None:
+        self._port = port
+        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=32, retries=False)
+
     def _has_ended(self) -> bool:
         return self._running is None or self._running.exit_code is not None
 
@@ -185,8 +209,7 @@ class ModelServer:
                 self._launch()
 
     def _launch(self) -> None:
-        self._port = _free_port()
-        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", self._port, maxsize=32, retries=False)
+        self._reach(usual_port.PORT if self._knows_usual_port_only else _free_port())
         self.loaded_models.clear()
         container = Container(
             folder=self._folder,

@@ -87,6 +87,11 @@ class RunningContainer:
         return code
 
     @property
+    def process_id(self) -> int:
+        """Of the first of its processes."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()

@@ -1,0 +1,75 @@
+"""Images that listen on port 8080 whatever they are told, as they may on AWS."""
+
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_images import write_tiny_image
+
+from rehearsal.emulator.records import records
+from rehearsal.emulator.server import Running, emulator
+from rehearsal.hosting import usual_port
+
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
+GIVEN = 'int(os.environ["SAGEMAKER_BIND_TO_PORT"])'
+
+
+def is_taken() -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", usual_port.PORT)) == 0
+
+
+def create(running: Running, name: str) -> dict[str, Any]:
+    """An endpoint that answers with its own name, when it has come up or failed."""
+    sagemaker = running.client("sagemaker")
+    container = {"Image": IMAGE, "Environment": {"NAME": name}}
+    role = "arn:aws:iam::123456789012:role/endpoints"
+    sagemaker.create_model(ModelName=name, ExecutionRoleArn=role, PrimaryContainer=container)
+    variant = {
+        "VariantName": "a",
+        "ModelName": name,
+        "InitialInstanceCount": 1,
+        "InstanceType": "ml.m5.large",
+    }
+    sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+    sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+    deadline = time.monotonic() + 30
+    while (found := sagemaker.describe_endpoint(EndpointName=name))["EndpointStatus"] == "Creating":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return dict(found)
+
+
+def test_one_is_found_there_and_a_second_is_not_taken_for_it(tmp_path: Path) -> None:
+    if is_taken():
+        pytest.skip("port 8080 of this machine is in use")
+    image = write_tiny_image(tmp_path / "image")
+    serve = image / "bin" / "serve"
+    serve.write_text(serve.read_text().replace(GIVEN, "8080"))
+    with emulator(tmp_path / "aws", images={IMAGE: image}, startup_seconds=10) as running:
+        assert create(running, "first")["EndpointStatus"] == "InService"
+        runtime = running.client("sagemaker-runtime")
+        assert runtime.invoke_endpoint(EndpointName="first", Body=b"hi")["Body"].read() == (
+            b"first:hi"
+        )
+        assert any("port 8080" in each for each in records(running.state).not_covered)
+        second = create(running, "second")
+        assert second["EndpointStatus"] == "Failed"
+        assert "did not pass the ping health check" in second["FailureReason"]
+        logs = list((tmp_path / "aws" / "serving").glob("*.log"))
+        assert any("only one container at a time can take 8080" in log.read_text() for log in logs)
+    assert not is_taken()
+
+
+def test_only_who_listens_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as own:
+        own.bind(("127.0.0.1", 0))
+        own.listen()
+        monkeypatch.setattr(usual_port, "PORT", own.getsockname()[1])
+        assert usual_port.is_listening_there(os.getpid())
+        assert usual_port.is_listening_there(os.getppid())
+        assert not usual_port.is_listening_there(2**22 + 1)
+    assert not usual_port.is_listening_there(os.getpid())
