@@ -47,14 +47,14 @@ def child_request(
         "TrainingJobName": name,
         "AlgorithmSpecification": definition["AlgorithmSpecification"],
         "HyperParameters": {**static, **tuned, OBJECTIVE_HYPERPARAMETER: objective},
-        "ResourceConfig": _resources(definition),
+        "ResourceConfig": resources_of(definition),
     }
     if "CheckpointConfig" in definition:
         request["CheckpointConfig"] = _own_checkpoints(definition["CheckpointConfig"], name=name)
     return request
 
 
-def _resources(definition: Mapping[str, Any]) -> dict[str, Any]:
+def resources_of(definition: Mapping[str, Any]) -> dict[str, Any]:
     """One instance group of a tuning's own form, in a training job's."""
     if "ResourceConfig" in definition:
         return dict(definition["ResourceConfig"])

@@ -10,7 +10,7 @@ from typing import Any
 from rehearsal.emulator.errors import not_found
 from rehearsal.emulator.state import State, now
 from rehearsal.jobs.training_job import ENDED, TrainingJob, describe
-from rehearsal.tuning.child_requests import OBJECTIVE_HYPERPARAMETER
+from rehearsal.tuning.child_requests import OBJECTIVE_HYPERPARAMETER, resources_of
 from rehearsal.tuning.criteria import jobs_without_improvement
 from rehearsal.tuning.space import Values
 
@@ -150,10 +150,11 @@ def describe_tuning(job: TuningJob, *, state: State) -> dict[str, Any]:
 
 
 def _definition_shown(job: TuningJob) -> dict[str, Any]:
-    """With what SageMaker adds to it, and its SDK takes out again."""
+    """With what SageMaker's SDK relies on when it attaches to a job."""
     added = {OBJECTIVE_HYPERPARAMETER: job.objective["MetricName"]}
     static = {**job.definition.get("StaticHyperParameters", {}), **added}
-    return {**job.definition, "StaticHyperParameters": static}
+    resources = resources_of(job.definition)
+    return {**job.definition, "StaticHyperParameters": static, "ResourceConfig": resources}
 
 
 def tuning_summary(job: TuningJob) -> dict[str, Any]:
