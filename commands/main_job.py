@@ -104,13 +104,20 @@ def _run(
 
 
 def _staged(config: Config, *, stack: str) -> Config:
-    """With a source that is reachable from where the pipeline runs."""
+    """With images and weights that are reachable from where the pipeline runs."""
     if stack == "local":
         return config
-    from darkroom.backends.staging import stage_source
+    from darkroom.backends.staging import stage_source, stage_weights
 
-    source = stage_source(config, root=os.environ["DARKROOM_S3_ROOT"], progress=terminal_progress())
-    return config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+    root, progress = os.environ["DARKROOM_S3_ROOT"].rstrip("/"), terminal_progress()
+    weights = stage_weights(config.model.weights, root=root, progress=progress)
+    source = stage_source(config, root=root, progress=progress)
+    return config.model_copy(
+        update={
+            "data": config.data.model_copy(update={"source": source}),
+            "model": config.model.model_copy(update={"weights": weights}),
+        }
+    )
 
 
 def _placement(config: Config, *, stack: str, fresh: str) -> Placement:

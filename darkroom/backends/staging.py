@@ -1,6 +1,9 @@
-"""A source of images brought to where a pipeline on other machines can read it."""
+"""Images and weights of this machine, brought to where a pipeline on others can read them."""
+
+from pathlib import Path
 
 from darkroom.backends.ingestion import full_disk_explained, ingest
+from darkroom.backends.weights import NAMED, local_weights, publish_weights
 from darkroom.config import Config
 from darkroom.files import workspace
 from darkroom.progress import SILENT, Progress
@@ -33,3 +36,22 @@ def stage_source(config: Config, *, root: str, progress: Progress = SILENT) -> s
             progress=progress,
         )
         return publish(dataset, root=root, progress=progress).shards
+
+
+def stage_weights(weights: str, *, root: str, progress: Progress = SILENT) -> str:
+    """Publish initial weights that lie on this machine; others are read where they are.
+
+    Args:
+        weights: as `model.weights` names them.
+        root: s3://bucket/prefix.
+
+    Returns:
+        The weights as the pipeline is to name them.
+
+    Raises:
+        UserError: there are no such weights, or the bucket cannot be written to.
+    """
+    if weights in NAMED or "://" in weights:
+        return weights
+    path = Path(local_weights(weights, store=workspace() / "data", progress=progress))
+    return publish_weights(path.expanduser(), root=root, progress=progress)

@@ -1,22 +1,16 @@
 """What jobs read from S3: the published data set, and initial weights of the user's."""
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from darkroom.backends.published_datasets import publish
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
-from darkroom.backends.storage import upload_folder
-from darkroom.backends.weights import local_weights
+from darkroom.backends.weights import NAMED, local_weights, publish_weights
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
-from darkroom.files import sha256_of, workspace
-from darkroom.model.bundle import METADATA_FILE
+from darkroom.files import workspace
 from darkroom.progress import SILENT, Progress
-
-_NOT_ON_S3 = ("imagenet", "none")
 
 
 @dataclass(frozen=True)
@@ -31,7 +25,7 @@ class JobInputs:
     def weights(self) -> str:
         """The prefix of the initial weights; empty: the job reads none from S3."""
         weights = self.hyperparameters.weights
-        return "" if weights in _NOT_ON_S3 else weights
+        return "" if weights in NAMED else weights
 
 
 def bring_inputs(
@@ -50,21 +44,10 @@ def bring_inputs(
     if not dataset.shards:
         dataset = publish(dataset, root=site.root, client=clients.s3, progress=progress)
     weights = hyperparameters.weights
-    if weights not in _NOT_ON_S3:
+    if weights not in NAMED:
         path = Path(local_weights(weights, store=workspace() / "data", progress=progress))
-        uri = _upload_weights(path.expanduser(), site=site, clients=clients, progress=progress)
+        uri = publish_weights(
+            path.expanduser(), root=site.root.rstrip("/"), client=clients.s3, progress=progress
+        )
         hyperparameters = hyperparameters.replace(weights=uri)
     return JobInputs(dataset, hyperparameters)
-
-
-def _upload_weights(path: Path, *, site: Site, clients: Clients, progress: Progress) -> str:
-    """Upload a file, or a bundle's files, below a prefix that is named by their content."""
-    content = path / METADATA_FILE if path.is_dir() else path
-    uri = f"{site.uri('weights', sha256_of(content)[:16])}/"
-    with TemporaryDirectory(prefix="darkroom-weights-") as scratch:
-        folder = path
-        if not path.is_dir():
-            folder = Path(scratch)
-            shutil.copyfile(path, folder / path.name)
-        upload_folder(folder, uri=uri, client=clients.s3, progress=progress)
-    return uri
