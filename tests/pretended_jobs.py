@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from darkroom.backends.sagemaker.clearance import Selection, find
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
+from darkroom.backends.sagemaker.tagged import Thing
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.dataset import Dataset
 from rehearsal.emulator.faults import parse_fault
@@ -103,6 +105,10 @@ class Account:
     def struck(self) -> list[str]:
         """Names of the faults that have struck."""
         return [fault["name"] for fault in self.aws.state.faults.applied]
+
+    def running(self) -> list[Thing]:
+        """What of its run goes on."""
+        return find(Selection(run=self.site().run), clients=self.clients)
 
     def jobs(self, contains: str) -> list[str]:
         """Names of the training jobs there are, oldest first."""

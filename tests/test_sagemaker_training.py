@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,9 @@ import pytest
 from pretended_jobs import Account, account
 
 from darkroom.backends.results import TrainedBundle
+from darkroom.backends.sagemaker.clearance import Selection, find, remove
 from darkroom.backends.sagemaker.following import JobInterrupted
-from darkroom.backends.sagemaker.running import running_jobs, stop_job
+from darkroom.backends.sagemaker.tagged import Thing
 from darkroom.backends.sagemaker.training import run_training
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
@@ -114,20 +114,20 @@ def test_an_interrupted_following_leaves_the_job_and_finds_it_again(
         train(seed=5, pause=Pause(6), config=slow)
     assert interruption.value.kind == "training"
     job = interruption.value.name
-    assert job in [each.name for each in running_jobs(aws.site(), clients=aws.clients)]
+    assert job in [each.name for each in aws.running()]
     told: list[int] = []
     trained = train(seed=5, on_epoch=lambda epoch: told.append(epoch.epoch))
     assert trained.job == job
     assert told == [1, 2, 3, 4]
     assert aws.jobs(job.removesuffix("1")) == [job]
-    assert running_jobs(aws.site(), clients=aws.clients) == []
+    assert aws.running() == []
 
 
 def test_a_stopped_job_is_gone_on_from_its_checkpoint_by_another(train: Any, aws: Account) -> None:
     def stop_after_two(epoch: EpochMetrics) -> None:
         if epoch.epoch == 2:
-            (job,) = running_jobs(aws.site(), clients=aws.clients)
-            stop_job(job.kind, job.name, clients=aws.clients)
+            (job,) = aws.running()
+            remove(job, clients=aws.clients)
 
     slow = {"environment": {"PRETEND_PAUSE": "0.7"}}
     with pytest.raises(DarkroomError, match=r"was stopped\. The same command goes on"):
@@ -143,17 +143,17 @@ def test_a_stopped_job_is_gone_on_from_its_checkpoint_by_another(train: Any, aws
 
 
 def test_a_job_that_has_ended_is_stopped_without_a_word(train: Any, aws: Account) -> None:
-    stop_job("training", train(seed=2).job, clients=aws.clients)
+    ended = Thing("training job", name=train(seed=2).job, arn="")
+    remove(ended, clients=aws.clients)
 
 
 def test_runs_do_not_see_each_others_jobs(train: Any, aws: Account) -> None:
     slow = {"environment": {"PRETEND_PAUSE": "0.5"}}
     with pytest.raises(JobInterrupted):
         train(seed=7, pause=Pause(4), config=slow)
-    other = replace(aws.site(), run="another-run")
-    assert running_jobs(other, clients=aws.clients) == []
-    (job,) = running_jobs(replace(other, run=""), clients=aws.clients)
-    stop_job(job.kind, job.name, clients=aws.clients)
+    assert find(Selection(run="another-run"), clients=aws.clients) == []
+    (job,) = aws.running()
+    remove(job, clients=aws.clients)
 
 
 @pytest.mark.parametrize(("code", "kind"), [("1", DarkroomError), ("2", UserError)])

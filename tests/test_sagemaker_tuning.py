@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pretended_jobs import Account, account
 
+from darkroom.backends.sagemaker.clearance import remove
 from darkroom.backends.sagemaker.following import JobInterrupted
-from darkroom.backends.sagemaker.running import running_jobs, stop_job
 from darkroom.backends.sagemaker.training import run_training
 from darkroom.backends.sagemaker.tuning import run_tuning
 from darkroom.config import Choices, FloatRange, Hyperparameters, IntRange, TuningConfig
@@ -143,9 +143,7 @@ def test_an_interrupted_search_is_found_again(tune: Any, aws: Account) -> None:
     with pytest.raises(JobInterrupted) as interruption:
         tune(seed=3, pause=pause, config=SLOW)
     name = interruption.value.name
-    assert [(job.kind, job.name) for job in running_jobs(aws.site(), clients=aws.clients)] == [
-        ("tuning", name)
-    ]
+    assert ("tuning job", name) in [(job.kind, job.name) for job in aws.running()]
     result = tune(seed=3)
     assert len(result.trials) == len(aws.jobs(name)) == 4
 
@@ -153,8 +151,8 @@ def test_an_interrupted_search_is_found_again(tune: Any, aws: Account) -> None:
 @pytest.mark.slow
 def test_a_stopped_search_is_told_and_started_anew(tune: Any, aws: Account) -> None:
     def stop(number: int, epoch: object) -> None:
-        for job in running_jobs(aws.site(), clients=aws.clients):
-            stop_job(job.kind, job.name, clients=aws.clients)
+        for job in aws.running():
+            remove(job, clients=aws.clients)
 
     with pytest.raises(DarkroomError, match=r"-1' was stopped\. The same command starts another"):
         tune(seed=4, config=SLOW, callbacks={"on_epoch": stop})

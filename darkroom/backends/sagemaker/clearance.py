@@ -6,6 +6,7 @@ Packages of the model registry, logs and what lies on S3 are records: they stay.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from secrets import token_hex
 
 from botocore.exceptions import ClientError
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 from darkroom.backends.aws_access import error_code
 from darkroom.backends.sagemaker.aws_errors import aws_errors_explained, is_missing
 from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.following import Pause, sleep
+from darkroom.backends.sagemaker.following import Pause, sleep, wait_for
 from darkroom.backends.sagemaker.hosting_names import clean
 from darkroom.backends.sagemaker.removal import (
     delete_alarms,
@@ -24,6 +25,7 @@ from darkroom.backends.sagemaker.removal import (
 from darkroom.backends.sagemaker.tagged import JOBS, Kind, Thing, tagged
 from darkroom.progress import SILENT, Progress
 
+_SECONDS_TO_STOP = 600.0
 _BELONGINGS: tuple[Kind, ...] = ("endpoint configuration", "model", "alarm")
 
 
@@ -91,8 +93,10 @@ def remove(
         delete_model(thing.name, clients=clients)
     elif thing.kind == "alarm":
         delete_alarms(thing.tag("endpoint"), clients=clients)
+    elif thing.kind == "pipeline":
+        _unless_gone(thing, partial(_delete_pipeline, thing.name, clients=clients, pause=pause))
     else:
-        _end(thing, clients=clients)
+        _unless_gone(thing, partial(_STOPS[thing.kind], clients, thing.name))
 
 
 def _jobs(selection: Selection, *, clients: Clients) -> Iterator[Thing]:
@@ -124,35 +128,49 @@ def _has_expired(thing: Thing) -> bool:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) <= datetime.now(UTC)
 
 
-def _end(thing: Thing, *, clients: Clients) -> None:
+def _unless_gone(thing: Thing, end: Callable[[], object]) -> None:
     with aws_errors_explained(f"{thing.kind} {thing.name!r}"):
         try:
-            _ENDINGS[thing.kind](clients, thing.name)
+            end()
         except ClientError as error:
-            # A job that has ended in the meantime cannot be stopped.
-            if not (is_missing(error) or error_code(error) == "ValidationException"):
+            has_ended = thing.kind in JOBS and error_code(error) == "ValidationException"
+            if not (is_missing(error) or has_ended):
                 raise
 
 
-def _delete_pipeline(clients: Clients, name: str) -> None:
-    """Stop what runs of it, which AWS asks for, and delete it."""
-    pages = clients.sagemaker.get_paginator("list_pipeline_executions").paginate(PipelineName=name)
-    for page in pages:
-        for execution in page["PipelineExecutionSummaries"]:
-            if execution.get("PipelineExecutionStatus") == "Executing":
-                clients.sagemaker.stop_pipeline_execution(
-                    PipelineExecutionArn=execution["PipelineExecutionArn"],
-                    ClientRequestToken=token_hex(16),
-                )
+def _delete_pipeline(name: str, *, clients: Clients, pause: Pause) -> None:
+    """Stop what runs of it and delete it: AWS deletes none of which something runs."""
+    for arn in _executions(clients, name=name, states=("Executing",)):
+        clients.sagemaker.stop_pipeline_execution(
+            PipelineExecutionArn=arn, ClientRequestToken=token_hex(16)
+        )
+    wait_for(
+        partial(_executions, name=name, states=("Executing", "Stopping")),
+        until=lambda running: not running,
+        clients=clients,
+        what=f"pipeline {name!r}",
+        timeout_seconds=_SECONDS_TO_STOP,
+        pause=pause,
+    )
     clients.sagemaker.delete_pipeline(PipelineName=name, ClientRequestToken=token_hex(16))
 
 
-_ENDINGS: dict[Kind, Callable[[Clients, str], object]] = {
+def _executions(clients: Clients, *, name: str, states: tuple[str, ...]) -> list[str]:
+    """ARNs of a pipeline's executions that are in one of the states."""
+    pages = clients.sagemaker.get_paginator("list_pipeline_executions").paginate(PipelineName=name)
+    return [
+        execution["PipelineExecutionArn"]
+        for page in pages
+        for execution in page["PipelineExecutionSummaries"]
+        if execution.get("PipelineExecutionStatus") in states
+    ]
+
+
+_STOPS: dict[Kind, Callable[[Clients, str], object]] = {
     "training job": lambda c, name: c.sagemaker.stop_training_job(TrainingJobName=name),
     "tuning job": lambda c, name: c.sagemaker.stop_hyper_parameter_tuning_job(
         HyperParameterTuningJobName=name
     ),
     "processing job": lambda c, name: c.sagemaker.stop_processing_job(ProcessingJobName=name),
     "transform job": lambda c, name: c.sagemaker.stop_transform_job(TransformJobName=name),
-    "pipeline": _delete_pipeline,
 }

@@ -6,6 +6,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypeAlias
 
+from botocore.exceptions import ClientError
+
+from darkroom.backends.sagemaker.aws_errors import is_missing
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.endpoint_state import is_ours, tags_at
 from darkroom.sources.concurrency import map_concurrently
@@ -109,7 +112,13 @@ def _listed(kind: Kind, *, clients: Clients, named: str) -> Iterator[Thing]:
 
 
 def _with_tags(thing: Thing, *, clients: Clients) -> Thing:
-    return replace(thing, tags=tags_at(thing.arn, clients=clients))
+    """None of it where it was deleted since it was listed."""
+    try:
+        return replace(thing, tags=tags_at(thing.arn, clients=clients))
+    except ClientError as error:
+        if not is_missing(error):
+            raise
+        return thing
 
 
 def _alarms(clients: Clients) -> Iterator[Thing]:
