@@ -13,6 +13,7 @@ from zenml.integrations.aws.flavors.sagemaker_orchestrator_flavor import (
     SagemakerOrchestratorSettings,
 )
 
+from darkroom.backends.sagemaker.requests.volumes import volume_key
 from darkroom.config.sagemaker import SageMakerConfig
 from stacks.environment import CHECKOUT, SETTINGS
 
@@ -45,7 +46,9 @@ def remote_options(config: SageMakerConfig, *, run: str) -> dict[str, Any]:
         arguments["subnets"] = list(network.subnets)
         arguments["security_group_ids"] = list(network.security_group_ids)
     if config.kms_key:
-        arguments |= {"volume_kms_key": config.kms_key, "output_kms_key": config.kms_key}
+        arguments["output_kms_key"] = config.kms_key
+    if key := volume_key(orchestration.instance_type, key=config.kms_key):
+        arguments["volume_kms_key"] = key
     orchestrator = SagemakerOrchestratorSettings(
         # Not awaited by ZenML, which gives up after 50 minutes and says little.
         synchronous=False,

@@ -59,5 +59,5 @@ def test_a_pipeline_that_is_gone_is_fine() -> None:
 
 
 def test_a_pipeline_that_aws_does_not_delete_is_told() -> None:
-    with pytest.raises(DarkroomError, match="pipeline 'digits-1'.*DeletePipeline"):
+    with pytest.raises(DarkroomError, match=r"pipeline 'digits-1'.*DeletePipeline"):
         removed(Pipelines("Failed", "Failed", refusal="ValidationException"))

@@ -6,6 +6,7 @@ from golden_requests import assert_golden, problems
 from darkroom.backends.sagemaker.hosting_names import clean, hosting_names, model_name
 from darkroom.backends.sagemaker.identity import tags_of
 from darkroom.backends.sagemaker.requests import hosting, scaling
+from darkroom.backends.sagemaker.requests.volumes import volume_key
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.images import Preprocessing
@@ -104,6 +105,7 @@ def test_instances_with_disks_of_their_own_take_no_key(instance_type: str, has_k
     place = site(hosting={"instance_type": instance_type}, kms_key="key")
     request = hosting.configuration_request("c", model="m", endpoint="e", site=place, tags=[])
     assert ("KmsKeyId" in request) == has_key
+    assert volume_key(instance_type, key="key") == ("key" if has_key else "")
 
 
 def test_an_endpoint() -> None:

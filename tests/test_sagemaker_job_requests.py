@@ -251,3 +251,9 @@ def test_no_more_jobs_run_at_once_than_there_are() -> None:
 def test_a_grid_with_a_continuous_dimension_is_refused() -> None:
     with pytest.raises(UserError, match="a grid needs choices"):
         tuning(strategy="grid")
+
+
+def test_machines_with_disks_of_their_own_train_without_a_key_for_them() -> None:
+    request = training(training={"instance_type": "ml.g5.xlarge"}, kms_key=VPC["kms_key"])
+    assert "VolumeKmsKeyId" not in request["ResourceConfig"]
+    assert request["OutputDataConfig"]["KmsKeyId"] == VPC["kms_key"]

@@ -16,14 +16,14 @@ class Site:
 
     region: str
     role: str
-    """ARN of the execution role of training, tuning and transform jobs."""
+    """ARN of the execution role of training and tuning jobs."""
     image: str
     """URI of the image that holds darkroom: it trains, tunes and hosts."""
     root: str
     """s3://bucket/prefix below which everything lies; no slash at its end."""
     config: SageMakerConfig = field(default_factory=SageMakerConfig)
     endpoint_role: str = ""
-    """ARN of the endpoints' role, which may do less; empty: `role`."""
+    """ARN of the role of endpoints and batch transforms, which may do less; empty: `role`."""
     run: str = ""
     """Name of the pipeline run, a tag of all that it creates."""
     fresh: str = ""
@@ -35,7 +35,7 @@ class Site:
 
     @property
     def hosting_role(self) -> str:
-        """ARN of the role that endpoints run under."""
+        """ARN of the role that endpoints and batch transforms run under: that of their model."""
         return self.endpoint_role or self.role
 
 

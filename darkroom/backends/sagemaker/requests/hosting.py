@@ -1,10 +1,10 @@
 """Requests of models, endpoints and the alarms that watch their updates."""
 
-import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from darkroom.backends.sagemaker.identity import Tag
+from darkroom.backends.sagemaker.requests.volumes import volume_key
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import HostingConfig, RolloutConfig
 
@@ -19,8 +19,6 @@ _ALARM_SECONDS = 60
 _MICROSECONDS = 1000
 _PERCENT = 100
 _TRAFFIC_TYPES = {"all_at_once": "ALL_AT_ONCE", "canary": "CANARY", "linear": "LINEAR"}
-_LOCAL_STORAGE = re.compile(r"ml\.([a-z]+\d+[a-z]*d[a-z]*|g5|g6|g6e|p5|p5e|trn1)\.")
-"""Instances with disks of their own, encrypted by hardware: AWS refuses a KMS key for them."""
 
 
 def model_request(name: str, *, archive: str, site: Site, tags: Sequence[Tag]) -> Request:
@@ -57,8 +55,10 @@ def configuration_request(
     }
     if hosting.capture_percent:
         request["DataCaptureConfig"] = _capture(endpoint, site=site)
-    if _volume_takes_key(site):
-        request["KmsKeyId"] = site.config.kms_key
+    if hosting.kind == "realtime" and (
+        key := volume_key(hosting.instance_type, key=site.config.kms_key)
+    ):
+        request["KmsKeyId"] = key
     return request
 
 
@@ -164,12 +164,6 @@ def _capture(endpoint: str, *, site: Site) -> Request:
     if site.config.kms_key:
         capture["KmsKeyId"] = site.config.kms_key
     return capture
-
-
-def _volume_takes_key(site: Site) -> bool:
-    hosting = site.config.hosting
-    on_disk = hosting.kind == "realtime" and not _LOCAL_STORAGE.match(hosting.instance_type)
-    return bool(site.config.kms_key) and on_disk
 
 
 def _deployment(rollout: RolloutConfig, *, alarms: Sequence[str]) -> Request:

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 from darkroom.backends.published_datasets import channel_uris
 from darkroom.backends.sagemaker.identity import JobIdentity, tags_of
 from darkroom.backends.sagemaker.metric_lines import metric_definitions
+from darkroom.backends.sagemaker.requests.volumes import volume_key
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Hyperparameters
 from darkroom.config.sagemaker import NetworkConfig, TrainingJobConfig
@@ -55,7 +56,9 @@ def job_definition(identity: JobIdentity, *, dataset: str, site: Site, weights: 
             "S3OutputPath": identity.place(site, "output"),
             **({"KmsKeyId": site.config.kms_key} if site.config.kms_key else {}),
         },
-        "ResourceConfig": _resources(config, key=site.config.kms_key),
+        "ResourceConfig": _resources(
+            config, key=volume_key(config.instance_type, key=site.config.kms_key)
+        ),
         "StoppingCondition": _stopping(config),
         "EnableManagedSpotTraining": config.spot,
         **_network(network),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from darkroom.backends.sagemaker.identity import Tag
 from darkroom.backends.sagemaker.requests.hosting import Request
+from darkroom.backends.sagemaker.requests.volumes import volume_key
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import TransformConfig
 
@@ -25,9 +26,7 @@ def transform_request(
         output: s3:// prefix of the answers.
     """
     config, key = site.config.transform, site.config.kms_key
-    keys: tuple[Request, Request] = (
-        ({"KmsKeyId": key}, {"VolumeKmsKeyId": key}) if key else ({}, {})
-    )
+    disk_key = volume_key(config.instance_type, key=key)
     return {
         "TransformJobName": name,
         "ModelName": model,
@@ -43,12 +42,12 @@ def transform_request(
             "S3OutputPath": output,
             "Accept": "application/json",
             "AssembleWith": "None",
-            **keys[0],
+            **({"KmsKeyId": key} if key else {}),
         },
         "TransformResources": {
             "InstanceType": config.instance_type,
             "InstanceCount": config.instance_count,
-            **keys[1],
+            **({"VolumeKmsKeyId": disk_key} if disk_key else {}),
         },
         "Tags": list(tags),
     }
