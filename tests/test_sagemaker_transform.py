@@ -133,6 +133,19 @@ def test_a_failed_job_is_told_by_its_last_words_and_tried_again_next_time(aws: R
     assert all(row.class_name for row in rows)
 
 
+@pytest.mark.slow
+def test_a_job_that_answered_nothing_has_failed_whoever_is_blamed(aws: Rehearsed) -> None:
+    put(aws, "broken/1.png", b"no image")
+    with pytest.raises(DarkroomError, match="Failed: ClientError"):
+        transform(
+            f"s3://{BUCKET}/broken",
+            bundle=aws.bundle("nothing"),
+            site=aws.site(),
+            clients=aws.clients,
+            pause=briefly,
+        )
+
+
 def test_without_a_readable_image_no_job_is_started(aws: Rehearsed, tmp_path: Path) -> None:
     before = jobs(aws)
     rows = transform(

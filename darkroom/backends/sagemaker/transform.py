@@ -25,6 +25,7 @@ from darkroom.backends.sagemaker.requests.transform import largest_megabytes, tr
 from darkroom.backends.sagemaker.site import Site
 from darkroom.backends.sagemaker.transform_data import (
     BatchImage,
+    has_answers,
     inspect_files,
     list_images,
     read_answers,
@@ -38,7 +39,7 @@ T = TypeVar("T")
 
 _DIGITS = 16
 _BAD_IMAGES = "ClientError"
-"""How the reason of a job begins that failed over some of its images alone."""
+"""How the reason of a job begins that may have failed over some of its images alone."""
 
 
 def transform(
@@ -99,11 +100,6 @@ class _State:
     def is_over(self) -> bool:
         return self.status in ("Completed", "Failed", "Stopped")
 
-    @property
-    def is_usable(self) -> bool:
-        """AWS marks a job as failed if a single image was refused; the others have answers."""
-        return self.status == "Completed" or self.reason.startswith(_BAD_IMAGES)
-
 
 @dataclass(frozen=True)
 class _Job:
@@ -122,7 +118,7 @@ class _Job:
             if state is None:
                 archive = publish_bundle(bundle, site=self.site, clients=self.clients)
                 self._start(name, archive=archive, prefix=prefix)
-            elif state.is_over and not state.is_usable:
+            elif state.is_over and not self._is_usable(name, state=state):
                 continue  # of an earlier run, which was told
             return self._follow(name, progress=progress)
         raise AssertionError("count has no end")
@@ -160,10 +156,17 @@ class _Job:
                 pause=self.pause,
             )
         delete_model(self.identity, clients=self.clients)
-        if state is None or not state.is_usable:
+        if state is None or not self._is_usable(name, state=state):
             raise self._failure(name, state=state)
         reason = state.reason or "see the log of the job"
         return _Done(self._output(name), missing=f"no answer of the transform job: {reason}")
+
+    def _is_usable(self, name: str, *, state: _State) -> bool:
+        """AWS marks a job as failed if a single image was refused; the others have answers."""
+        if state.status == "Completed":
+            return True
+        output = self._output(name)
+        return state.reason.startswith(_BAD_IMAGES) and has_answers(output, clients=self.clients)
 
     def _failure(self, name: str, *, state: _State | None) -> DarkroomError:
         said = f"{state.status}: {state.reason or 'no reason given'}" if state else "it is gone"

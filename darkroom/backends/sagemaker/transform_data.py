@@ -99,6 +99,12 @@ def upload_images(
                 task.advance()
 
 
+def has_answers(output: str, *, clients: Clients) -> bool:
+    """Whether a job has answered anything."""
+    with aws_errors_explained(output):
+        return any(list_objects(clients.s3, S3Address.parse(output)))
+
+
 def read_answers(
     batch: Sequence[BatchImage], *, output: str, missing: str, clients: Clients
 ) -> list[BatchPrediction]:
