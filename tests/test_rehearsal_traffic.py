@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from rehearsal.hosting.traffic import simulated_seconds, stages
+from rehearsal.hosting.traffic import stages
 from rehearsal.transform.objects import relative_key
 from rehearsal.transform.records import RecordTooLargeError, assembled, payloads
 
@@ -23,13 +23,11 @@ def blue_green(kind: str, **more: object) -> dict[str, object]:
 
 def test_without_guardrails_everything_moves_at_once() -> None:
     assert shares({}) == [1]
-    assert simulated_seconds({}, instances=1) == 0
 
 
 def test_a_canary_comes_first() -> None:
     deployment = blue_green("CANARY", CanarySize={"Type": PERCENT, "Value": 10})
     assert shares(deployment) == [Fraction(1, 10), 1]
-    assert simulated_seconds(deployment, instances=1) == 1320
 
 
 def test_linear_steps_end_with_everything() -> None:
@@ -46,7 +44,6 @@ def test_rolling_updates_go_in_batches() -> None:
     size = {"Type": PERCENT, "Value": 50}
     policy = {"MaximumBatchSize": size, "WaitIntervalInSeconds": 60}
     assert shares({"RollingUpdatePolicy": policy}) == [Fraction(1, 2), 1]
-    assert simulated_seconds({"RollingUpdatePolicy": policy}, instances=2) == 120
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from golden_requests import assert_golden, problems
 
-from darkroom.backends.sagemaker.hosting_names import clean, hosting_names, model_name
+from darkroom.backends.sagemaker.hosting_names import clean, hosting_names
 from darkroom.backends.sagemaker.identity import tags_of
 from darkroom.backends.sagemaker.requests import hosting, scaling
 from darkroom.backends.sagemaker.requests.volumes import volume_key
@@ -233,7 +233,6 @@ def test_a_check_is_made_beside_the_endpoint_that_is_kept() -> None:
     names = hosting_names(metadata(), name="pets", keep=False, site=place)
     assert names.endpoint == f"pets-check-{'b' * 12}"
     assert clean("--a__b--") == "a-b"
-    assert model_name(metadata(), name="pets", site=place).startswith("pets-")
 
 
 @pytest.mark.parametrize(

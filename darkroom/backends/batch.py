@@ -1,4 +1,4 @@
-"""Predictions for many files: made in this process, and written as a table."""
+"""Predictions for many files: made in this process, and worded as a table."""
 
 import csv
 import io
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from darkroom.files import atomic_path, write_text
 from darkroom.model.bundle import Bundle
 from darkroom.prediction import Prediction, Predictor
 from darkroom.prediction_inputs import predict_sources
@@ -31,11 +30,6 @@ def predict_batch(
     predictor = Predictor.load(bundle.folder)
     sources = [str(path) for path in images]
     return predict_sources(sources, predictor=predictor, top_k=top_k, progress=progress)
-
-
-def write_csv(rows: Sequence[BatchPrediction], path: Path) -> None:
-    """Write rows as `as_csv` words them."""
-    write_text(path, as_csv(rows))
 
 
 def as_csv(rows: Sequence[BatchPrediction], *, labels: Sequence[str] = ()) -> str:
@@ -62,18 +56,6 @@ def share_correct(rows: Sequence[BatchPrediction], *, labels: Sequence[str]) -> 
         row.class_name == label for row, label in zip(rows, labels, strict=True) if not row.error
     ]
     return sum(right) / len(right) if right else 0.0
-
-
-def write_parquet(rows: Sequence[BatchPrediction], path: Path) -> None:
-    """Write the columns of `write_csv` as a Parquet file."""
-    import pyarrow  # type: ignore[import-untyped]
-    from pyarrow import parquet
-
-    types = {"probability": pyarrow.float64()}
-    schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in _COLUMNS])
-    table = pyarrow.Table.from_pylist([_columns(row) for row in rows], schema=schema)
-    with atomic_path(path) as temporary:
-        parquet.write_table(table, temporary)
 
 
 _COLUMNS = ("file", "class", "probability", "top_k", "error")

@@ -40,13 +40,6 @@ def stages(deployment: Mapping[str, Any], *, instances: int) -> list[Stage]:
     return _blue_green(routing, instances=instances)
 
 
-def simulated_seconds(deployment: Mapping[str, Any], *, instances: int) -> int:
-    """What an update that goes well waits on AWS, without starting instances."""
-    policy = deployment.get("BlueGreenUpdatePolicy", {})
-    waits = sum(stage.wait_seconds for stage in stages(deployment, instances=instances))
-    return waits + int(policy.get("TerminationWaitInSeconds", 0))
-
-
 def _blue_green(routing: Mapping[str, Any], *, instances: int) -> list[Stage]:
     wait = int(routing["WaitIntervalInSeconds"])
     if routing["Type"] == "CANARY":

@@ -53,11 +53,6 @@ def hosting_names(metadata: BundleMetadata, *, name: str, keep: bool, site: Site
     )
 
 
-def model_name(metadata: BundleMetadata, *, name: str, site: Site) -> str:
-    """Of a model that no endpoint serves."""
-    return _digested(clean(name), content=[name, _hosted(metadata, site=site)])
-
-
 def clean(name: str, *, longest: int = _LONGEST) -> str:
     """Letters, digits and single hyphens, as SageMaker's names want it."""
     return _OTHERS.sub("-", name).strip("-")[:longest].strip("-")
