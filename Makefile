@@ -21,7 +21,7 @@ test: setup  ## the fast suite, in parallel
 	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-slow: setup  ## what takes minutes
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(ARGS)
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .

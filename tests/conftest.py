@@ -1,6 +1,7 @@
 """What every test starts from: a workspace of its own, and no settings of the user's."""
 
 import os
+import sys
 
 # Before torch is imported: tests run side by side, one thread each.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -22,6 +23,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in list(os.environ):
         if name.startswith(_FOREIGN):
             monkeypatch.delenv(name)
+    if "boto3" in sys.modules:  # its default session keeps the credentials that it once found
+        monkeypatch.setattr(sys.modules["boto3"], "DEFAULT_SESSION", None)
     monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "darkroom-home"))
 
 

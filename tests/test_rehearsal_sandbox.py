@@ -19,6 +19,8 @@ from emulated import (
 from pictures import write_image_folder
 from rehearsal.emulator.server import Running, emulator
 
+pytestmark = pytest.mark.slow  # they start processes
+
 LOGS = "/aws/sagemaker/TrainingJobs"
 
 

@@ -12,6 +12,8 @@ from tiny_images import CachedClients, write_tiny_image
 
 from rehearsal.emulator.server import emulator
 
+pytestmark = pytest.mark.slow  # they start processes
+
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 ROLE = "arn:aws:iam::123456789012:role/Tiny"
 X_RANGE = {"Name": "x", "MinValue": "0.5", "MaxValue": "2.0"}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,14 @@ print(json.dumps({
 
 
 @pytest.fixture
-def values(monkeypatch: pytest.MonkeyPatch) -> None:
+def values(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = dict(os.environ)
     for name, value in VALUES.items():
         monkeypatch.setenv(name, value)
+    yield
+    # `load_values` is meant to change its process's environment for good.
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def registered(home: Path, **more: str) -> dict:
