@@ -44,7 +44,7 @@ def training_pipeline(
     bundle, job = train_model(dataset, hyperparameters, config.tracking, placement)
     evaluation, _, _ = evaluate_model(bundle, dataset, config.evaluation, seed)
     registered = register_model.with_options(model=Model(name=name))(
-        bundle, dataset, evaluation, name, job, placement
+        bundle, dataset, evaluation, name, job, config.deployment, placement
     )
     if refusal(evaluation.load().values(), deployment=config.deployment) is None:
         endpoint = deploy_model(bundle, registered, config.deployment, keep_endpoint, placement)

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
+from darkroom.config import DeploymentConfig
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import Evaluation
+from darkroom.evaluation.gate import refusal
 from darkroom.model.bundle import Bundle
 from darkroom.tracking.registry import RegisteredModel, register
 from steps.cache_policy import depends_on
@@ -15,7 +17,9 @@ from steps.chosen_backend import chosen_backend
 
 @step(
     experiment_tracker=True,
-    cache_policy=depends_on("darkroom.tracking.registry", "darkroom.tracking.pyfunc"),
+    cache_policy=depends_on(
+        "darkroom.evaluation.gate", "darkroom.tracking.registry", "darkroom.tracking.pyfunc"
+    ),
 )
 def register_model(
     bundle: Bundle,
@@ -23,6 +27,7 @@ def register_model(
     evaluation: Evaluation,
     name: str,
     training_job: str,
+    deployment: DeploymentConfig,
     placement: Placement,
 ) -> Annotated[RegisteredModel, "registered_model"]:
     """Register the bundle with its metrics and the fingerprint of its data.
@@ -33,12 +38,19 @@ def register_model(
         evaluation: of the test split.
         name: of the model in every registry.
         training_job: the managed job that trained it; empty: none.
+        deployment: the gate, which decides whether it is registered as approved.
         placement: whether SageMaker's registry gets it too.
     """
     metrics = {f"test_{metric}": value for metric, value in evaluation.values().items()}
     example = dataset.file(dataset.split("test")[0]).read_bytes()
+    passed = refusal(evaluation.values(), deployment=deployment) is None
     package = chosen_backend(placement).register(
-        bundle, name=name, metrics=metrics, dataset=dataset, training_job=training_job
+        bundle,
+        name=name,
+        metrics=evaluation.values(),
+        dataset=dataset,
+        training_job=training_job,
+        passed=passed,
     )
     registered = register(bundle, name=name, example=example, metrics=metrics)
     log_metadata(

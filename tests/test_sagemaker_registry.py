@@ -49,7 +49,9 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
         yield clients
 
 
-def register(bundle: Bundle, *, clients: Clients, place: Site | None = None) -> PackageVersion:
+def register(
+    bundle: Bundle, *, clients: Clients, place: Site | None = None, passed: bool = True
+) -> PackageVersion:
     return register_package(
         bundle,
         name="pet.shop_model",
@@ -57,6 +59,7 @@ def register(bundle: Bundle, *, clients: Clients, place: Site | None = None) -> 
         dataset=DATASET,
         site=place or site(),
         clients=clients,
+        passed=passed,
         training_job="darkroom-training-1",
     )
 
@@ -69,6 +72,7 @@ def test_the_request_of_a_package(bundle: Bundle) -> None:
         metrics="s3://bucket/prefix/models/1/metrics.json",
         facts={"training_job": "job-1", "data": "dogs (100 %), “cats”", "run": ""},
         site=site(approve=False),
+        passed=True,
     )
     assert_golden(request, operation="sagemaker:CreateModelPackage", name="create_model_package")
 
@@ -117,8 +121,11 @@ def test_the_same_bundle_is_registered_once_and_another_is_the_next_version(
     assert register(bundle, clients=clients) == first
 
 
-def test_approval_may_be_left_to_a_person(bundle: Bundle, clients: Clients) -> None:
-    version = register(bundle, clients=clients, place=site(approve=False))
+@pytest.mark.parametrize(("approve", "passed"), [(False, True), (True, False)])
+def test_approval_is_left_to_a_person_where_it_is_wished_or_the_gate_refuses(
+    bundle: Bundle, clients: Clients, approve: bool, passed: bool
+) -> None:
+    version = register(bundle, clients=clients, place=site(approve=approve), passed=passed)
     found = clients.sagemaker.describe_model_package(ModelPackageName=version.arn)
     assert found["ModelApprovalStatus"] == "PendingManualApproval"
 

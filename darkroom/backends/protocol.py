@@ -54,8 +54,14 @@ class Backend(Protocol):
         metrics: Mapping[str, float],
         dataset: Dataset,
         training_job: str,
+        passed: bool,
     ) -> str | None:
-        """Register the bundle where the backend has a registry; its id there."""
+        """Register the bundle where the backend has a registry; its id there.
+
+        Args:
+            metrics: of the test split.
+            passed: whether the gate lets it be deployed.
+        """
 
     def deploy(
         self,

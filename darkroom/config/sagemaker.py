@@ -171,7 +171,7 @@ class HostingConfig(Section):
     time_to_live_hours: Annotated[float, Field(ge=0)] = 0
     """After so long `run.py down --expired` removes the endpoint; 0: never."""
     approve: bool = True
-    """Register the model as approved; false: PendingManualApproval."""
+    """Register a model that passes the gate as approved; else, and false: PendingManualApproval."""
 
     @model_validator(mode="after")
     def _serverless_limits(self) -> Self:

@@ -87,6 +87,7 @@ class SageMakerBackend:
         metrics: Mapping[str, float],
         dataset: Dataset,
         training_job: str,
+        passed: bool,
     ) -> str | None:
         """Register a model package; its ARN."""
         from darkroom.backends.sagemaker.registry import register_package
@@ -99,6 +100,7 @@ class SageMakerBackend:
             site=self._site,
             clients=self._clients,
             training_job=training_job or None,
+            passed=passed,
         ).arn
 
     def deploy(

@@ -41,6 +41,7 @@ def register_package(
     dataset: Dataset,
     site: Site,
     clients: Clients,
+    passed: bool,
     training_job: str | None = None,
     progress: Progress = SILENT,
 ) -> PackageVersion:
@@ -50,6 +51,7 @@ def register_package(
         name: of the model; the group's, as far as AWS allows its characters.
         metrics: of the test split.
         dataset: what the model was trained on.
+        passed: whether the gate lets it be deployed; else a person has to approve it.
         training_job: name of the job that trained it.
 
     Raises:
@@ -68,6 +70,7 @@ def register_package(
             metrics=_publish_metrics(bundle, metrics=metrics, site=site, clients=clients),
             facts=_facts(bundle, metrics=metrics, dataset=dataset, job=training_job, site=site),
             site=site,
+            passed=passed,
         )
         arn = clients.sagemaker.create_model_package(**request)["ModelPackageArn"]
     return _version(group, arn)

@@ -31,6 +31,7 @@ def package_request(
     metrics: str,
     facts: Mapping[str, str],
     site: Site,
+    passed: bool,
 ) -> Request:
     """CreateModelPackage. It carries no tags: a version has those of its group.
 
@@ -38,11 +39,12 @@ def package_request(
         archive: s3:// URI of the model.tar.gz.
         metrics: s3:// URI of the metrics as JSON.
         facts: what is known of the model: data, training job, metrics, …
+        passed: whether the gate lets it be deployed.
     """
     request: Request = {
         "ModelPackageGroupName": group,
         "ModelPackageDescription": description(metadata),
-        "ModelApprovalStatus": _approval(site),
+        "ModelApprovalStatus": _approval(site, passed=passed),
         "InferenceSpecification": _inference(archive, site=site),
         "ModelMetrics": {
             "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": metrics}}
@@ -62,8 +64,9 @@ def description(metadata: BundleMetadata) -> str:
     return f"Darkroom bundle {metadata.version}: {metadata.architecture}, {classes} classes"
 
 
-def _approval(site: Site) -> str:
-    return "Approved" if site.config.hosting.approve else "PendingManualApproval"
+def _approval(site: Site, *, passed: bool) -> str:
+    """Others deploy what is approved: nothing that our own gate refuses."""
+    return "Approved" if site.config.hosting.approve and passed else "PendingManualApproval"
 
 
 def _inference(archive: str, *, site: Site) -> Request:
