@@ -21,6 +21,7 @@ class Account:
 
     jobs: dict[str, list[str]] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
+    taken_over: list[str] = field(default_factory=list)
     before_creation: Callable[[str], None] = lambda name: None
 
     def status(self, clients: Clients, name: str) -> str:
@@ -41,6 +42,7 @@ class Account:
             IDENTITY,
             status_of=self.status,
             create=self.create,
+            take_over=lambda _, name: self.taken_over.append(name),
             clients=Clients("eu-west-1"),
             pause=lambda _: None,
         )
@@ -61,6 +63,7 @@ def test_a_job_that_runs_or_is_complete_is_taken(state: str) -> None:
     account = Account({FIRST: ["Failed"], SECOND: [state]})
     assert account.find() == SECOND
     assert account.created == []
+    assert account.taken_over == ([SECOND] if state == "InProgress" else [])
 
 
 def test_failed_and_stopped_attempts_are_followed_by_another() -> None:

@@ -22,6 +22,8 @@ StatusOf: TypeAlias = Callable[[Clients, str], str]
 """The status of a job by its name; raises ClientError where there is none."""
 Create: TypeAlias = Callable[[Clients, str], object]
 """Creates a job of that name."""
+TakeOver: TypeAlias = Callable[[Clients, str], object]
+"""Makes a job that an earlier run started, and that still runs, one of this run's."""
 
 _IN_WORDS = {"InProgress": "it is followed", "Completed": "its result is used"}
 
@@ -31,6 +33,7 @@ def start_or_find(
     *,
     status_of: StatusOf,
     create: Create,
+    take_over: TakeOver,
     clients: Clients,
     progress: Progress = SILENT,
     pause: Pause = sleep,
@@ -53,6 +56,8 @@ def start_or_find(
             new = patient.ask(partial(_create, name=name, create=create))
             progress.message(f"{what} {'is started' if new else 'was started elsewhere'}")
             return name
+        if status == "InProgress":
+            patient.ask(partial(_take_over, name=name, take_over=take_over))
         if status in ("InProgress", "Completed"):
             progress.message(f"{what} was started before: {_IN_WORDS[status]}")
             return name
@@ -77,6 +82,10 @@ def _create(clients: Clients, *, name: str, create: Create) -> bool:
             return False
         raise
     return True
+
+
+def _take_over(clients: Clients, *, name: str, take_over: TakeOver) -> None:
+    take_over(clients, name)
 
 
 def _end(name: str, *, status_of: StatusOf, clients: Clients, what: str, pause: Pause) -> str:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Literal, TypedDict
 
+from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Hyperparameters, TuningConfig
 from darkroom.dataset import Dataset
@@ -82,6 +83,19 @@ def tags_of(site: Site, **more: str) -> list[Tag]:
     ours = {"run": site.run, **more}
     tags = {f"darkroom:{name}": value for name, value in ours.items() if value}
     return [Tag(Key=key, Value=value) for key, value in {**tags, **site.config.tags}.items()]
+
+
+def take_over(arn: str, *, site: Site, clients: Clients) -> None:
+    """Tag a job that an earlier run left running with this run, which waits for it now.
+
+    So that stopping this run, or removing what it left, finds the job.
+
+    Raises:
+        botocore.exceptions.ClientError: AWS refuses.
+    """
+    if site.run:
+        tag = Tag(Key="darkroom:run", Value=site.run)
+        clients.sagemaker.add_tags(ResourceArn=arn, Tags=[tag])
 
 
 def _work(dataset: Dataset, *, hyperparameters: Hyperparameters, site: Site) -> dict[str, object]:

@@ -8,7 +8,7 @@ from darkroom.backends.results import TrainedBundle
 from darkroom.backends.sagemaker.attempts import start_or_find
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.following import Pause, interruptible, sleep
-from darkroom.backends.sagemaker.identity import JobIdentity, training_identity
+from darkroom.backends.sagemaker.identity import JobIdentity, take_over, training_identity
 from darkroom.backends.sagemaker.job_following import Epochs, TrainingFollower
 from darkroom.backends.sagemaker.job_inputs import JobInputs, bring_inputs
 from darkroom.backends.sagemaker.job_results import JobResult, ResultStore
@@ -78,6 +78,7 @@ class _Job:
             self.identity,
             status_of=_status,
             create=self._create,
+            take_over=self._take_over,
             clients=clients,
             progress=progress,
             pause=pause,
@@ -102,6 +103,10 @@ class _Job:
             weights=self.inputs.weights,
         )
         clients.sagemaker.create_training_job(**request)
+
+    def _take_over(self, clients: Clients, name: str) -> None:
+        job = clients.sagemaker.describe_training_job(TrainingJobName=name)
+        take_over(job["TrainingJobArn"], site=self.site, clients=clients)
 
 
 def _status(clients: Clients, name: str) -> str:

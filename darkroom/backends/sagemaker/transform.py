@@ -18,7 +18,7 @@ from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.container_log import TRANSFORM_JOBS, last_lines
 from darkroom.backends.sagemaker.deployment import once
 from darkroom.backends.sagemaker.following import Patient, Pause, interruptible, sleep, wait_for
-from darkroom.backends.sagemaker.identity import tags_of
+from darkroom.backends.sagemaker.identity import tags_of, take_over
 from darkroom.backends.sagemaker.removal import delete_model
 from darkroom.backends.sagemaker.requests.hosting import model_request
 from darkroom.backends.sagemaker.requests.transform import largest_megabytes, transform_request
@@ -95,6 +95,7 @@ class _Done:
 class _State:
     status: str
     reason: str
+    arn: str
 
     @property
     def is_over(self) -> bool:
@@ -120,6 +121,8 @@ class _Job:
                 self._start(name, archive=archive, prefix=prefix)
             elif state.is_over and not self._is_usable(name, state=state):
                 continue  # of an earlier run, which was told
+            elif not state.is_over:
+                self._ask(name, partial(_take_over, state.arn, site=self.site))
             return self._follow(name, progress=progress)
         raise AssertionError("count has no end")
 
@@ -189,7 +192,13 @@ def _describe(name: str, clients: Clients) -> _State | None:
         if not is_missing(error):
             raise
         return None
-    return _State(found["TransformJobStatus"], found.get("FailureReason", ""))
+    return _State(
+        found["TransformJobStatus"], found.get("FailureReason", ""), arn=found["TransformJobArn"]
+    )
+
+
+def _take_over(arn: str, clients: Clients, *, site: Site) -> None:
+    take_over(arn, site=site, clients=clients)
 
 
 def _identity(batch: Sequence[BatchImage], *, bundle: Bundle, site: Site) -> str:

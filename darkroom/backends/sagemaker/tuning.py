@@ -8,6 +8,7 @@ from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.following import Patient, Pause, interruptible, sleep
 from darkroom.backends.sagemaker.identity import (
     JobIdentity,
+    take_over,
     training_identity,
     tuning_identity,
 )
@@ -89,6 +90,7 @@ class _Search:
             self.identity,
             status_of=self._status,
             create=self._create,
+            take_over=self._take_over,
             clients=clients,
             progress=progress,
             pause=pause,
@@ -105,6 +107,12 @@ class _Search:
             weights=self.inputs.weights,
         )
         clients.sagemaker.create_hyper_parameter_tuning_job(**request)
+
+    def _take_over(self, clients: Clients, name: str) -> None:
+        job = clients.sagemaker.describe_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName=name
+        )
+        take_over(job["HyperParameterTuningJobArn"], site=self.site, clients=clients)
 
     def _status(self, clients: Clients, name: str) -> str:
         """Of a job; one that its time limit stopped after it found something is complete."""
