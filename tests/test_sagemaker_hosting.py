@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from botocore.exceptions import ClientError
 from rehearsed_hosting import Rehearsed, briefly, enter, rehearsed
 
 from darkroom.backends.endpoint import Endpoint, EndpointError
@@ -76,6 +77,23 @@ def test_an_update_is_watched_and_leaves_nothing_of_the_model_before(aws: Rehear
     assert not [name for name in aws.names() if "updated" in name]
     targets = aws.clients.autoscaling.describe_scalable_targets(ServiceNamespace="sagemaker")
     assert targets["ScalableTargets"] == []
+
+
+@pytest.mark.slow
+def test_an_endpoint_that_may_not_scale_is_not_left_behind_unchecked(aws: Rehearsed) -> None:
+    def deny(**_: object) -> None:
+        error = {"Code": "AccessDeniedException", "Message": "not you"}
+        raise ClientError({"Error": error}, "RegisterScalableTarget")
+
+    call = "before-call.application-autoscaling.RegisterScalableTarget"
+    aws.clients.autoscaling.meta.events.register(call, deny)
+    try:
+        site = aws.site(hosting={"autoscaling": {"min_instances": 1, "max_instances": 3}})
+        with pytest.raises(EndpointError, match=r"RegisterScalableTarget.*it was removed"):
+            aws.deploy(aws.bundle("denied"), site=site, name="denied")
+    finally:
+        aws.clients.autoscaling.meta.events.unregister(call, deny)
+    assert not [name for name in aws.names() if "denied" in name]
 
 
 @pytest.mark.slow

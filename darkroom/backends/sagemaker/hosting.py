@@ -1,6 +1,6 @@
 """A bundle on a SageMaker endpoint: created, updated by the configured rollout, taken down."""
 
-from darkroom.backends.endpoint import Endpoint
+from darkroom.backends.endpoint import Endpoint, EndpointError
 from darkroom.backends.sagemaker.archives import publish_bundle
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.deployment import Deployment
@@ -14,7 +14,7 @@ from darkroom.backends.sagemaker.endpoint_state import (
 from darkroom.backends.sagemaker.following import Pause, sleep
 from darkroom.backends.sagemaker.hosting_names import hosting_names
 from darkroom.backends.sagemaker.removal import delete_endpoint
-from darkroom.backends.sagemaker.rollback import return_to
+from darkroom.backends.sagemaker.rollback import return_to, undo
 from darkroom.backends.sagemaker.site import Site
 from darkroom.errors import UserError
 from darkroom.model.bundle import Bundle
@@ -67,10 +67,15 @@ def _bring(deployment: Deployment, *, archive: str, progress: Progress) -> Endpo
         deployment.prepare(archive)
         deployment.update(state.configuration) if state else deployment.create()
         _arrive(deployment, previous=previous, progress=progress)
-    if state:
-        deployment.mark(state.arn)
-    deployment.scale()
-    return _endpoint(deployment, previous=previous)
+    endpoint = _endpoint(deployment, previous=previous)
+    try:
+        if state:
+            deployment.mark(state.arn)
+        deployment.scale()
+    except Exception as error:  # nobody will check it now
+        done = undo(endpoint, clients=deployment.clients, progress=progress, pause=deployment.pause)
+        raise EndpointError(f"endpoint {endpoint.name!r}: {error}; {done}") from error
+    return endpoint
 
 
 def _check_serverless(site: Site) -> None:
