@@ -52,7 +52,12 @@ def run_training(
         terminal_progress().message(f"Run {name} on stack {stack}")
         try:
             result = _run(
-                settings, name=name, stack=stack, keep_endpoint=keep_endpoint, no_cache=no_cache
+                settings,
+                name=name,
+                stack=stack,
+                stays=stand_in is None or stand_in.pid != os.getpid(),
+                keep_endpoint=keep_endpoint,
+                no_cache=no_cache,
             )
         finally:
             if stand_in:
@@ -67,7 +72,7 @@ def run_training(
 
 
 def _run(
-    settings: Config, *, name: str, stack: str, keep_endpoint: bool, no_cache: bool
+    settings: Config, *, name: str, stack: str, stays: bool, keep_endpoint: bool, no_cache: bool
 ) -> Summary:
     staged = _staged(settings, stack=stack)
     version = source_version(staged.data.source, config=staged.data)
@@ -99,7 +104,9 @@ def _run(
         from commands.remote_run import run_remotely
 
         options = {"keep_endpoint": keep_endpoint, "no_cache": no_cache}
-        run = run_remotely(start, config=staged, source_version=version, options=options)
+        run = run_remotely(
+            start, config=staged, source_version=version, options=options, stays=stays
+        )
     return conclude(run, config=settings, stack=stack, started=_process_started())
 
 

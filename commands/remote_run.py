@@ -15,6 +15,7 @@ from zenml.models import PipelineRunResponse
 from commands.runs_under_way import close, find_under_way, job_of
 from darkroom.backends.sagemaker.clearance import Selection, find, remove
 from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.orchestration import OrchestrationJob
 from darkroom.backends.sagemaker.tagged import JOBS
 from darkroom.config import Config
 from darkroom.config.loading import config_digest
@@ -31,19 +32,21 @@ def run_remotely(
     config: Config,
     source_version: str,
     options: Mapping[str, bool],
+    stays: bool,
 ) -> PipelineRunResponse:
     """Start the run, or find the one that the same command has started; follow it to its end.
 
     Args:
         start: starts the pipeline with the tag that it is given.
         options: what else the command asks for; a run that asks for something else is another.
+        stays: whether the account outlives this process, as a stand-in of its own does not.
 
     Raises:
         DarkroomError: the run failed; with its reason and last lines.
     """
-    clients = Clients()
+    clients, experiment = Clients(), config.tracking.experiment
     tag = _tag(config, source_version=source_version, options=options)
-    run = find_under_way(tag, clients=clients)
+    run = find_under_way(tag, experiment=experiment, clients=clients)
     if run:
         terminal_progress().message(f"Run {run.name} is under way: following it")
     else:
@@ -53,12 +56,24 @@ def run_remotely(
     job = job_of(run, clients=clients)
     if job is None:
         raise DarkroomError(f"no job executes the run {run.name!r}; give the same command again")
+    failure = _follow(job, run=run.name, stays=stays)
+    if failure:
+        try:
+            close(run, experiment=experiment)
+        finally:
+            raise failure  # whatever else cannot be reached any more
+    return _ended(run)
+
+
+def _follow(job: OrchestrationJob, *, run: str, stays: bool) -> DarkroomError | None:
     try:
-        failure = job.follow(terminal_progress())
+        return job.follow(terminal_progress())
     except KeyboardInterrupt:
-        _offer_to_stop(run.name, clients=clients)
+        if stays:
+            _offer_to_stop(run, clients=job.clients)
+        else:
+            click.echo(f"\n{run} ends with its stand-in for AWS.", err=True)
         raise
-    return _ended(run, failure=failure)
 
 
 def _tag(config: Config, *, source_version: str, options: Mapping[str, bool]) -> str:
@@ -67,14 +82,11 @@ def _tag(config: Config, *, source_version: str, options: Mapping[str, bool]) ->
     return f"darkroom-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _ended(run: PipelineRunResponse, *, failure: DarkroomError | None) -> PipelineRunResponse:
+def _ended(run: PipelineRunResponse) -> PipelineRunResponse:
     """The run in its last state.
 
     ZenML's word decides, not the job's: a job can complete without having run the pipeline.
     """
-    if failure:
-        close(run)
-        raise failure
     deadline = time.monotonic() + _SECONDS_UNTIL_STATUS
     run = Client().get_pipeline_run(run.id)
     while not run.status.is_finished and time.monotonic() < deadline:

@@ -17,12 +17,16 @@ from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.orchestration import OrchestrationJob
 from darkroom.backends.sagemaker.tagged import tagged
+from darkroom.tracking.runs import fail_unfinished
 
 
-def find_under_way(tag: str, *, clients: Clients) -> PipelineRunResponse | None:
+def find_under_way(tag: str, *, experiment: str, clients: Clients) -> PipelineRunResponse | None:
     """The newest run with the tag whose job runs; those whose job has died are closed.
 
     A run without a job is left alone: it may be about to be started by somebody else.
+
+    Args:
+        experiment: in MLflow, which holds the records of the runs.
     """
     runs = Client().list_pipeline_runs(tags=[tag], in_progress=True, sort_by="desc:created")
     for run in runs.items:
@@ -30,7 +34,7 @@ def find_under_way(tag: str, *, clients: Clients) -> PipelineRunResponse | None:
         if job and job.is_running():
             return run
         if job:
-            close(run)
+            close(run, experiment=experiment)
     return None
 
 
@@ -44,17 +48,20 @@ def job_of(run: PipelineRunResponse, *, clients: Clients) -> OrchestrationJob | 
     return OrchestrationJob(name, clients) if name else None
 
 
-def close(run: PipelineRunResponse) -> PipelineRunResponse:
-    """Tell ZenML that a run whose job has ended is over; fine if it knows."""
+def close(run: PipelineRunResponse, *, experiment: str) -> None:
+    """Tell ZenML and MLflow that a run whose job has ended is over; fine if they know."""
     run = Client().get_pipeline_run(run.id)
     if run.status.is_finished:
-        return run
+        return
     for step in run.steps.values():
         if not step.status.is_finished:
             publish_failed_step_run(step.id)
-    return publish_pipeline_run_status_update(
+    publish_pipeline_run_status_update(
         run.id, ExecutionStatus.FAILED, status_reason="The job that executed it has ended."
     )
+    tracker = Client().active_stack.experiment_tracker
+    tracker.configure_mlflow()  # a server on the network wants to know who asks
+    fail_unfinished(run.name, experiment=experiment, tracking_uri=tracker.get_tracking_uri())
 
 
 def _running_job(run: str, *, clients: Clients) -> str:

@@ -108,6 +108,19 @@ def pipeline_run(name: str, *, experiment: str, tracking_uri: str) -> Iterator[R
     log.finish()
 
 
+def fail_unfinished(name: str, *, experiment: str, tracking_uri: str) -> None:
+    """End what is left of a pipeline run whose process died; fine where nothing is."""
+    client = MlflowClient(tracking_uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        return
+    for run in client.search_runs([found.experiment_id], f'tags.mlflow.runName = "{name}"'):
+        below = f'tags.mlflow.parentRunId = "{run.info.run_id}"'
+        for one in (*client.search_runs([found.experiment_id], below), run):
+            if one.info.status == RunStatus.to_string(RunStatus.RUNNING):
+                client.set_terminated(one.info.run_id, RunStatus.to_string(RunStatus.FAILED))
+
+
 def environment() -> str:
     """Python, platform and installed packages, as JSON."""
     packages = {distribution.name: distribution.version for distribution in distributions()}
