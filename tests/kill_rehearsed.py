@@ -71,7 +71,8 @@ class Place:
 
     folder: Path
     environment: dict[str, str]
-    stand_in: psutil.Process
+    stand_in: psutil.Process | None = None
+    """None: each command starts its own."""
 
     def start(self, *arguments: str) -> Command:
         """Give a command; it runs beside this process."""
@@ -137,8 +138,20 @@ class Place:
         )
         return [run["name"] for run in answer.json()["items"]]
 
+    def unfinished_records(self) -> list[str]:
+        """Names of the runs that MLflow takes for running."""
+        asked = {"experiment_ids": self._experiments(), "filter": "attributes.status = 'RUNNING'"}
+        answer = requests.post(f"{self._mlflow}/runs/search", json=asked, timeout=30)
+        return [run["info"]["run_name"] for run in answer.json().get("runs", ())]
+
+    def _experiments(self) -> list[str]:
+        asked = {"max_results": 100}
+        answer = requests.post(f"{self._mlflow}/experiments/search", json=asked, timeout=30)
+        return [experiment["experiment_id"] for experiment in answer.json()["experiments"]]
+
     def crash(self, job: str) -> None:
         """End all processes of a job's machine at once, without a word."""
+        assert self.stand_in
         started = self.stand_in.children(recursive=True)
         machine = [process for process in started if _variable(process) == job]
         assert machine, f"no process runs the job {job}"
@@ -150,6 +163,10 @@ class Place:
         return json.loads((self.folder / "home" / "rehearsals" / "kept.json").read_text())
 
     @property
+    def _mlflow(self) -> str:
+        return f"{self._kept['mlflow']}/api/2.0/mlflow"
+
+    @property
     def _access_key(self) -> str:
         return f"AKIA{self._kept['password'][:16].upper()}"
 
@@ -157,10 +174,7 @@ class Place:
 @contextmanager
 def kept_up(folder: Path) -> Iterator[Place]:
     """`python -m rehearsal` while the block runs; nothing runs after it."""
-    write_image_folder(folder / "images")
-    (folder / "tiny.yaml").write_text(CONFIG)
-    own = {"DARKROOM_HOME": str(folder / "home"), "HOME": str(folder / "user")}
-    environment = {**os.environ, **own}
+    environment = prepared(folder)
     with (folder / "stand-in.log").open("wb") as output:
         stand_in = subprocess.Popen(
             [sys.executable, "-m", "rehearsal"],
@@ -178,6 +192,13 @@ def kept_up(folder: Path) -> Iterator[Place]:
         stand_in.send_signal(signal.SIGINT)
         assert stand_in.wait(60) == 0
         assert psutil.wait_procs(started, timeout=20)[1] == []
+
+
+def prepared(folder: Path) -> dict[str, str]:
+    """Write pictures and configuration; the environment of commands that use them."""
+    write_image_folder(folder / "images")
+    (folder / "tiny.yaml").write_text(CONFIG)
+    return {**os.environ, "DARKROOM_HOME": str(folder / "home"), "HOME": str(folder / "user")}
 
 
 def until(look: Callable[[], T], sound: Callable[[], bool] = lambda: True) -> T:

@@ -2,9 +2,11 @@
 
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import psutil
 import pytest
-from kill_rehearsed import Command, Place, kept_up, statuses, until
+from kill_rehearsed import Command, Place, kept_up, prepared, statuses, until
 
 from darkroom.backends.sagemaker.orchestrated import COMPONENTS_BEGIN
 
@@ -44,7 +46,7 @@ def crash_at(place: Place, stage: Stage, *, options: tuple[str, ...]) -> None:
     place.crash(job)
     assert command.ends() == 1, command.said
     assert "exit code: 137" in command.said
-    assert place.unfinished_runs() == []
+    assert place.unfinished_runs() == place.unfinished_records() == []
 
 
 def test_no_job_runs_twice_whenever_the_pipeline_is_killed(place: Place) -> None:
@@ -69,7 +71,7 @@ def test_no_job_runs_twice_whenever_the_pipeline_is_killed(place: Place) -> None
     calls = records.calls
     created = ("HyperParameterTuningJob", "Endpoint", "EndpointConfig", "TransformJob")
     assert [calls[f"sagemaker:Create{name}"] for name in created] == [1, 1, 1, 1]
-    assert place.unfinished_runs() == []
+    assert place.unfinished_runs() == place.unfinished_records() == []
     packages = place.client("sagemaker").list_model_packages(
         ModelPackageGroupName="darkroom-classifier"
     )
@@ -102,4 +104,16 @@ def test_a_training_goes_on_without_pipeline_and_without_whoever_started_it(plac
     assert "is under way: following it" in patient.said
     assert statuses(place.orchestrations()[before:]) == ["Completed", "Failed"]
     assert statuses(place.things("training-job")[trials:]) == ["Completed"]
-    assert place.unfinished_runs() == []
+    assert place.unfinished_runs() == place.unfinished_records() == []
+
+
+def test_a_stand_in_that_a_command_started_ends_with_it_and_says_so(tmp_path: Path) -> None:
+    place = Place(tmp_path, environment=prepared(tmp_path))
+    command = place.start()
+    command.says("orchestration: Training")
+    started = psutil.Process(command.process.pid).children(recursive=True)
+    command.process.send_signal(signal.SIGINT)
+    assert command.ends() == 130, command.said
+    assert "ends with its stand-in" in command.said
+    assert "goes on. The same" not in command.said
+    assert psutil.wait_procs(started, timeout=20)[1] == []
