@@ -107,13 +107,24 @@ def _offer_to_stop(run: str, *, clients: Clients) -> None:
         with suppress(click.Abort):
             stop = click.confirm(f"Stop what runs for {run} on AWS?", default=False, err=True)
     if stop:
-        for thing in find(Selection(run=run), clients=clients):
-            if thing.kind in JOBS:
-                remove(thing, clients=clients)
-                click.echo(f"Stopping {thing.kind} {thing.name}", err=True)
+        stop_jobs(run, clients=clients)
     else:
         click.echo(
             f"{run} goes on. The same command follows it again; "
             f"`python run.py down --run {run}` stops and removes it.",
+            err=True,
+        )
+
+
+def stop_jobs(run: str, *, clients: Clients) -> None:
+    """Stop a run's jobs, and say what goes on costing: an endpoint may be somebody's by now."""
+    found = find(Selection(run=run), clients=clients)
+    for job in (thing for thing in found if thing.kind in JOBS):
+        remove(job, clients=clients)
+        click.echo(f"Stopping {job.kind} {job.name}", err=True)
+    for endpoint in (thing for thing in found if thing.kind == "endpoint"):
+        click.echo(
+            f"The endpoint {endpoint.name} goes on, and costs: "
+            f"`python run.py down --run {run}` removes it.",
             err=True,
         )
