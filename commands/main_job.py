@@ -4,6 +4,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,10 @@ from darkroom.progress import terminal_progress
 from darkroom.summary import Summary, render, write_summary
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from zenml.models import PipelineRunResponse
+
+    from rehearsal.session import StandIn
 
 
 def run_training(
@@ -60,14 +64,11 @@ def run_training(
                 no_cache=no_cache,
             )
         finally:
-            if stand_in:
-                from rehearsal.report import write_report
-
-                report = write_report(stand_in)
+            report = _report(stand_in)
         if summary:
             write_summary(result, summary)
         Console().print(render(result), soft_wrap=True)
-        if stand_in:
+        if report:
             Console().print(report, soft_wrap=True)
 
 
@@ -110,6 +111,17 @@ def _run(
     return conclude(run, config=settings, stack=stack, started=_process_started())
 
 
+def _report(stand_in: "StandIn | None") -> "RenderableType | None":
+    """What a rehearsal was; none where the stand-in is gone, which has its own error."""
+    if stand_in is None:
+        return None
+    from rehearsal.report import write_report
+
+    with suppress(OSError):
+        return write_report(stand_in)
+    return None
+
+
 def _staged(config: Config, *, stack: str) -> Config:
     """With images and weights that are reachable from where the pipeline runs."""
     if stack == "local":
@@ -117,7 +129,8 @@ def _staged(config: Config, *, stack: str) -> Config:
     from darkroom.backends.staging import stage_source, stage_weights
 
     root, progress = os.environ["DARKROOM_S3_ROOT"].rstrip("/"), terminal_progress()
-    weights = stage_weights(config.model.weights, root=root, progress=progress)
+    key = config.sagemaker.kms_key
+    weights = stage_weights(config.model.weights, root=root, kms_key=key, progress=progress)
     source = stage_source(config, root=root, progress=progress)
     return config.model_copy(
         update={

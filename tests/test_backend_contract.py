@@ -12,7 +12,6 @@ from unittest import mock
 import numpy as np
 import psutil
 import pytest
-from pretended_jobs import IMAGE, ROLE
 
 from darkroom.backends.batch import BatchPrediction
 from darkroom.backends.endpoint import Endpoint, EndpointCheck, EndpointError
@@ -30,6 +29,7 @@ from darkroom.prediction import Floats, Predictor
 from darkroom.progress import SILENT
 from darkroom.training.history import EpochMetrics
 from darkroom.tuning.results import Trial, TuningResult
+from pretended_jobs import IMAGE, ROLE
 from rehearsal.emulator.server import emulator
 from small_bundles import rewrite_digests, write_small_bundle
 from small_trainings import small_hyperparameters, write_dataset

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from aws_calls import called_actions
 
+from aws_calls import called_actions
 from darkroom.backends.sagemaker.requests.hosting import configuration_request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import SageMakerConfig

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from kill_rehearsed import Command, Place, kept_up, prepared, statuses, until
 
 from darkroom.backends.sagemaker.orchestrated import COMPONENTS_BEGIN
+from kill_rehearsed import Command, Place, kept_up, prepared, statuses, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

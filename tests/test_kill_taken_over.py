@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from pretended_jobs import Account, account
 
 from darkroom.backends.sagemaker.clearance import Selection, find
 from darkroom.backends.sagemaker.following import JobInterrupted
 from darkroom.backends.sagemaker.training import run_training
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
+from pretended_jobs import Account, account
 from small_trainings import write_dataset
 
 

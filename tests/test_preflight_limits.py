@@ -3,6 +3,14 @@
 from dataclasses import replace
 
 import pytest
+
+from darkroom.backends.sagemaker.preflight import Finding
+from darkroom.backends.sagemaker.preflight.demand import demands_of
+from darkroom.backends.sagemaker.preflight.instances import check_instance_types
+from darkroom.backends.sagemaker.preflight.quotas import check_quotas
+from darkroom.backends.sagemaker.preflight.requests import check_requests
+from darkroom.backends.sagemaker.preflight.service_model import model_problems
+from darkroom.config import Config
 from preflight_account import (
     ENOUGH,
     REGION,
@@ -14,14 +22,6 @@ from preflight_account import (
     site,
     stubbed,
 )
-
-from darkroom.backends.sagemaker.preflight import Finding
-from darkroom.backends.sagemaker.preflight.demand import demands_of
-from darkroom.backends.sagemaker.preflight.instances import check_instance_types
-from darkroom.backends.sagemaker.preflight.quotas import check_quotas
-from darkroom.backends.sagemaker.preflight.requests import check_requests
-from darkroom.backends.sagemaker.preflight.service_model import model_problems
-from darkroom.config import Config
 
 
 @pytest.fixture(autouse=True)

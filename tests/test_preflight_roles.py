@@ -4,6 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 from moto import mock_aws
+
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.preflight import Finding
+from darkroom.backends.sagemaker.preflight.account import Caller, check_region
+from darkroom.backends.sagemaker.preflight.permissions import check_execution_role
+from darkroom.backends.sagemaker.preflight.roles import check_passing, check_role
 from preflight_account import (
     ACCOUNT,
     CALLER,
@@ -18,12 +24,6 @@ from preflight_account import (
     site,
     stubbed,
 )
-
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.preflight import Finding
-from darkroom.backends.sagemaker.preflight.account import Caller, check_region
-from darkroom.backends.sagemaker.preflight.permissions import check_execution_role
-from darkroom.backends.sagemaker.preflight.roles import check_passing, check_role
 
 
 @pytest.fixture(autouse=True)

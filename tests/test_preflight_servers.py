@@ -7,14 +7,6 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 
 import pytest
-from preflight_account import (
-    ACCOUNT,
-    REGION,
-    isolate,
-    levels,
-    problem,
-    stubbed,
-)
 
 from darkroom.backends.sagemaker.preflight.managed_mlflow import check_managed_mlflow
 from darkroom.backends.sagemaker.preflight.servers import (
@@ -22,6 +14,14 @@ from darkroom.backends.sagemaker.preflight.servers import (
     ask_zenml,
     check_mlflow_url,
     check_zenml,
+)
+from preflight_account import (
+    ACCOUNT,
+    REGION,
+    isolate,
+    levels,
+    problem,
+    stubbed,
 )
 
 

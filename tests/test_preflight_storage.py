@@ -5,6 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 from moto import mock_aws
+
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.preflight import Finding
+from darkroom.backends.sagemaker.preflight.bucket import check_bucket
+from darkroom.backends.sagemaker.preflight.image import check_image
 from preflight_account import (
     ACCOUNT,
     REGION,
@@ -16,11 +21,6 @@ from preflight_account import (
     problem,
     stubbed,
 )
-
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.preflight import Finding
-from darkroom.backends.sagemaker.preflight.bucket import check_bucket
-from darkroom.backends.sagemaker.preflight.image import check_image
 
 
 @pytest.fixture(autouse=True)

@@ -250,3 +250,12 @@ def test_photographs_survive_being_published_and_fetched(s3: Any, tmp_path: Path
     assert fetched.fingerprint == photographs.fingerprint
     assert len(fetched.records) > 3000
     assert all(sha256_of(fetched.file(r)) == r.sha256 for r in fetched.records[::50])
+
+
+def test_everything_is_encrypted_by_the_key_that_is_asked_for(dataset: Dataset, s3: Any) -> None:
+    uri = publish(dataset, root=ROOT, kms_key="key-1", client=s3).shards
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket=bucket, Prefix=prefix)["Contents"]]
+    heads = [s3.head_object(Bucket=bucket, Key=key) for key in keys]
+    assert {head["SSEKMSKeyId"] for head in heads} == {"key-1"}
+    assert len(heads) > 3

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulated import BUCKET, training_request, until
 
+from emulated import BUCKET, training_request, until
 from rehearsal.emulator.clients import isolated_session
 from rehearsal.emulator.server import emulator, main
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tiny_images import CachedClients, lines_of, model_archive, write_tiny_image
 
 from rehearsal.emulator.server import emulator
+from tiny_images import CachedClients, lines_of, model_archive, write_tiny_image
 
 pytestmark = pytest.mark.slow  # they start processes
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
-from emulated import BUCKET, log_lines, spot, trained, training_request
 
+from emulated import BUCKET, log_lines, spot, trained, training_request
 from rehearsal.emulator.faults import parse_fault
 from rehearsal.emulator.records import STARTUP_SECONDS
 from rehearsal.emulator.server import Running, emulator

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulated import BUCKET, trained, training_request
-from tiny_images import CachedClients
 
+from emulated import BUCKET, trained, training_request
 from rehearsal.emulator.errors import NOT_EXECUTED
 from rehearsal.emulator.server import emulator
+from tiny_images import CachedClients
 
 METRIC = [{"Name": "score", "Regex": "score=([0-9.]+)"}]
 

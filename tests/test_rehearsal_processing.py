@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulated import BUCKET, ROLE, archive_of, keys, log_lines, shell, training_request, until
 
+from emulated import BUCKET, ROLE, archive_of, keys, log_lines, shell, training_request, until
 from rehearsal.emulator.server import Running, emulator
 
 INPUT, OUTPUT = "/opt/ml/processing/input/data", "/opt/ml/processing/output/data"

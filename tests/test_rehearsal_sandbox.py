@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from emulated import (
     BUCKET,
     archive_of,
@@ -15,7 +16,6 @@ from emulated import (
     training_request,
     until,
 )
-
 from pictures import write_image_folder
 from rehearsal.emulator.server import Running, emulator
 

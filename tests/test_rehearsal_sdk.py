@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_images import model_archive, write_tiny_image
 
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import emulator
+from tiny_images import model_archive, write_tiny_image
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 SETTINGS = """

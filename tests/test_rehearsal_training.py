@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+
 from emulated import (
     BUCKET,
     archive_of,
@@ -18,7 +19,6 @@ from emulated import (
     training_request,
     until,
 )
-
 from rehearsal.emulator.server import Running, emulator
 
 LOGS = "/aws/sagemaker/TrainingJobs"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tiny_images import CachedClients, model_archive, write_tiny_image
 
 from rehearsal.emulator.server import emulator
+from tiny_images import CachedClients, model_archive, write_tiny_image
 
 pytestmark = pytest.mark.slow  # they start processes
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_images import write_tiny_image
 
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import Running, emulator
 from rehearsal.hosting import usual_port
+from tiny_images import write_tiny_image
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 GIVEN = 'int(os.environ["SAGEMAKER_BIND_TO_PORT"])'

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from emulated import BUCKET, ROLE, channel, shell, spot, training_request
 
+from emulated import BUCKET, ROLE, channel, shell, spot, training_request
 from rehearsal.emulator.server import Running, emulator
 
 

@@ -4,9 +4,9 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from emulated import BUCKET, ROLE, channel, training_request
 
 from darkroom.backends.sagemaker.request_rules import problems
+from emulated import BUCKET, ROLE, channel, training_request
 
 
 def _messages(operation: str, request: dict[str, Any]) -> str:

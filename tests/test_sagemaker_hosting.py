@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 from botocore.exceptions import ClientError
-from rehearsed_hosting import Rehearsed, briefly, enter, rehearsed
 
 from darkroom.backends.endpoint import Endpoint, EndpointError
 from darkroom.backends.sagemaker.endpoint_state import ACCEPTED, describe
@@ -14,6 +13,7 @@ from darkroom.backends.sagemaker.hosting_check import SageMakerEndpoint
 from darkroom.backends.sagemaker.rollback import remove_endpoint
 from darkroom.errors import UserError
 from darkroom.model.bundle import ONNX_FILE
+from rehearsed_hosting import Rehearsed, briefly, enter, rehearsed
 
 CANARY = {"strategy": "canary", "wait_seconds": 0, "termination_wait_seconds": 0}
 

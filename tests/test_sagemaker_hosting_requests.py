@@ -1,7 +1,6 @@
 """What is sent to host, watch and scale a model."""
 
 import pytest
-from golden_requests import assert_golden, problems
 
 from darkroom.backends.sagemaker.hosting_names import clean, hosting_names
 from darkroom.backends.sagemaker.identity import tags_of
@@ -11,6 +10,7 @@ from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.images import Preprocessing
 from darkroom.model.bundle import BundleMetadata, ExportCheck
+from golden_requests import assert_golden, problems
 
 FULL = {
     "hosting": {

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from emulated import training_request
-from rehearsed_hosting import Rehearsed, briefly, enter, rehearsed
 
 from commands.down import remove as down
 from commands.endpoints import list_endpoints as show_endpoints
 from darkroom.backends.sagemaker.clearance import Selection, find, remove
 from darkroom.backends.sagemaker.inventory import EndpointRow, list_endpoints
 from darkroom.errors import UserError
+from emulated import training_request
+from rehearsed_hosting import Rehearsed, briefly, enter, rehearsed
 
 _NOTHING: dict[str, Any] = {"name": None, "run": None, "everything": False, "expired": False}
 

@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 import pytest
-from golden_requests import assert_golden
 
 from darkroom.backends.sagemaker.identity import JobIdentity
 from darkroom.backends.sagemaker.request_rules import problems as broken_rules
@@ -23,6 +22,7 @@ from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.errors import UserError
 from darkroom.training.history import EpochMetrics
 from darkroom.training.hyperparameters import from_strings
+from golden_requests import assert_golden
 
 DATASET = f"s3://bucket/darkroom/datasets/{'0' * 64}"
 HYPERPARAMETERS = Hyperparameters(learning_rate=3e-4, epochs=9, weights="none")

@@ -9,12 +9,12 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 from moto import mock_aws
-from preflight_account import REGION, Account, create_bucket, create_role, isolate, site
 
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.preflight import Finding, check_account
 from darkroom.backends.sagemaker.preflight.findings import survive
 from darkroom.config import Config
+from preflight_account import REGION, Account, create_bucket, create_role, isolate, site
 
 TEMPLATE = Path(__file__).resolve().parent.parent / "infrastructure" / "darkroom.yaml"
 

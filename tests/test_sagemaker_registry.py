@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from golden_requests import assert_golden, problems
 from moto import mock_aws
 
 from darkroom.backends.sagemaker.clients import Clients
@@ -16,6 +15,7 @@ from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.model.bundle import Bundle, read_bundle
+from golden_requests import assert_golden, problems
 from small_bundles import rewrite_digests, write_small_bundle
 
 DATASET = Dataset(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_jobs import Account, account
 
 from darkroom.backends.results import TrainedBundle
 from darkroom.backends.sagemaker.clearance import Selection, find, remove
@@ -18,6 +17,7 @@ from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SilentProgress
 from darkroom.training.history import EpochMetrics
+from pretended_jobs import Account, account
 from small_trainings import read_dataset, small_hyperparameters, write_dataset
 
 

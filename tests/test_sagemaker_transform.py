@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from golden_requests import assert_golden
-from rehearsed_hosting import BUCKET, Rehearsed, briefly, enter, rehearsed
 
 from darkroom.backends.batch import BatchPrediction, predict_batch
 from darkroom.backends.sagemaker.following import JobInterrupted
@@ -20,6 +18,8 @@ from darkroom.backends.sagemaker.transform_data import (
 from darkroom.config.sagemaker import TransformConfig
 from darkroom.errors import DarkroomError, UserError
 from darkroom.model.bundle import ONNX_FILE
+from golden_requests import assert_golden
+from rehearsed_hosting import BUCKET, Rehearsed, briefly, enter, rehearsed
 
 ANSWER = b'{"class": "red", "probability": 0.5, "top_k": [{"class": "red", "probability": 0.5}]}'
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pretended_jobs import Account, account
 
 from darkroom.backends.sagemaker.clearance import remove
 from darkroom.backends.sagemaker.following import JobInterrupted
@@ -16,6 +15,7 @@ from darkroom.config import Choices, FloatRange, Hyperparameters, IntRange, Tuni
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.tuning.results import Trial, TuningResult
+from pretended_jobs import Account, account
 from small_trainings import write_dataset
 
 SPACE = {

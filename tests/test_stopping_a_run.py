@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
-from emulated import training_request
-from rehearsed_hosting import briefly, enter, rehearsed
 
 from commands.remote_run import stop_jobs
 from darkroom.backends.sagemaker.rollback import remove_endpoint
+from emulated import training_request
+from rehearsed_hosting import briefly, enter, rehearsed
 
 
 def test_jobs_are_stopped_and_an_endpoint_that_goes_on_is_told(

@@ -57,6 +57,7 @@ def publish(
     dataset: Dataset,
     *,
     root: str,
+    kms_key: str = "",
     client: "S3Client | None" = None,
     progress: Progress = SILENT,
 ) -> Dataset:
@@ -64,6 +65,7 @@ def publish(
 
     Args:
         root: s3://bucket/prefix below which it goes.
+        kms_key: that encrypts it there; empty: the bucket's default.
 
     Returns:
         The data set, which knows where it is published.
@@ -77,7 +79,7 @@ def publish(
     published = replace(dataset, shards=uri)
     client = client or storage.s3_client()
     if not is_published(uri, client=client):
-        _Publication(client, dataset=published).run(progress=progress)
+        _Publication(client, dataset=published, kms_key=kms_key).run(progress=progress)
     return published
 
 
@@ -165,8 +167,9 @@ def _manifest_address(uri: str) -> S3Address:
 class _Publication:
     """A data set on its way to S3."""
 
-    def __init__(self, client: "S3Client", *, dataset: Dataset) -> None:
+    def __init__(self, client: "S3Client", *, dataset: Dataset, kms_key: str) -> None:
         self._client, self._dataset = client, dataset
+        self._encryption = storage.encryption_by(kms_key)
         self._address = S3Address.parse(f"{dataset.shards}/{_SHARDS}")
 
     def run(self, *, progress: Progress) -> None:
@@ -193,7 +196,9 @@ class _Publication:
     def _send(self, key: str, *, shard: Shard) -> int:
         """Pack and send a shard; how many images it has."""
         with pack_shard(shard, root=self._dataset.root) as archive:
-            self._client.put_object(Bucket=self._address.bucket, Key=key, Body=archive)
+            self._client.put_object(
+                Bucket=self._address.bucket, Key=key, Body=archive, **self._encryption
+            )
         return len(shard.records)
 
     def _send_manifest(self) -> None:
@@ -205,4 +210,5 @@ class _Publication:
             Key=address.key,
             Body=manifest.to_json().encode(),
             ContentType="application/json",
+            **self._encryption,
         )

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from s3transfer.manager import TransferManager
@@ -44,8 +44,16 @@ class Uploaded:
 class Upload:
     """The files of a folder on their way to an S3 address."""
 
-    def __init__(self, client: "S3Client", *, folder: Path, address: S3Address) -> None:
+    def __init__(
+        self,
+        client: "S3Client",
+        *,
+        folder: Path,
+        address: S3Address,
+        encryption: Mapping[str, Any],
+    ) -> None:
         self._client, self._folder, self._address = client, folder, address
+        self._encryption = encryption
         self._files = list_folder(folder, maximum_files=_MOST_FILES).files
         if not self._files:
             raise UserError(f"folder {str(folder)!r} holds no files to upload.")
@@ -92,11 +100,13 @@ class Upload:
         path, bucket, key = self._folder / file.path, self._address.bucket, self._key(file)
         metadata = {_SHA256: sha256_of(path)}
         if file.size >= _LARGE_BYTES:
-            extra = {"Metadata": metadata}
+            extra = {"Metadata": metadata, **self._encryption}
             in_parts.upload(str(path), bucket, key, extra_args=extra).result()
         else:
             with path.open("rb") as content:
-                self._client.put_object(Bucket=bucket, Key=key, Body=content, Metadata=metadata)
+                self._client.put_object(
+                    Bucket=bucket, Key=key, Body=content, Metadata=metadata, **self._encryption
+                )
 
     def _key(self, file: FileEntry) -> str:
         return f"{self._address.prefix}{file.path}"

@@ -35,15 +35,19 @@ def stage_source(config: Config, *, root: str, progress: Progress = SILENT) -> s
             store=workspace() / "data",
             progress=progress,
         )
-        return publish(dataset, root=root, progress=progress).shards
+        key = config.sagemaker.kms_key
+        return publish(dataset, root=root, kms_key=key, progress=progress).shards
 
 
-def stage_weights(weights: str, *, root: str, progress: Progress = SILENT) -> str:
+def stage_weights(
+    weights: str, *, root: str, kms_key: str = "", progress: Progress = SILENT
+) -> str:
     """Publish initial weights that lie on this machine; others are read where they are.
 
     Args:
         weights: as `model.weights` names them.
         root: s3://bucket/prefix.
+        kms_key: that encrypts them there; empty: the bucket's default.
 
     Returns:
         The weights as the pipeline is to name them.
@@ -54,4 +58,4 @@ def stage_weights(weights: str, *, root: str, progress: Progress = SILENT) -> st
     if weights in NAMED or "://" in weights:
         return weights
     path = Path(local_weights(weights, store=workspace() / "data", progress=progress))
-    return publish_weights(path.expanduser(), root=root, progress=progress)
+    return publish_weights(path.expanduser(), root=root, kms_key=kms_key, progress=progress)

@@ -5,7 +5,7 @@ Credentials, region and endpoint come from where boto3 looks for them (environme
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
@@ -36,6 +36,13 @@ def s3_client() -> "S3Client":
                 max_pool_connections=2 * _THREADS,
             ),
         )
+
+
+def encryption_by(kms_key: str) -> dict[str, Any]:
+    """What a PutObject says to have an object encrypted by a key; empty: nothing."""
+    if not kms_key:
+        return {}
+    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key}
 
 
 def look_up(
@@ -92,6 +99,7 @@ def upload_folder(
     folder: Path,
     *,
     uri: str,
+    kms_key: str = "",
     progress: Progress = SILENT,
     client: "S3Client | None" = None,
 ) -> Uploaded:
@@ -100,11 +108,17 @@ def upload_folder(
     What lies there with the same size and content is not sent again, so that an
     interrupted upload goes on where it stopped. Nothing is removed.
 
+    Args:
+        kms_key: that encrypts them there; empty: the bucket's default.
+
     Raises:
         UserError: the folder is missing or empty, no such bucket, no access.
         DarkroomError: S3 cannot be reached.
     """
     address = S3Address.parse(uri)
     with s3_errors_explained(str(address)):
-        upload = Upload(client or s3_client(), folder=folder, address=address)
+        encryption = encryption_by(kms_key)
+        upload = Upload(
+            client or s3_client(), folder=folder, address=address, encryption=encryption
+        )
         return upload.run(threads=_THREADS, progress=progress)

@@ -46,12 +46,18 @@ def local_weights(weights: str, *, store: Path, progress: Progress = SILENT) -> 
 
 
 def publish_weights(
-    path: Path, *, root: str, client: "S3Client | None" = None, progress: Progress = SILENT
+    path: Path,
+    *,
+    root: str,
+    kms_key: str = "",
+    client: "S3Client | None" = None,
+    progress: Progress = SILENT,
 ) -> str:
     """Upload a file, or a bundle's folder, below a prefix that is named by its content.
 
     Args:
         root: s3://bucket/prefix.
+        kms_key: that encrypts it there; empty: the bucket's default.
 
     Returns:
         The prefix, which `local_weights` takes.
@@ -69,7 +75,7 @@ def publish_weights(
         if not path.is_dir():
             folder = Path(scratch)
             shutil.copyfile(path, folder / path.name)
-        storage.upload_folder(folder, uri=uri, client=client, progress=progress)
+        storage.upload_folder(folder, uri=uri, kms_key=kms_key, client=client, progress=progress)
     return uri
 
 

@@ -232,6 +232,6 @@ class SageMakerConfig(Section):
     kms_key: str = ""
     """Key that encrypts volumes and output; empty: the service's own."""
     environment: dict[str, str] = {}
-    """Environment variables of training jobs."""
+    """Environment variables of training jobs; no secrets, since runs record them."""
     tags: Tags = {}
     """Tags of everything that is created."""

@@ -10,6 +10,7 @@ from darkroom.backends.s3_listing import S3Address
 from darkroom.backends.sagemaker.aws_errors import aws_errors_explained, is_missing
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
+from darkroom.backends.storage import encryption_by
 from darkroom.files import sha256_of
 from darkroom.model.bundle import ARCHIVE_FILE, METADATA_FILE, Bundle, pack
 from darkroom.progress import SILENT, Progress
@@ -52,9 +53,7 @@ def publish_bundle(
 
 def encryption(site: Site) -> dict[str, Any]:
     """What a PutObject needs to say for the configured key."""
-    if not site.config.kms_key:
-        return {}
-    return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": site.config.kms_key}
+    return encryption_by(site.config.kms_key)
 
 
 def _stored_content(address: S3Address, *, clients: Clients) -> str | None:

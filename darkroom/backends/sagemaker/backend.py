@@ -32,7 +32,13 @@ class SageMakerBackend:
         """Pack the images into shards on S3, unless they lie there."""
         from darkroom.backends.published_datasets import publish
 
-        return publish(dataset, root=self._site.root, client=self._clients.s3, progress=progress)
+        return publish(
+            dataset,
+            root=self._site.root,
+            kms_key=self._site.config.kms_key,
+            client=self._clients.s3,
+            progress=progress,
+        )
 
     def tune(
         self,

@@ -42,12 +42,22 @@ def bring_inputs(
         UserError, DarkroomError: files are gone, S3 refuses or cannot be reached.
     """
     if not dataset.shards:
-        dataset = publish(dataset, root=site.root, client=clients.s3, progress=progress)
+        dataset = publish(
+            dataset,
+            root=site.root,
+            kms_key=site.config.kms_key,
+            client=clients.s3,
+            progress=progress,
+        )
     weights = hyperparameters.weights
     if weights not in NAMED:
         path = Path(local_weights(weights, store=workspace() / "data", progress=progress))
         uri = publish_weights(
-            path.expanduser(), root=site.root.rstrip("/"), client=clients.s3, progress=progress
+            path.expanduser(),
+            root=site.root.rstrip("/"),
+            kms_key=site.config.kms_key,
+            client=clients.s3,
+            progress=progress,
         )
         hyperparameters = hyperparameters.replace(weights=uri)
     return JobInputs(dataset, hyperparameters)
