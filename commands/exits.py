@@ -1,5 +1,6 @@
 """How the command line ends: messages for people, exit codes for programs."""
 
+import _thread
 import signal
 import sys
 from types import FrameType
@@ -19,6 +20,7 @@ def run_and_exit(cli: click.Group) -> NoReturn:
     130 when interrupted.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _interrupt_again
     try:
         cli(standalone_mode=False)
     except click.ClickException as error:
@@ -35,6 +37,14 @@ def run_and_exit(cli: click.Group) -> NoReturn:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
+
+
+def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """An interruption that came while an object was being destroyed is lost: make it come again."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        _thread.interrupt_main()
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _message(error: DarkroomError) -> str:

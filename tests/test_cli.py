@@ -113,3 +113,33 @@ def test_a_folder_with_one_class_is_refused(image_folder) -> None:
     result = run("--data", str(image_folder(classes=("only",))))
     assert result.returncode == 2
     assert "only" in result.stderr
+
+
+def test_an_interruption_is_not_lost_in_an_objects_end() -> None:
+    script = """
+import time
+import click
+from commands.exits import run_and_exit
+
+class Ending:
+    def __del__(self):
+        raise KeyboardInterrupt
+
+@click.group(invoke_without_command=True)
+def cli():
+    Ending()
+    for _ in range(100):
+        time.sleep(0.1)
+
+run_and_exit(cli)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=CHECKOUT,
+        timeout=15,
+        check=False,
+    )
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr

@@ -18,7 +18,7 @@ from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SilentProgress
 from darkroom.training.history import EpochMetrics
 from pretended_jobs import Account, account
-from small_trainings import read_dataset, small_hyperparameters, write_dataset
+from small_trainings import write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -218,57 +218,6 @@ def test_weights_of_the_user_reach_the_job(aws: Account, dataset: Dataset, tmp_p
     assert job["HyperParameters"]["weights"] == uris["weights"]
     key = uris["weights"].removeprefix("s3://bucket/") + "start.safetensors"
     assert aws.clients.s3.get_object(Bucket="bucket", Key=key)["Body"].read() == b"weights"
-
-
-@pytest.mark.slow
-def test_a_job_trains_the_same_model_as_this_machine(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from darkroom.backends.local import train_bundle
-
-    hyperparameters = small_hyperparameters(threads=1)
-    with account(tmp_path / "aws", dataset=dataset, real=True) as aws:
-        aws.enter(monkeypatch)
-        managed = run_training(
-            read_dataset(dataset.root),
-            hyperparameters=hyperparameters,
-            site=aws.site(),
-            clients=aws.clients,
-            folder=tmp_path / "managed",
-        )
-    local = train_bundle(
-        dataset,
-        hyperparameters=hyperparameters,
-        folder=tmp_path / "local",
-        cache=tmp_path / "cache",
-    )
-    timing = {"images_per_second", "seconds"}
-    assert [epoch.model_dump(exclude=timing) for epoch in managed.history] == [
-        epoch.model_dump(exclude=timing) for epoch in local.history
-    ]
-    assert managed.best_epoch == local.best_epoch
-    assert managed.bundle.metadata.version == local.bundle.metadata.version
-
-
-@pytest.mark.slow
-def test_two_machines_that_share_the_images_train_one_model(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sharded = {"instance_count": 2, "distribution": "ShardedByS3Key"}
-    told: list[int] = []
-    with account(tmp_path / "aws", dataset=dataset, real=True) as aws:
-        aws.enter(monkeypatch)
-        trained = run_training(
-            dataset,
-            hyperparameters=small_hyperparameters(threads=1),
-            site=aws.site(training=sharded),
-            clients=aws.clients,
-            folder=tmp_path,
-            on_epoch=lambda epoch: told.append(epoch.epoch),
-        )
-        job = aws.clients.sagemaker.describe_training_job(TrainingJobName=trained.job)
-    assert job["ResourceConfig"]["InstanceCount"] == 2
-    assert told == [epoch.epoch for epoch in trained.history] == [1, 2, 3]
 
 
 @pytest.mark.slow
