@@ -3,6 +3,7 @@
 import _thread
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import NoReturn
 
@@ -11,6 +12,7 @@ import click
 from darkroom.errors import DarkroomError, UserError
 
 _INTERRUPTED = 128 + signal.SIGINT
+_A_MOMENT_SECONDS = 0.05
 
 
 def run_and_exit(cli: click.Group) -> NoReturn:
@@ -42,7 +44,8 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
 def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:
     """An interruption that came while an object was being destroyed is lost: make it come again."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        _thread.interrupt_main()
+        # From a thread: raised here and now, it would be lost once more.
+        threading.Timer(_A_MOMENT_SECONDS, _thread.interrupt_main).start()
     else:
         sys.__unraisablehook__(unraisable)
 
