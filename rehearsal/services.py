@@ -109,20 +109,26 @@ def start_zenml(folder: Path, *, user: str, password: str) -> Service:
 
 
 def start_mlflow(folder: Path) -> Service:
-    """An MLflow server that keeps metrics and artifacts in the folder."""
+    """An MLflow server that keeps metrics and artifacts in the folder.
+
+    As `mlflow server` would start it, which itself would stay beside it and occupy 230 MB.
+    """
     port = free_port()
-    (folder / "mlflow").mkdir(parents=True, exist_ok=True)
-    arguments = ["--host", LOOPBACK, "--port", str(port), "--workers", "1"]
-    arguments += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow' / 'mlflow.db'}"]
-    arguments += ["--artifacts-destination", str(folder / "mlflow" / "artifacts")]
+    store = folder / "mlflow"
+    store.mkdir(parents=True, exist_ok=True)
+    arguments = ["-m", "uvicorn", "mlflow.server.fastapi_app:app"]
     return _start(
         "MLflow's server",
-        [sys.executable, "-m", "mlflow", "server", *arguments],
+        [sys.executable, *arguments, "--host", LOOPBACK, "--port", str(port)],
         port=port,
         health="/health",
         log=folder / "mlflow-server.log",
-        # Its job runner would start a dozen processes that nothing here uses.
         environment={
+            "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{store / 'mlflow.db'}",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(store / "artifacts"),
+            "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
+            # Its job runner would start a dozen processes that nothing here uses.
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
