@@ -14,7 +14,6 @@ from darkroom.errors import UserError
 if TYPE_CHECKING:
     from darkroom.backends.sagemaker.preflight import Finding
 
-_REHEARSED_REGION = "us-east-1"
 _BUILT_REPOSITORY = "zenml"
 """Where ZenML pushes the image that it builds."""
 _MARKS = {"ok": "✓", "note": "!", "problem": "✗"}
@@ -30,8 +29,10 @@ def check_remote(settings: Config, *, stack: str, source: str, refresh_prices: b
         The problems, each with what to do.
     """
     if stack == "rehearsal":
+        from rehearsal.session import REGION
+
         click.echo("Account        none: the run starts a stand-in for AWS on this machine")
-        _show_estimate(settings, source=source, region=_REHEARSED_REGION)
+        _show_estimate(settings, source=source, region=REGION)
         return []
     problems = _account_problems(settings)
     region = os.environ.get("AWS_REGION", "")

@@ -20,6 +20,7 @@ from darkroom.config.loading import load_config
 from darkroom.config.placement import Placement
 from darkroom.errors import UserError
 from darkroom.progress import terminal_progress
+from darkroom.sources.source_names import parse_source
 from darkroom.summary import Summary, render, write_summary
 
 if TYPE_CHECKING:
@@ -50,13 +51,14 @@ def run_training(
     _check_writable(summary)
     if stack != "local" and (problems := managed_problems(settings)):
         raise UserError(problems)
-    source_version(settings.data.source, config=settings.data)  # before anything is started
+    version = _early_version(settings, stack=stack)
     with ready(stack, faults=faults) as stand_in:
         name = _run_name(settings)
         terminal_progress().message(f"Run {name} on stack {stack}")
         try:
             result = _run(
                 settings,
+                early_version=version,
                 name=name,
                 stack=stack,
                 stays=stand_in is None or stand_in.pid != os.getpid(),
@@ -73,10 +75,17 @@ def run_training(
 
 
 def _run(
-    settings: Config, *, name: str, stack: str, stays: bool, keep_endpoint: bool, no_cache: bool
+    settings: Config,
+    *,
+    early_version: str | None,
+    name: str,
+    stack: str,
+    stays: bool,
+    keep_endpoint: bool,
+    no_cache: bool,
 ) -> Summary:
     staged = _staged(settings, stack=stack)
-    version = source_version(staged.data.source, config=staged.data)
+    version = _version_of(staged, early=early_version, source=settings.data.source)
     placement = _placement(settings, stack=stack, fresh=name if no_cache else "")
     # ZenML takes seconds to import: only once the input is known to be good.
     from commands.outcome import conclude
@@ -109,6 +118,23 @@ def _run(
             start, config=staged, source_version=version, options=options, stays=stays
         )
     return conclude(run, config=settings, stack=stack, started=_process_started())
+
+
+def _early_version(config: Config, *, stack: str) -> str | None:
+    """The source's version, before anything is started; None where only the stack can tell.
+
+    A remote stack decides which account, or which stand-in for one, s3:// is looked up in.
+    """
+    if stack != "local" and parse_source(config.data.source).kind == "s3":
+        return None
+    return source_version(config.data.source, config=config.data)
+
+
+def _version_of(staged: Config, *, early: str | None, source: str) -> str:
+    """The version of the source as it was staged; `early` is that of `source`."""
+    if early is not None and staged.data.source == source:
+        return early
+    return source_version(staged.data.source, config=staged.data)
 
 
 def _report(stand_in: "StandIn | None") -> "RenderableType | None":

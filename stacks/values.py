@@ -13,8 +13,6 @@ from darkroom.errors import UserError
 SAGEMAKER_FILE = Path(__file__).resolve().parent / "sagemaker.env"
 MANAGED_MLFLOW = "darkroom_managed_mlflow"
 """The flavor of a tracker that is named by its ARN: stacks/managed_mlflow.py."""
-REMOTE = ("sagemaker", "rehearsal")
-"""The stacks on which jobs run elsewhere than in this process."""
 
 _REQUIRED = {
     "AWS_REGION": "the region, such as eu-west-1",
