@@ -38,12 +38,15 @@ docs: setup  ## write docs/configuration.md from the code
 ui: setup  ## MLflow on the runs so far
 	$(BIN)/python run.py ui
 
-lock: $(BIN)/uv  ## resolve pyproject.toml anew into the two locks; ARGS=--upgrade
+lock: $(BIN)/uv  ## resolve pyproject.toml anew into the three locks; ARGS=--upgrade
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --quiet $(ARGS) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra train --extra zenml --extra aws \
 	    --extra sagemaker --universal --python-version 3.11 --constraints requirements.lock \
 	    --generate-hashes --no-header --no-annotate --quiet -o requirements-image.lock
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	    --constraints requirements.lock \
+	    --generate-hashes --no-header --no-annotate --quiet -o requirements-hosting.lock
 
 image:  ## build the container image by Docker; IMAGE=name:tag, ARGS for docker build
 	docker build --file infrastructure/Dockerfile --tag $(IMAGE) $(ARGS) .

@@ -1,6 +1,6 @@
 """Load a model bundle once, predict batches: evaluation, endpoint and `predict` alike.
 
-Needs ONNX Runtime, numpy and Pillow; neither torch nor a network.
+With the default engine it needs ONNX Runtime, numpy and Pillow; neither torch nor a network.
 """
 
 import os
@@ -10,20 +10,14 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.errors import DarkroomError, UserError
+from darkroom.engines.choosing import load_engine
+from darkroom.engines.protocol import Engine, EngineName, Floats
+from darkroom.errors import DarkroomError
 from darkroom.images import ImageError, decode, preprocess
-from darkroom.model.bundle import ONNX_FILE, BundleMetadata, open_bundle, read_metadata
-
-Floats = NDArray[np.float32]
-
-INPUT_NAME = "images"
-OUTPUT_NAME = "logits"
-
-_ERRORS_ONLY = 3  # ONNX Runtime's log severity
+from darkroom.model.bundle import BundleMetadata, open_bundle, read_metadata
 
 
 class ClassProbability(BaseModel):
@@ -51,34 +45,35 @@ class Predictor:
     """A loaded bundle. Safe to share between threads.
 
     Args:
-        session: the network, float32 (N, 3, S, S) `images` to (N, C) `logits`.
+        engine: runs the network.
         metadata: of the bundle; says how images become arrays, and what the classes are.
         threads: threads that decode images.
     """
 
-    def __init__(
-        self, session: onnxruntime.InferenceSession, *, metadata: BundleMetadata, threads: int = 1
-    ) -> None:
+    def __init__(self, engine: Engine, *, metadata: BundleMetadata, threads: int = 1) -> None:
+        self.engine = engine
         self.metadata = metadata
         self.threads = threads
-        self._session = session
 
     @classmethod
-    def load(cls, path: Path, *, threads: int | None = None) -> Self:
+    def load(
+        cls, path: Path, *, threads: int | None = None, engine: EngineName = "onnxruntime"
+    ) -> Self:
         """Load a bundle folder or a model.tar.gz.
 
         Args:
             threads: for decoding, and inside the network; None: the available cores.
+            engine: what runs the network.
 
         Raises:
-            UserError: no bundle, a changed one, or one whose network does not fit its classes.
+            UserError: no bundle, a changed one, or one whose network does not fit its classes;
+                or the engine is not installed.
         """
         threads = threads or available_cores()
         with open_bundle(path) as folder:
             metadata = read_metadata(folder)
-            session = open_session(folder / ONNX_FILE, threads=threads)
-        _check_fit(session, metadata=metadata, path=path)
-        return cls(session, metadata=metadata, threads=threads)
+            loaded = load_engine(engine, folder=folder, metadata=metadata, threads=threads)
+        return cls(loaded, metadata=metadata, threads=threads)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -101,7 +96,7 @@ class Predictor:
         """
         if len(batch) == 0:
             return np.zeros((0, len(self.classes)), dtype=np.float32)
-        logits = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]
+        logits = self.engine.run(batch)
         if not np.isfinite(logits).all():
             raise DarkroomError("the network's output is not finite; the model is unusable")
         return softmax(logits)
@@ -158,37 +153,3 @@ def softmax(logits: NDArray[np.floating]) -> Floats:
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:
-    """Load an ONNX file into ONNX Runtime on the CPU.
-
-    Raises:
-        UserError: ONNX Runtime refuses the file.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = _ERRORS_ONLY
-    # Threads that spin while they wait take the cores that decode the next images.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(
-            path, sess_options=options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # ONNX Runtime's exceptions have no common base class
-        raise UserError(f"ONNX Runtime cannot load {str(path)!r}: {error}") from error
-
-
-def _check_fit(
-    session: onnxruntime.InferenceSession, *, metadata: BundleMetadata, path: Path
-) -> None:
-    inputs = {value.name: list(value.shape) for value in session.get_inputs()}
-    outputs = {value.name: list(value.shape) for value in session.get_outputs()}
-    size = metadata.preprocessing.image_size
-    expected = [3, size, size], [len(metadata.classes)]
-    if (inputs.get(INPUT_NAME, [])[1:], outputs.get(OUTPUT_NAME, [])[1:]) != expected:
-        raise UserError(
-            f"the network of the bundle {str(path)!r} maps {inputs} to {outputs}, but its "
-            f"metadata asks for images of {size}×{size} pixels and "
-            f"{len(metadata.classes)} classes: train the bundle again"
-        )

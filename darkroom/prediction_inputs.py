@@ -13,9 +13,10 @@ from time import monotonic
 import numpy as np
 import requests
 
+from darkroom.engines.protocol import Floats
 from darkroom.errors import UserError
 from darkroom.images import ImageError
-from darkroom.prediction import ClassProbability, Floats, Prediction, Predictor
+from darkroom.prediction import ClassProbability, Prediction, Predictor
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.image_folder import is_image_name
 

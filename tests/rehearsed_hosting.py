@@ -17,8 +17,9 @@ from darkroom.backends.sagemaker.hosting import deploy
 from darkroom.backends.sagemaker.hosting_check import verify_endpoint
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import SageMakerConfig
+from darkroom.engines.protocol import Floats
 from darkroom.model.bundle import Bundle, read_bundle
-from darkroom.prediction import Floats, Predictor
+from darkroom.prediction import Predictor
 from pictures import write_image_folder
 from small_bundles import CLASSES, rewrite_digests, write_small_bundle
 

@@ -23,9 +23,10 @@ from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
 from darkroom.dataset import Dataset
+from darkroom.engines.protocol import Floats
 from darkroom.errors import UserError
 from darkroom.model.bundle import ONNX_FILE, WEIGHTS_FILE, Bundle, read_bundle
-from darkroom.prediction import Floats, Predictor
+from darkroom.prediction import Predictor
 from darkroom.progress import SILENT
 from darkroom.training.history import EpochMetrics
 from darkroom.tuning.results import Trial, TuningResult

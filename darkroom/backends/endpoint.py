@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict
 
+from darkroom.engines.protocol import Floats
 from darkroom.errors import DarkroomError
 from darkroom.images import FORMATS
-from darkroom.prediction import Floats
 
 
 class EndpointError(DarkroomError):

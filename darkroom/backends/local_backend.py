@@ -10,9 +10,9 @@ from darkroom.backends.results import TrainedBundle
 from darkroom.backends.weights import local_weights
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
 from darkroom.dataset import Dataset
+from darkroom.engines.protocol import Floats
 from darkroom.files import workspace
 from darkroom.model.bundle import Bundle
-from darkroom.prediction import Floats
 from darkroom.progress import Progress
 from darkroom.training.history import EpochMetrics
 from darkroom.tuning.results import Trial, TuningResult

@@ -15,8 +15,8 @@ from typing import Any, Self
 import requests
 
 from darkroom.backends.endpoint import Endpoint, EndpointCheck, EndpointError, compare_answers
+from darkroom.engines.protocol import Floats
 from darkroom.files import workspace
-from darkroom.prediction import Floats
 from darkroom.serving.parent_watch import PARENT_VARIABLE, parent_environment
 
 _PROGRAM = "darkroom.serving.program"

@@ -8,8 +8,8 @@ from darkroom.backends.endpoint import Endpoint, EndpointCheck
 from darkroom.backends.results import TrainedBundle
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
 from darkroom.dataset import Dataset
+from darkroom.engines.protocol import Floats
 from darkroom.model.bundle import Bundle
-from darkroom.prediction import Floats
 from darkroom.progress import Progress
 from darkroom.training.history import EpochMetrics
 from darkroom.tuning.results import Trial, TuningResult

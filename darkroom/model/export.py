@@ -18,6 +18,8 @@ from torch import nn
 
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
+from darkroom.engines.onnx_runtime import open_session
+from darkroom.engines.protocol import INPUT_NAME, OUTPUT_NAME, Floats
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import atomic_path, write_text
 from darkroom.images import Preprocessing, decode, preprocess
@@ -30,14 +32,7 @@ from darkroom.model.bundle import (
     digests,
 )
 from darkroom.model.weights import save_weights
-from darkroom.prediction import (
-    INPUT_NAME,
-    OUTPUT_NAME,
-    Floats,
-    available_cores,
-    open_session,
-    softmax,
-)
+from darkroom.prediction import available_cores, softmax
 
 MAXIMUM_CHECKED_IMAGES = 128
 MAXIMUM_PROBABILITY_DIFFERENCE = 1e-3

@@ -10,9 +10,9 @@ from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
 from darkroom.dataset import Dataset
+from darkroom.engines.protocol import Floats
 from darkroom.files import workspace
 from darkroom.model.bundle import Bundle
-from darkroom.prediction import Floats
 from darkroom.progress import Progress
 from darkroom.training.history import EpochMetrics
 from darkroom.tuning.results import Trial, TuningResult

@@ -14,7 +14,7 @@ from darkroom.backends.sagemaker.container_log import ENDPOINTS, last_lines
 from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.requests.hosting import Request, invoke_request
 from darkroom.backends.sagemaker.rollback import accept, undo
-from darkroom.prediction import Floats
+from darkroom.engines.protocol import Floats
 from darkroom.progress import SILENT, Progress
 
 _SECONDS_OF_TROUBLE = 60.0

@@ -1,0 +1,1 @@
+"""What runs a bundle's network: one file an engine, all behind one Protocol."""
