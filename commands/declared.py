@@ -1,0 +1,66 @@
+"""The commands beside the main job, as run.py offers them; what they do is imported when used."""
+
+import click
+
+from commands.lazily import call
+from commands.options import CONFIG, DATA, REMOTE_STACK, SET, STACK
+
+
+@click.command()
+@STACK
+@CONFIG
+@DATA
+@SET
+@click.option("--refresh-prices", is_flag=True, help="Fetch AWS's price list first.")
+def check(**options: object) -> None:
+    """Validate configuration, data source and account without running anything."""
+    call("commands.check:check_all", options)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="IMAGE|FOLDER|URL…")
+@click.option("--model", metavar="BUNDLE", help="Bundle folder or archive.  [default: newest]")
+@click.option("--top-k", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
+def predict(**options: object) -> None:
+    """Classify images with a model."""
+    call("commands.predict:predict_images", options)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+def serve(**options: object) -> None:
+    """Serve MODEL (default: the newest) on loopback until interrupted."""
+    call("commands.serve:serve_model", options)
+
+
+@click.command()
+@REMOTE_STACK
+@click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
+def endpoints(**options: object) -> None:
+    """List the endpoints on AWS, and what they cost."""
+    call("commands.endpoints:list_endpoints", options)
+
+
+@click.command()
+@REMOTE_STACK
+@click.argument("name", required=False)
+@click.option("--run", help="Everything that a run has left.")
+@click.option("--all", "everything", is_flag=True, help="Everything of Darkroom's.")
+@click.option("--expired", is_flag=True, help="Endpoints whose time to live is over.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def down(**options: object) -> None:
+    """Remove the endpoint NAME, or what runs have left, on AWS."""
+    call("commands.down:remove", options)
+
+
+@click.command()
+@STACK
+@click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True)
+def ui(**options: object) -> None:
+    """Open MLflow's user interface on the runs so far; the address is printed."""
+    call("commands.ui:serve_ui", options)
+
+
+COMMANDS = (check, predict, serve, endpoints, down, ui)
