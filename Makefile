@@ -5,12 +5,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 IMAGE ?= darkroom
+HOSTING_IMAGE ?= darkroom-hosting
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format docs ui lock image clean
+.PHONY: help setup run test test-slow lint format docs ui lock image image-hosting clean
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## create or update .venv
 
@@ -50,6 +51,9 @@ lock: $(BIN)/uv  ## resolve pyproject.toml anew into the three locks; ARGS=--upg
 
 image:  ## build the container image by Docker; IMAGE=name:tag, ARGS for docker build
 	docker build --file infrastructure/Dockerfile --tag $(IMAGE) $(ARGS) .
+
+image-hosting:  ## build the small image that only serves; HOSTING_IMAGE=name:tag
+	docker build --file infrastructure/Dockerfile.hosting --tag $(HOSTING_IMAGE) $(ARGS) .
 
 clean:  ## remove the environment and everything runs have written
 	rm -rf .venv .darkroom

@@ -1,9 +1,8 @@
-"""The image: what its Dockerfile says, and that what it installs is enough to work."""
+"""The images: what their Dockerfiles say, and that what the full one installs is enough to work."""
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -15,75 +14,95 @@ import pytest
 
 from darkroom.config import Hyperparameters
 from darkroom.training.hyperparameters import to_strings
+from image_files import CHECKOUT, DOCKERFILES, final_stage, installed, instructions, versions
 from pictures import write_image_folder
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-DOCKERFILE = CHECKOUT / "infrastructure" / "Dockerfile"
 IMAGE_LOCK = CHECKOUT / "requirements-image.lock"
+HOSTING_LOCK = CHECKOUT / "requirements-hosting.lock"
 FULL_LOCK = CHECKOUT / "requirements.lock"
 
 TEST_PACKAGES = {"pytest", "moto", "hypothesis", "coverage", "mypy", "ruff", "cfn-lint", "uv"}
 COMPILERS = {"cmake", "ninja", "cython", "pybind11", "ziglang", "meson", "scikit-build"}
 
-
-def instructions() -> list[tuple[str, str]]:
-    """Instruction and arguments, comments left out and continued lines joined."""
-    text = re.sub(r"^\s*#.*\n", "", DOCKERFILE.read_text(), flags=re.MULTILINE)
-    lines = text.replace("\\\n", " ").splitlines()
-    return [(word, rest) for line in lines if line for word, _, rest in [line.partition(" ")]]
+each_dockerfile = pytest.mark.parametrize("dockerfile", DOCKERFILES.values(), ids=DOCKERFILES)
+each_lock = pytest.mark.parametrize("lock", [IMAGE_LOCK, HOSTING_LOCK], ids=["full", "hosting"])
 
 
-def versions(lock: Path) -> dict[str, str]:
-    return dict(re.findall(r"^([a-z0-9._-]+)(?:\[[a-z,-]+\])?==([^\s;]+)", lock.read_text(), re.M))
-
-
-def test_the_linter_finds_nothing() -> None:
+@each_dockerfile
+def test_the_linter_finds_nothing(dockerfile: Path) -> None:
     linter = Path(sys.executable).with_name("hadolint")
-    found = subprocess.run([linter, str(DOCKERFILE)], capture_output=True, text=True, check=False)
+    found = subprocess.run([linter, str(dockerfile)], capture_output=True, text=True, check=False)
     assert found.stdout + found.stderr == ""
 
 
-def test_every_stage_starts_from_an_exact_version() -> None:
-    bases = [rest.split()[0] for word, rest in instructions() if word == "FROM"]
+@each_dockerfile
+def test_every_stage_starts_from_an_exact_version(dockerfile: Path) -> None:
+    bases = [rest.split()[0] for word, rest in instructions(dockerfile) if word == "FROM"]
     assert len(bases) == 2
     for base in bases:
         assert re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+", base)
 
 
-def test_the_image_runs_as_somebody_without_rights_who_may_write_where_programs_do() -> None:
-    last = max(number for number, (word, _) in enumerate(instructions()) if word == "FROM")
-    final = instructions()[last:]
-    assert [rest for word, rest in final if word == "USER"] == ["1000"]
+@each_dockerfile
+def test_the_image_runs_as_somebody_without_rights(dockerfile: Path) -> None:
+    assert [rest for word, rest in final_stage(dockerfile) if word == "USER"] == ["1000"]
+
+
+def test_who_runs_the_full_image_may_write_where_programs_do() -> None:
+    final = final_stage(DOCKERFILES["full"])
     (setup,) = [rest for word, rest in final if word == "RUN"]
     assert "chown -R darkroom:darkroom /app /opt/ml" in setup
     assert [rest for word, rest in final if word == "WORKDIR"] == ["/app"]
 
 
-def test_sagemakers_words_start_the_programs_because_there_is_no_entry_point() -> None:
-    assert {"ENTRYPOINT", "CMD"} & {word for word, _ in instructions()} == set()
+@each_dockerfile
+def test_sagemakers_words_start_the_programs_because_there_is_no_entry_point(
+    dockerfile: Path,
+) -> None:
+    assert "ENTRYPOINT" not in {word for word, _ in instructions(dockerfile)}
 
 
-def test_nothing_is_compiled_and_no_system_package_is_added() -> None:
-    runs = " ".join(rest for word, rest in instructions() if word == "RUN")
+def test_the_hosting_image_serves_without_a_word_and_without_a_shell() -> None:
+    given = [rest for word, rest in instructions(DOCKERFILES["hosting"]) if word == "CMD"]
+    assert [json.loads(rest) for rest in given] == [["serve"]]
+    assert "CMD" not in {word for word, _ in instructions(DOCKERFILES["full"])}
+
+
+@each_dockerfile
+def test_sagemaker_learns_that_it_hosts_many_models_on_a_port_of_its_choice(
+    dockerfile: Path,
+) -> None:
+    (labels,) = [rest for word, rest in final_stage(dockerfile) if word == "LABEL"]
+    for capability in ("multi-models", "accept-bind-to-port"):
+        assert f'com.amazonaws.sagemaker.capabilities.{capability}="true"' in labels
+
+
+@each_dockerfile
+def test_nothing_is_compiled_and_no_system_package_is_added(dockerfile: Path) -> None:
+    runs = " ".join(rest for word, rest in instructions(dockerfile) if word == "RUN")
     assert "--no-build " in runs
     assert "--require-hashes" in runs
+    assert "--require-build-hashes" in runs
     assert not re.search(r"apt|gcc|g\+\+|make |curl|wget", runs)
 
 
-def test_only_what_is_needed_is_copied_and_the_context_holds_it() -> None:
+@pytest.mark.parametrize(
+    ("image", "locks"),
+    [
+        ("full", ["requirements-image.lock"]),
+        ("hosting", ["requirements-hosting.lock", "requirements-image.lock"]),
+    ],
+)
+def test_only_what_is_needed_is_copied_and_the_context_holds_it(
+    image: str, locks: list[str]
+) -> None:
     copied = [
         source
-        for word, rest in instructions()
+        for word, rest in instructions(DOCKERFILES[image])
         if word == "COPY" and not rest.startswith("--from")
         for source in rest.replace("${REQUIREMENTS}", "requirements-image.lock").split()[:-1]
     ]
-    assert sorted(copied) == [
-        "LICENSE",
-        "README.md",
-        "darkroom",
-        "pyproject.toml",
-        "requirements-image.lock",
-    ]
+    assert sorted(copied) == ["LICENSE", "README.md", "darkroom", "pyproject.toml", *locks]
     ignored = (CHECKOUT / ".dockerignore").read_text().splitlines()
     assert "*" in ignored
     for source in copied:
@@ -95,58 +114,44 @@ def test_zenml_sends_the_builder_the_same_files_and_no_environment() -> None:
     from zenml.image_builders import BuildContext
 
     files = {name.partition("/")[0] for name in BuildContext(root=str(CHECKOUT)).get_files()}
-    expected = {"LICENSE", "README.md", "darkroom", "pyproject.toml", "requirements-image.lock"}
+    locks = {"requirements-hosting.lock", "requirements-image.lock"}
+    expected = {"LICENSE", "README.md", "darkroom", "pyproject.toml"} | locks
     assert files - {"requirements-image-cpu.lock"} == expected
 
 
-def test_the_dockerfiles_uv_is_the_locked_one() -> None:
-    assert f"uv=={versions(FULL_LOCK)['uv']}" in DOCKERFILE.read_text()
+@each_dockerfile
+def test_the_dockerfiles_uv_is_the_locked_one(dockerfile: Path) -> None:
+    assert f"uv=={versions(FULL_LOCK)['uv']}" in dockerfile.read_text()
 
 
-def test_the_image_has_the_versions_that_are_tested() -> None:
-    image, tested = versions(IMAGE_LOCK), versions(FULL_LOCK)
+@each_lock
+def test_the_image_has_the_versions_that_are_tested(lock: Path) -> None:
+    image, tested = versions(lock), versions(FULL_LOCK)
     assert {name: version for name, version in image.items() if tested.get(name) != version} == {}
-    assert {"torch", "zenml", "mlflow", "sagemaker", "boto3", "onnxruntime"} <= set(image)
 
 
-def test_the_image_has_neither_test_packages_nor_compilers() -> None:
-    assert set(versions(IMAGE_LOCK)) & (TEST_PACKAGES | COMPILERS) == set()
+def test_the_full_image_does_everything_and_the_hosting_image_only_serves() -> None:
+    everything = {"torch", "zenml", "mlflow", "sagemaker", "boto3"}
+    assert everything | {"onnxruntime"} <= set(versions(IMAGE_LOCK))
+    assert "onnxruntime" in versions(HOSTING_LOCK)
+    assert set(versions(HOSTING_LOCK)) & everything == set()
+
+
+@each_lock
+def test_the_image_has_neither_test_packages_nor_compilers(lock: Path) -> None:
+    assert set(versions(lock)) & (TEST_PACKAGES | COMPILERS) == set()
 
 
 def test_the_locks_name_no_index() -> None:
-    for lock in (IMAGE_LOCK, FULL_LOCK):
+    for lock in (IMAGE_LOCK, HOSTING_LOCK, FULL_LOCK):
         lines = lock.read_text().splitlines()
         assert [line for line in lines if "://" in line or line.startswith("-")] == []
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory) -> Iterator[Path]:
-    """bin/ of an environment installed as the Dockerfile does it, from uv's cache alone."""
-    uv = Path(sys.executable).with_name("uv")
-    if not uv.exists():
-        pytest.skip("uv is not installed beside this Python")
-    root = tmp_path_factory.mktemp("image")
-    context = root / "context"
-    context.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(CHECKOUT / name, context)
-    bytecode = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(CHECKOUT / "darkroom", context / "darkroom", ignore=bytecode)
-    environment = root / "environment"
-    setup = [sys.executable, "-m", "venv", "--without-pip", str(environment)]
-    subprocess.run(setup, check=True)
-    variables = {**os.environ, "VIRTUAL_ENV": str(environment)}
-    packages = ["sync", "--offline", "--require-hashes", "--no-build", str(IMAGE_LOCK)]
-    done = subprocess.run(
-        [uv, "pip", *packages], env=variables, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        shutil.rmtree(root)
-        pytest.skip(f"uv's cache does not hold the image's packages: {done.stderr[-300:]}")
-    ours = ["install", "--offline", "--no-deps", "--no-build-isolation", str(context)]
-    subprocess.run([uv, "pip", *ours], env=variables, check=True, capture_output=True)
-    yield environment / "bin"
-    shutil.rmtree(root)
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """bin/ of an environment installed as the Dockerfile does it."""
+    yield from installed(IMAGE_LOCK, root=tmp_path_factory.mktemp("image"), exact=False)
 
 
 def bare(base: Path, **variables: str) -> dict[str, str]:
