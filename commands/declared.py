@@ -27,9 +27,17 @@ def predict(**options: object) -> None:
     call("commands.predict:predict_images", options)
 
 
-@click.command()
+@click.command(epilog="The rest is set by DARKROOM_SERVE_… variables; see docs/serving.md.")
 @click.argument("model", required=False)
+@click.option("--models", metavar="FOLDER", help="All bundles of a folder instead.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--engine", help="onnxruntime, openvino or torch.  [default: the bundle's]")
+@click.option("--workers", help="Images answered at once.  [default: the cores]")
+@click.option("--memory-limit-mb", help="For all of --models together.  [default: 60 %]")
+@click.option("--allow-urls", is_flag=True, default=None, help="Fetch images from public URLs.")
+@click.option("--url-hosts", metavar="HOST,…", help="From these hosts alone.")
+@click.option("--capture", metavar="PLACE", help="Store requests in a folder or s3:// prefix.")
+@click.option("--capture-percent", help="Share of them.  [default: 100]")
 def serve(**options: object) -> None:
     """Serve MODEL (default: the newest) on loopback until interrupted."""
     call("commands.serve:serve_model", options)

@@ -1,13 +1,34 @@
 """`python run.py serve`: the `serve` program in the foreground, on loopback."""
 
-import click
+import os
+import sys
 
 from commands.newest import model_path
-from darkroom.serving import program as serving
 
 
-def serve_model(*, model: str | None, port: int) -> None:
-    """Serve until interrupted."""
-    path = model_path(model)
-    click.echo(f"Serving {path} at http://127.0.0.1:{port}/invocations  (Ctrl-C ends it)")
-    raise SystemExit(serving.main([str(path), "--host", "127.0.0.1", "--port", str(port)]))
+def serve_model(
+    *, model: str | None, models: str | None, port: int, **settings: str | bool | None
+) -> None:
+    """Become the `serve` program: nothing of this one stays in memory.
+
+    Args:
+        settings: further options of the program, by name; None: not given.
+
+    Raises:
+        UserError: no model was named, and no run has left one.
+    """
+    place = ["--models", models] if models else []
+    if model or not models:  # the program says that both cannot be
+        place.append(str(model_path(model)))
+    command = [sys.executable, "-m", "darkroom.serving.program", *place, "--host", "127.0.0.1"]
+    sys.stdout.flush()
+    os.execv(sys.executable, [*command, "--port", str(port), *_flags(settings)])  # noqa: S606
+
+
+def _flags(settings: dict[str, str | bool | None]) -> list[str]:
+    flags = []
+    for name, value in settings.items():
+        if value is not None:
+            flag = f"--{name.replace('_', '-')}"
+            flags += [flag] if value is True else [f"{flag}={value}"]
+    return flags

@@ -18,6 +18,7 @@ from darkroom.engines.protocol import Engine, EngineName, Floats
 from darkroom.errors import DarkroomError
 from darkroom.images import ImageError, decode, preprocess
 from darkroom.model.bundle import BundleMetadata, open_bundle, read_metadata
+from darkroom.model.parity import MAXIMUM_DIFFERENCE
 
 
 class ClassProbability(BaseModel):
@@ -57,13 +58,13 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, path: Path, *, threads: int | None = None, engine: EngineName = "onnxruntime"
+        cls, path: Path, *, threads: int | None = None, engine: EngineName | None = None
     ) -> Self:
         """Load a bundle folder or a model.tar.gz.
 
         Args:
             threads: for decoding, and inside the network; None: the available cores.
-            engine: what runs the network.
+            engine: what runs the network; None: onnxruntime.
 
         Raises:
             UserError: no bundle, a changed one, or one whose network does not fit its classes;
@@ -72,7 +73,7 @@ class Predictor:
         threads = threads or available_cores()
         with open_bundle(path) as folder:
             metadata = read_metadata(folder)
-            loaded = load_engine(engine, folder=folder, metadata=metadata, threads=threads)
+            loaded = load_engine(engine or "onnxruntime", folder=folder, metadata=metadata, threads=threads)
         return cls(loaded, metadata=metadata, threads=threads)
 
     @property
@@ -127,13 +128,24 @@ class Predictor:
         ]
 
     def self_test(self) -> None:
-        """Classify one blank image.
+        """Compute what the bundle says its network has to: decoding, engine and all.
 
         Raises:
-            DarkroomError: the network cannot be run.
+            DarkroomError: something else comes out, or the network cannot be run.
         """
-        size = self.metadata.preprocessing.image_size
-        self.probabilities(np.zeros((1, 3, size, size), dtype=np.float32))
+        parity = self.metadata.parity
+        if parity is None:
+            size = self.metadata.preprocessing.image_size
+            self.probabilities(np.zeros((1, 3, size, size), dtype=np.float32))
+            return
+        got = self.probabilities(np.expand_dims(self.prepare(parity.encoded), 0))[0]
+        difference = float(np.abs(got - np.asarray(parity.probabilities)).max())
+        if not difference <= MAXIMUM_DIFFERENCE:
+            raise DarkroomError(
+                f"the engine {self.engine.name!r} computes other probabilities than the trained "
+                f"network did when it was packed: they differ by {difference:.2g}, allowed is "
+                f"{MAXIMUM_DIFFERENCE:g}; choose another engine, or pack the model anew"
+            )
 
     def _prepare_named(self, image: bytes | Path, position: int) -> Floats:
         try:

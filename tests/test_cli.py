@@ -16,7 +16,10 @@ OPTIONS = {
     "": {*_CONFIGURED, "--summary", "--keep-endpoint", "--no-cache", "--fault"},
     "check": {*_CONFIGURED, "--refresh-prices"},
     "predict": {"--model", "--top-k", "--json"},
-    "serve": {"--port"},
+    "serve": {
+        *("--models", "--port", "--engine", "--workers", "--memory-limit-mb"),
+        *("--allow-urls", "--url-hosts", "--capture", "--capture-percent"),
+    },
     "endpoints": {"--stack", "--json"},
     "down": {"--stack", "--run", "--all", "--expired", "--yes"},
     "ui": {"--stack", "--port"},

@@ -25,7 +25,9 @@ from darkroom.errors import DarkroomError
 from darkroom.model.bundle import ONNX_FILE, pack
 from darkroom.prediction import Predictor
 from darkroom.serving import program as serving
-from darkroom.serving.app import MAXIMUM_BODY_BYTES, create_app
+from darkroom.serving.app import Surroundings, create_app
+from darkroom.serving.limits import MAXIMUM_BODY_BYTES
+from darkroom.serving.settings import ServingSettings
 from small_bundles import write_small_bundle
 
 
@@ -172,9 +174,9 @@ def test_a_top_k_that_is_no_count_is_refused(client: Client, value: str) -> None
 
 
 def test_a_wrong_content_type_is_told_what_is_accepted(client: Client) -> None:
-    answer = client.send(body=b"{}", content_type="application/json")
+    answer = client.send(body=b"{}", content_type="text/html")
     assert answer.status == 415
-    assert "'application/json'" in answer.content["error"]
+    assert "'text/html'" in answer.content["error"]
     assert "image/jpeg" in answer.content["error"]
 
 
@@ -228,10 +230,8 @@ def test_nothing_of_an_unexpected_failure_leaves_the_server(bundle: Path) -> Non
     assert answer.content == {"error": "internal error; see the server's log"}
 
 
-def test_more_requests_than_there_is_room_for_are_sent_away(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("darkroom.serving.app._WAITING_PER_WORKER", 1)
+def test_more_requests_than_there_is_room_for_are_sent_away(bundle: Path) -> None:
+    around = Surroundings(ServingSettings(workers=1, maximum_waiting=1))
     entered, leave = threading.Event(), threading.Event()
 
     class Slow(Predictor):
@@ -240,7 +240,7 @@ def test_more_requests_than_there_is_room_for_are_sent_away(
             leave.wait(30)
             return super().prepare(image)
 
-    with served(create_app(Slow.load(bundle), workers=1)) as client:
+    with served(create_app(Slow.load(bundle), surroundings=around)) as client:
         statuses: list[int] = []
         first = threading.Thread(target=lambda: statuses.append(client.send(body=encoded()).status))
         first.start()
@@ -329,14 +329,14 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_a_changed_byte_is_one_line_and_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bundle = write_small_bundle(tmp_path / "bundle")
     content = bytearray((bundle / ONNX_FILE).read_bytes())
     content[0] ^= 1
     (bundle / ONNX_FILE).write_bytes(content)
     assert serving.main([str(bundle), "--port", "0"]) == 2
-    captured = capsys.readouterr().err
+    captured = capfd.readouterr().err
     assert captured.count("\n") == 1
     assert "SHA-256 differs" in captured
 
@@ -346,10 +346,10 @@ def test_a_changed_byte_is_one_line_and_exit_code_2(
     [(["missing"], "no model bundle"), (["a", "b"], "one model at a time")],
 )
 def test_a_bad_model_is_one_line_and_exit_code_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert serving.main([*arguments, "--port", "0"]) == 2
-    assert words in capsys.readouterr().err
+    assert words in capfd.readouterr().err
 
 
 def test_a_port_in_use_is_one_line_and_exit_code_1(

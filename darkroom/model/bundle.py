@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from darkroom.errors import UserError
 from darkroom.files import atomic_path, sha256_of
 from darkroom.images import Preprocessing
+from darkroom.model.parity import Parity
 
 METADATA_FILE = "model.json"
 ONNX_FILE = "model.onnx"
@@ -59,6 +60,8 @@ class BundleMetadata(BaseModel):
     versions: dict[str, str]
     """Of the packages that made the bundle."""
     export_check: ExportCheck
+    parity: Parity | None = None
+    """What a server has to compute before it serves; older bundles have none."""
     files: dict[str, str]
     """SHA-256 by file name."""
 

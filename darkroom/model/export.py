@@ -1,5 +1,6 @@
 """Packing a trained network as a bundle: weights, ONNX, metadata, and proof that they agree."""
 
+import base64
 import contextlib
 import copy
 import io
@@ -31,6 +32,7 @@ from darkroom.model.bundle import (
     ExportCheck,
     digests,
 )
+from darkroom.model.parity import Parity, parity_picture
 from darkroom.model.weights import save_weights
 from darkroom.prediction import available_cores, softmax
 
@@ -82,6 +84,7 @@ def pack_bundle(
                 onnx_file=temporary / ONNX_FILE,
                 images=_checked_images(dataset, preprocessing=preprocessing),
             ),
+            parity=_parity(network, preprocessing=preprocessing),
             files=digests(temporary),
         )
         write_text(temporary / METADATA_FILE, metadata.model_dump_json(indent=1))
@@ -175,6 +178,16 @@ def _check_export(network: nn.Module, *, onnx_file: Path, images: Iterator[Float
         images=checked,
         maximum_probability_difference=difference,
         top1_agreement=agreeing / checked,
+    )
+
+
+def _parity(network: nn.Module, *, preprocessing: Preprocessing) -> Parity:
+    picture = parity_picture()
+    batch = torch.from_numpy(preprocess(decode(picture), preprocessing)).unsqueeze(0)
+    with torch.inference_mode():
+        expected = softmax(network(batch).numpy())[0]
+    return Parity(
+        image=base64.b64encode(picture).decode(), probabilities=tuple(map(float, expected))
     )
 
 

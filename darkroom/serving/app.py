@@ -1,176 +1,269 @@
-"""The HTTP side of `serve`: SageMaker's hosting contract as a Starlette application.
+"""The HTTP side of `serve`: SageMaker's hosting contract as Starlette applications.
 
-    GET  /ping           200 once the model is loaded and has classified an image
-    POST /invocations    an image as the body → its class, probability and top classes;
-                         how many: ?top_k=3, or top_k=3 in SageMaker's CustomAttributes
+    GET  /ping                   200 once the model is loaded and has proved itself
+    POST /invocations            images → classes; content.py, answers.py and options.py say how
+    GET  /execution-parameters   what batch transform should ask for
+    GET  /metrics                for Prometheus
+    GET  /                       a page to try it, where that is switched on
+    …/models…                    several models; models_api.py
 
 Errors are JSON, {"error": …}, and say what is accepted instead.
 """
 
-import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
-from darkroom.images import ImageError
-from darkroom.prediction import Predictor
-
-MAXIMUM_BODY_BYTES = 6 * 2**20
-"""Of SageMaker's real-time endpoints (InvokeEndpoint's Body)."""
-
-ACCEPTED_TYPES = (
-    "image/jpeg",
-    "image/png",
-    "image/webp",
-    "image/bmp",
-    "application/x-image",
-    "application/octet-stream",
+from darkroom.errors import DarkroomError
+from darkroom.prediction import Predictor, available_cores
+from darkroom.serving.admission import WAITING_PER_WORKER, Admission
+from darkroom.serving.content import FetchUrls
+from darkroom.serving.fetching_images import fetch_images
+from darkroom.serving.hosted_model import HostedModel, Pools
+from darkroom.serving.invocations import (
+    Invocations,
+    OnExchange,
+    ignore_exchange,
+    refuse_urls,
 )
-"""What the body really is, is judged by its content."""
+from darkroom.serving.logs import EventLog
+from darkroom.serving.metrics import CONTENT_TYPE, ServingMetrics
+from darkroom.serving.middleware import Watching
+from darkroom.serving.model_memory import default_limit
+from darkroom.serving.model_names import ModelNames
+from darkroom.serving.models import Models
+from darkroom.serving.models_api import ModelsApi
+from darkroom.serving.settings import ServingSettings
 
-_DEFAULT_TOP_K = 5
-_CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
-_BODY_SECONDS = 30
-_WAITING_PER_WORKER = 64
-_ROUTES = "GET /ping and POST /invocations"
+if TYPE_CHECKING:
+    from darkroom.serving.url_fetching import UrlFetcher
+
+_MEGABYTE = 2**20
+_SINGLE = "GET /ping, POST /invocations, GET /execution-parameters and GET /metrics"
+_SEVERAL = f"{_SINGLE}, and /models, /models/<name> and /models/<name>/invoke"
 
 
-class _Service:
-    """Answers requests with one model, decoding and predicting off the event loop."""
+@dataclass(frozen=True)
+class Surroundings:
+    """What an application is given by the program that runs it."""
 
-    def __init__(self, predictor: Predictor, *, workers: int) -> None:
-        self._predictor = predictor
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="predict")
-        self._room = workers * _WAITING_PER_WORKER
-
-    @asynccontextmanager
-    async def lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        yield
-        self._pool.shutdown()
-
-    async def ping(self, request: Request) -> Response:
-        return JSONResponse({"status": "healthy", "model_version": self._version})
-
-    async def invoke(self, request: Request) -> Response:
-        if self._room <= 0:
-            raise HTTPException(503, "too many requests are waiting", {"Retry-After": "1"})
-        self._room -= 1
-        try:
-            return await self._answer(request)
-        finally:
-            self._room += 1
-
-    async def _answer(self, request: Request) -> Response:
-        _check_type(request)
-        top_k = _top_k(request)
-        body = await _read(request)
-        loop = asyncio.get_running_loop()
-        try:
-            predict = partial(self._predict, body, top_k=top_k)
-            return JSONResponse(await loop.run_in_executor(self._pool, predict))
-        except ImageError as error:
-            raise HTTPException(400, str(error)) from error
-
-    def _predict(self, body: bytes, *, top_k: int) -> dict[str, object]:
-        batch = np.expand_dims(self._predictor.prepare(body), 0)
-        best = self._predictor.top_k(self._predictor.probabilities(batch)[0], k=top_k)
-        return {
-            **best[0].model_dump(),
-            "top_k": [item.model_dump() for item in best],
-            "model_version": self._version,
-        }
+    settings: ServingSettings = field(default_factory=ServingSettings)
+    log: EventLog = field(default_factory=lambda: EventLog("none"))
+    metrics: ServingMetrics = field(default_factory=ServingMetrics)
+    restarts: int = 0
+    """Times that the process before this one crashed."""
+    on_exchange: OnExchange = ignore_exchange
+    """For data capture."""
 
     @property
-    def _version(self) -> str:
-        return self._predictor.metadata.version
+    def workers(self) -> int:
+        """Images decoded, and networks run, at once."""
+        return self.settings.workers or available_cores()
 
 
-def create_app(predictor: Predictor, *, workers: int = 2) -> Starlette:
-    """The application for one loaded model, which has to classify a blank image first.
-
-    Args:
-        workers: requests that are decoded and predicted at once.
+def create_app(predictor: Predictor, *, surroundings: Surroundings | None = None) -> Starlette:
+    """The application for one loaded model, which has to prove itself first.
 
     Raises:
-        DarkroomError: the network cannot be run.
+        DarkroomError: the network computes something else than when it was packed.
     """
     predictor.self_test()
-    service = _Service(predictor, workers=workers)
-    return Starlette(
-        routes=[
-            Route("/ping", service.ping, methods=["GET"]),
-            Route("/invocations", service.invoke, methods=["POST"]),
-        ],
-        exception_handlers={
-            HTTPException: _http_error,
-            ClientDisconnect: _client_gone,
-            Exception: _internal_error,
-        },
-        lifespan=service.lifespan,
-    )
+    frame = _Frame(surroundings or Surroundings())
+    model = frame.host(predictor, name="model")
+    version = predictor.metadata.version
+
+    async def invoke(request: Request) -> Response:
+        with frame.invocations.admission.enter(request):
+            return await frame.invocations.answer(request, model)
+
+    async def ping(request: Request) -> Response:
+        status = {"status": "healthy", "model_version": version}
+        return JSONResponse({**status, "restarts": frame.around.restarts})
+
+    routes = [
+        Route("/ping", ping, methods=["GET"]),
+        Route("/invocations", invoke, methods=["POST"]),
+    ]
+    return frame.application(routes, known=_SINGLE)
 
 
-def _check_type(request: Request) -> None:
-    header = request.headers.get("content-type", "application/octet-stream")
-    if header.partition(";")[0].strip().lower() not in ACCEPTED_TYPES:
-        raise HTTPException(
-            415, f"content type {header!r}; accepted are {', '.join(ACCEPTED_TYPES)}"
+def create_multi_model_app(
+    folder: Path,
+    *,
+    surroundings: Surroundings | None = None,
+    announced: Mapping[str, str] | None = None,
+    on_change: Callable[[Mapping[str, str]], None] = lambda models: None,
+) -> Starlette:
+    """The application for the models below a folder, each loaded when it is first asked.
+
+    Args:
+        announced: models to know from the start, by name, and where they lie.
+        on_change: told of the models that are registered, so that a restart knows them.
+    """
+    frame = _Frame(surroundings or Surroundings())
+    models = frame.models(folder, on_change=on_change)
+    for name, url in (announced or {}).items():
+        models.announce(name, url=url)
+
+    async def ping(request: Request) -> Response:
+        return JSONResponse({"status": "healthy", "restarts": frame.around.restarts})
+
+    api = ModelsApi(models, invocations=frame.invocations)
+    routes = [Route("/ping", ping, methods=["GET"]), *api.routes()]
+    return frame.application(routes, known=_SEVERAL, has_models=True)
+
+
+class _Frame:
+    """What both applications have: threads, admission, invocations, metrics, errors."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self.around = around
+        settings = around.settings
+        self._pools = Pools(around.workers)
+        self._fetcher: UrlFetcher | None = None
+        self.invocations = Invocations(
+            admission=Admission(
+                requests=settings.maximum_waiting or WAITING_PER_WORKER * around.workers,
+                body_bytes=settings.maximum_body_bytes,
+                metrics=around.metrics,
+            ),
+            maximum_body_bytes=settings.maximum_body_bytes,
+            fetch=self._fetching(),
+            on_exchange=around.on_exchange,
+        )
+        around.metrics.restarts.set(around.restarts)
+
+    def host(self, predictor: Predictor, *, name: str) -> HostedModel:
+        """A loaded model, answering with this server's threads."""
+        return HostedModel(
+            predictor,
+            name=name,
+            pools=self._pools,
+            maximum_batch=self.around.settings.maximum_batch,
+            metrics=self.around.metrics,
+        )
+
+    def models(self, folder: Path, *, on_change: Callable[[Mapping[str, str]], None]) -> Models:
+        """Those below a folder."""
+        limit = self.around.settings.memory_limit_mb * _MEGABYTE or default_limit()
+        models = Models(
+            names=ModelNames(folder),
+            open_model=self._open,
+            load=self._pools.load,
+            memory_limit=limit,
+            on_change=on_change,
+            on_eviction=self._note_eviction,
+        )
+        self.around.metrics.models_loaded.set_function(lambda: models.loaded)
+        self.around.metrics.models_bytes.set_function(lambda: models.memory)
+        return models
+
+    def application(
+        self, routes: Sequence[BaseRoute], *, known: str, has_models: bool = False
+    ) -> Starlette:
+        """With the routes that both have, and errors as JSON."""
+        usual: list[BaseRoute] = [
+            Route("/metrics", self._metrics, methods=["GET"]),
+            Route("/execution-parameters", self._parameters, methods=["GET"]),
+        ]
+        if self.around.settings.page:
+            from darkroom.serving.page import page_response
+
+            urls_allowed = self.around.settings.allow_urls
+
+            async def page(request: Request) -> Response:
+                return page_response(urls_allowed=urls_allowed, models=has_models)
+
+            usual.append(Route("/", page, methods=["GET"]))
+        return Starlette(
+            routes=[*routes, *usual],
+            middleware=[Middleware(Watching, log=self.around.log, metrics=self.around.metrics)],
+            exception_handlers={
+                HTTPException: partial(_http_error, known),
+                ClientDisconnect: _client_gone,
+                DarkroomError: _model_failed,
+                Exception: _internal_error,
+            },
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        yield
+        if self._fetcher is not None:
+            await self._fetcher.aclose()
+        self._pools.close()
+
+    def _fetching(self) -> FetchUrls:
+        settings = self.around.settings
+        if not settings.allow_urls:
+            return refuse_urls
+        from darkroom.serving.url_fetching import UrlFetcher, UrlPolicy
+
+        policy = UrlPolicy(
+            allowed_hosts=settings.url_hosts,
+            https_only=settings.url_https_only,
+            maximum_bytes=settings.maximum_body_bytes,
+        )
+
+        async def fetch(urls: tuple[str, ...]) -> list[bytes]:
+            if self._fetcher is None:  # it belongs to the loop that runs by now
+                self._fetcher = UrlFetcher(policy)
+            return await fetch_images(urls, fetch=self._fetcher.fetch)
+
+        return fetch
+
+    def _open(self, path: Path, name: str) -> HostedModel:
+        """In a thread: load a bundle and let it prove itself."""
+        predictor = Predictor.load(path, threads=1, engine=self.around.settings.engine)
+        predictor.self_test()
+        self.around.log.write("loaded", model=name, version=predictor.metadata.version)
+        return self.host(predictor, name=name)
+
+    def _note_eviction(self, name: str) -> None:
+        self.around.metrics.evictions.inc()
+        self.around.log.write("evicted", model=name)
+
+    async def _metrics(self, request: Request) -> Response:
+        content = self.around.metrics.text()
+        return Response(content, headers={"Content-Type": CONTENT_TYPE})
+
+    async def _parameters(self, request: Request) -> Response:
+        megabytes = self.around.settings.maximum_body_bytes // _MEGABYTE
+        return JSONResponse(
+            {
+                "MaxConcurrentTransforms": max(2, 2 * self.around.workers),
+                "BatchStrategy": "SINGLE_RECORD",
+                "MaxPayloadInMB": max(1, megabytes),
+            }
         )
 
 
-def _top_k(request: Request) -> int:
-    text = request.query_params.get("top_k", _custom_top_k(request))
-    if not (text.isascii() and text.isdecimal() and int(text[:9]) >= 1):
-        raise HTTPException(400, f"top_k is {text!r}; it must be a whole number, at least 1")
-    return int(text[:9])
-
-
-def _custom_top_k(request: Request) -> str:
-    """As `top_k=10` in SageMaker's CustomAttributes: InvokeEndpoint has no query."""
-    name, _, value = request.headers.get(_CUSTOM_ATTRIBUTES, "").strip().partition("=")
-    return value if name == "top_k" else str(_DEFAULT_TOP_K)
-
-
-async def _read(request: Request) -> bytes:
-    """The body, read no further than the limit."""
-    if int(request.headers.get("content-length", "0")) > MAXIMUM_BODY_BYTES:
-        raise _too_large()
-    body = bytearray()
-    try:
-        async with asyncio.timeout(_BODY_SECONDS):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAXIMUM_BODY_BYTES:
-                    raise _too_large()
-    except TimeoutError as error:
-        raise HTTPException(408, f"the body did not arrive within {_BODY_SECONDS} s") from error
-    if not body:
-        raise HTTPException(400, "the body is empty; send the bytes of an image")
-    return bytes(body)
-
-
-def _too_large() -> HTTPException:
-    return HTTPException(413, f"the body is larger than {MAXIMUM_BODY_BYTES:,} bytes")
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _http_error(known: str, request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 — as registered
     message = error.detail
-    if error.status_code in (404, 405):
-        message = f"no {request.method} {request.url.path} here; there are {_ROUTES}"
+    is_ours = error.headers is None and error.detail in ("Not Found", "Method Not Allowed")
+    if error.status_code == 405 or (error.status_code == 404 and is_ours):
+        message = f"no {request.method} {request.url.path!r:.200} here; there are {known}"
     return JSONResponse({"error": message}, status_code=error.status_code, headers=error.headers)
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it
+
+
+async def _model_failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=500)
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:

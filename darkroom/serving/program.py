@@ -1,44 +1,91 @@
-"""The `serve` program: a model bundle over HTTP, by SageMaker's hosting contract.
+"""The `serve` program: model bundles over HTTP, by SageMaker's hosting contract.
 
     serve                     in a container: /opt/ml/model on port 8080 of every interface
     serve runs/model.tar.gz   on a laptop: that bundle on 127.0.0.1
+    serve --models FOLDER     all bundles of a folder, by X-Amzn-SageMaker-Target-Model
 
-The base install is enough; what HTTP requests are answered with is serving_app.py.
+The base install is enough. This process is the supervisor (supervisor.py), and imports only
+what that needs; the one that serves is its child (process.py).
 """
 
 import argparse
 import os
-import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.errors import DarkroomError, UserError
+from darkroom.serving.journal import Journal
+from darkroom.serving.logs import EventLog
+from darkroom.serving.supervisor import supervise
 
 _PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
-_DRAIN_SECONDS = 25  # SageMaker kills a container 30 s after SIGTERM
+_MULTI_MODEL_VARIABLE = "SAGEMAKER_MULTI_MODEL"
 _EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 — a container is reached from outside
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be served, and how."""
+
+    place: Path
+    """A bundle; or, with several models, the folder that they lie below."""
+    is_multi_model: bool
+    in_container: bool
+    flags: Mapping[str, object]
+    """Settings by name; None: not given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C. Returns the exit code."""
     options = _parser().parse_args(arguments)
+    with _told_to_the_user() as outcome:
+        outcome.code = _serve(options)
+    return outcome.code
+
+
+@dataclass
+class _Outcome:
+    code: int = 0
+
+
+@contextmanager
+def _told_to_the_user() -> Iterator[_Outcome]:
+    """Errors that a person is meant to read become one message and an exit code."""
+    outcome = _Outcome()
     try:
-        _serve(options)
+        yield outcome
     except DarkroomError as error:
         print(f"serve: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        pass
-    return 0
+        outcome.code = error.exit_code
+
+
+def _serve(options: argparse.Namespace) -> int:
+    task = _task(options)
+    with _listen(options, in_container=task.in_container) as listening:
+        journal = Journal() if task.is_multi_model else None
+
+        def serve(restarts: int, ready: Callable[[], None]) -> int:
+            from darkroom.serving.process import serve_task
+
+            with _told_to_the_user() as outcome:
+                serve_task(
+                    task, listening=listening, journal=journal, restarts=restarts, ready=ready
+                )
+            return outcome.code
+
+        return supervise(serve, say=_say)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="serve",
-        description="Serve a model bundle over HTTP: GET /ping, POST /invocations.",
-        epilog="Without MODEL: the model folder of a SageMaker container, /opt/ml/model.",
+        description="Serve model bundles over HTTP: GET /ping, POST /invocations.",
+        epilog="Without MODEL: the model folder of a SageMaker container, /opt/ml/model. Every "
+        "option is also an environment variable, DARKROOM_SERVE_WORKERS and so on.",
     )
     parser.add_argument(
         "words",
@@ -48,15 +95,74 @@ def _parser() -> argparse.ArgumentParser:
         "as SageMaker starts a container with it",
     )
     parser.add_argument(
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="serve all bundles of a folder, each loaded when it is first asked",
+    )
+    parser.add_argument(
         "--port", type=_port, help=f"port; 0: any free one (default: ${_PORT_VARIABLE} or 8080)"
     )
     parser.add_argument(
         "--host",
         help="interface to listen on (default: 127.0.0.1, or all of them in a container)",
     )
-    parser.add_argument("--workers", type=int, help="images answered at once (default: the cores)")
     parser.add_argument("--fd", type=int, help=argparse.SUPPRESS)
+    _add_settings(parser)
     return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("settings").add_argument
+    add("--workers", metavar="N", help="images answered at once (default: the cores)")
+    add("--engine", metavar="NAME", help="onnxruntime, openvino or torch (default: the bundle's)")
+    add("--maximum-batch", metavar="N", help="waiting images that are run together (default: 8)")
+    add("--maximum-waiting", metavar="N", help="requests under way, then 503 (default: 64/worker)")
+    add("--maximum-body-bytes", metavar="N", help="of a request (default: 6 MiB)")
+    add("--memory-limit-mb", metavar="N", help="for all models together (default: 60 %% of all)")
+    add("--allow-urls", action="store_true", default=None, help="fetch images from public URLs")
+    add("--url-hosts", metavar="HOST,…", help="fetch from these hosts alone; *.example.com works")
+    add("--url-https-only", action="store_true", default=None, help="fetch by https alone")
+    add("--capture", metavar="PLACE", help="folder or s3:// prefix to store requests in")
+    add("--capture-percent", metavar="P", help="share of the requests stored (default: 100)")
+    add("--log", metavar="KIND", help="json, text or none (default: json in a container)")
+    add("--no-page", dest="page", action="store_false", default=None, help="no page at /")
+
+
+_NO_SETTINGS = ("words", "models", "port", "host", "fd")
+
+
+def _task(options: argparse.Namespace) -> Task:
+    flags = {name: value for name, value in vars(options).items() if name not in _NO_SETTINGS}
+    named = _model(options.words)
+    if named and options.models:
+        raise UserError(f"MODEL {str(named)!r} or --models {str(options.models)!r}: not both")
+    is_multi = options.models is not None or (named is None and _is_multi_model_container())
+    in_container = named is None and options.models is None
+    place = named or options.models or _container_place(is_multi_model=is_multi)
+    if options.models and not options.models.is_dir():
+        raise UserError(f"--models {str(options.models)!r} is no folder; name one with bundles")
+    return Task(place, is_multi_model=is_multi, in_container=in_container, flags=flags)
+
+
+def _model(words: Sequence[str]) -> Path | None:
+    """The bundle that was named; None: the container's."""
+    paths = list(words[1:] if words[:1] == ["serve"] else words)
+    if len(paths) > 1:
+        raise UserError(
+            f"one model at a time, not {len(paths)}: {', '.join(map(repr, paths))}; "
+            "several are served by --models FOLDER"
+        )
+    return Path(paths[0]) if paths else None
+
+
+def _is_multi_model_container() -> bool:
+    return os.environ.get(_MULTI_MODEL_VARIABLE, "").lower() == "true"
+
+
+def _container_place(*, is_multi_model: bool) -> Path:
+    base = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+    return base / ("models" if is_multi_model else "model")
 
 
 def _port(text: str) -> int:
@@ -64,58 +170,6 @@ def _port(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is no port; allowed are 0 to 65535")
     return port
-
-
-def _serve(options: argparse.Namespace) -> None:
-    from darkroom.serving.parent_watch import end_with_parent
-
-    signal.signal(signal.SIGTERM, _end)
-    end_with_parent()
-    model = _model(options.words)
-    listening = _listen(options, in_container=model is None)
-    with listening:
-        _run(model or _container_model(), listening=listening, workers=options.workers)
-
-
-def _run(model: Path, *, listening: socket.socket, workers: int | None) -> None:
-    import uvicorn
-
-    from darkroom.prediction import Predictor, available_cores
-    from darkroom.serving.app import create_app
-
-    # One thread inside the network for each image that is answered: threads of one image
-    # wait for each other, and lose as soon as anything else runs on the machine.
-    predictor = Predictor.load(model, threads=1)
-    app = create_app(predictor, workers=workers or available_cores())
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            loop="uvloop",
-            http="httptools",
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=_DRAIN_SECONDS,
-        )
-    )
-    host, port = listening.getsockname()[:2]
-    print(
-        f"serving {str(model)!r} (version {predictor.metadata.version}) on http://{host}:{port}",
-        flush=True,
-    )
-    server.run(sockets=[listening])
-
-
-def _model(words: Sequence[str]) -> Path | None:
-    """The bundle that was named; None: the container's."""
-    paths = list(words[1:] if words[:1] == ["serve"] else words)
-    if len(paths) > 1:
-        raise UserError(f"one model at a time, not {len(paths)}: {', '.join(map(repr, paths))}")
-    return Path(paths[0]) if paths else None
-
-
-def _container_model() -> Path:
-    return Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")) / "model"
 
 
 def _listen(options: argparse.Namespace, *, in_container: bool) -> socket.socket:
@@ -141,9 +195,9 @@ def _default_port() -> int:
     return int(text)
 
 
-def _end(signum: int, frame: object) -> None:
-    """End with code 0: uvicorn has drained by the time it hands the signal on."""
-    raise SystemExit(0)
+def _say(event: str, **fields: object) -> None:
+    """The supervisor's own words, on stderr."""
+    EventLog("text", stream=sys.stderr).write(event, **fields)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from darkroom.backends.sagemaker.identity import Tag
 from darkroom.backends.sagemaker.requests.hosting import Request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.model.bundle import BundleMetadata
-from darkroom.serving.app import ACCEPTED_TYPES
+from darkroom.serving.content import ACCEPTED_TYPES
 
 _NOT_ALLOWED = re.compile(r"[^\w\s.:/=+\-@]")
 """In values of CustomerMetadataProperties."""

@@ -1,0 +1,164 @@
+"""One loaded model that answers: decoding and running off the event loop, in batches."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from darkroom.engines.protocol import Floats
+from darkroom.images import ImageError
+from darkroom.prediction import Predictor
+from darkroom.serving.answers import Classified
+from darkroom.serving.batching import Batcher, Outcome
+from darkroom.serving.content import Content
+from darkroom.serving.metrics import ServingMetrics
+from darkroom.serving.options import Options
+
+_MILLISECONDS = 1000
+
+
+class Pools:
+    """The threads of a server, shared by all its models.
+
+    Decoding and running have threads of their own, so that what is decoded already does not
+    queue behind what is not.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.decoding = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self.running = ThreadPoolExecutor(workers, thread_name_prefix="run")
+        self.loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+
+    def load(self, open_model: "Callable[[], HostedModel]") -> "asyncio.Future[HostedModel]":
+        """Run a function in the thread that loads models, one after the other."""
+        return asyncio.get_running_loop().run_in_executor(self.loading, open_model)
+
+    def close(self) -> None:
+        """Wait for what runs, drop what waits."""
+        for pool in (self.decoding, self.running, self.loading):
+            pool.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one request, in seconds; the longest of its images."""
+
+    decode: float
+    queue: float
+    run: float
+
+    @property
+    def header(self) -> str:
+        """As a Server-Timing header (W3C), in milliseconds."""
+        parts = {"decode": self.decode, "queue": self.queue, "predict": self.run}
+        return ", ".join(f"{name};dur={s * _MILLISECONDS:.2f}" for name, s in parts.items())
+
+
+class HostedModel:
+    """Classifies the images of requests with one bundle.
+
+    Args:
+        name: for the metrics.
+        maximum_batch: images that are run together at most.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        name: str,
+        pools: Pools,
+        maximum_batch: int,
+        metrics: ServingMetrics,
+    ) -> None:
+        self.predictor = predictor
+        self.image_size = predictor.metadata.preprocessing.image_size
+        self.version = predictor.metadata.version
+        self._pools = pools
+        self._decode_seconds = metrics.decode_seconds.observe
+        self._images = metrics.images.labels(name)
+        self._batcher = Batcher(
+            predictor.probabilities,
+            pool=pools.running,
+            workers=pools.workers,
+            maximum=maximum_batch,
+            observe=_observer(metrics, name=name),
+        )
+
+    async def classify(self, content: Content, *, options: Options) -> tuple[Classified, Timing]:
+        """The classes of every image, and where the time went.
+
+        Raises:
+            ImageError: an image cannot be used; of several, the message says which.
+            DarkroomError: the network's output is not finite.
+        """
+        arrays, decoding = await self._arrays(content)
+        outcomes = await asyncio.gather(*map(self._batcher.submit, arrays))
+        self._images.inc(len(outcomes))
+        timing = Timing(
+            decode=decoding,
+            queue=max(outcome.queued_seconds for outcome in outcomes),
+            run=max(outcome.run_seconds for outcome in outcomes),
+        )
+        rows = np.stack([outcome.probabilities for outcome in outcomes])
+        classified = Classified(
+            probabilities=rows,
+            best=[self.predictor.top_k(row, k=options.top_k) for row in rows],
+            version=self.version,
+            is_list=content.is_list,
+            details=self._details(outcomes, timing=timing) if options.details else {},
+        )
+        return classified, timing
+
+    async def _arrays(self, content: Content) -> tuple[list[Floats], float]:
+        if content.arrays is not None:
+            return list(content.arrays), 0.0
+        decoded = await asyncio.gather(
+            *(self._decode(image) for image in content.images),
+            return_exceptions=True,
+        )
+        several = len(decoded) > 1
+        for number, found in enumerate(decoded, 1):
+            if isinstance(found, ImageError) and several:
+                raise ImageError(f"image {number}: {found}") from found
+            if isinstance(found, BaseException):
+                raise found
+        pairs = [pair for pair in decoded if not isinstance(pair, BaseException)]
+        return [array for array, _ in pairs], max(seconds for _, seconds in pairs)
+
+    async def _decode(self, image: bytes) -> tuple[Floats, float]:
+        loop = asyncio.get_running_loop()
+        array, seconds = await loop.run_in_executor(self._pools.decoding, self._prepare, image)
+        self._decode_seconds(seconds)
+        return array, seconds
+
+    def _prepare(self, image: bytes) -> tuple[Floats, float]:
+        started = time.perf_counter()
+        array = self.predictor.prepare(image)
+        return array, time.perf_counter() - started
+
+    def _details(self, outcomes: list[Outcome], *, timing: Timing) -> dict[str, object]:
+        metadata = self.predictor.metadata
+        return {
+            "engine": self.predictor.engine.name,
+            "architecture": metadata.architecture,
+            "image_size": self.image_size,
+            "batch_size": max(outcome.batch_size for outcome in outcomes),
+            "decode_ms": round(timing.decode * _MILLISECONDS, 3),
+            "queue_ms": round(timing.queue * _MILLISECONDS, 3),
+            "predict_ms": round(timing.run * _MILLISECONDS, 3),
+        }
+
+
+def _observer(metrics: ServingMetrics, *, name: str) -> Callable[[int, float], None]:
+    seconds, sizes = metrics.run_seconds.labels(name).observe, metrics.batch_size.observe
+
+    def observe(size: int, run_seconds: float) -> None:
+        sizes(size)
+        seconds(run_seconds)
+
+    return observe

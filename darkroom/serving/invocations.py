@@ -1,0 +1,79 @@
+"""POST /invocations, and /models/<name>/invoke alike: from a request to its answer."""
+
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from darkroom.errors import UserError
+from darkroom.serving.admission import Admission
+from darkroom.serving.answers import choose_type, render
+from darkroom.serving.bodies import read_body
+from darkroom.serving.content import FetchUrls, media_type, read_content
+from darkroom.serving.hosted_model import HostedModel
+from darkroom.serving.limits import refused
+from darkroom.serving.options import read_options
+
+OnExchange = Callable[[Request, bytes, Response], None]
+"""Told of every answer: the request, its body, and what was answered."""
+
+
+def ignore_exchange(request: Request, body: bytes, response: Response) -> None:
+    """Nothing is captured."""
+
+
+class Invocations:
+    """Answers requests with a model.
+
+    Args:
+        fetch: brings the images behind URLs, or refuses to.
+        on_exchange: for data capture.
+    """
+
+    def __init__(
+        self,
+        *,
+        admission: Admission,
+        maximum_body_bytes: int,
+        fetch: FetchUrls,
+        on_exchange: OnExchange = ignore_exchange,
+    ) -> None:
+        self.admission = admission
+        self._maximum_body_bytes = maximum_body_bytes
+        self._fetch = fetch
+        self._on_exchange = on_exchange
+
+    async def answer(self, request: Request, model: HostedModel) -> Response:
+        """Classify what the request holds.
+
+        Raises:
+            HTTPException: 4xx says what is wrong with the request.
+            DarkroomError: the model fails.
+        """
+        header = request.headers.get("content-type")
+        kind, _ = choose_type(request.headers.get("accept")), media_type(header)
+        options = read_options(request)
+        body = await read_body(request, maximum_bytes=self._maximum_body_bytes)
+        try:
+            content = await read_content(
+                body, header=header, image_size=model.image_size, fetch=self._fetch
+            )
+            classified, timing = await model.classify(content, options=options)
+        except UserError as error:
+            raise refused(str(error)) from error
+        response = render(classified, kind=kind)
+        response.headers["Server-Timing"] = timing.header
+        self._on_exchange(request, body, response)
+        return response
+
+
+async def refuse_urls(urls: tuple[str, ...]) -> list[bytes]:
+    """Where fetching is not switched on.
+
+    Raises:
+        HTTPException: 400.
+    """
+    raise refused(
+        f"{len(urls)} URLs, but this server fetches none: send the image itself, or start it "
+        "with --allow-urls (DARKROOM_SERVE_ALLOW_URLS=on)"
+    )

@@ -1,0 +1,79 @@
+"""application/json requests: images by URL, or as base64.
+
+{"url": "https://…"}           {"urls": ["https://…", …]}
+{"image": "base64…"}           {"images": ["base64…", …]}
+"""
+
+import base64
+import binascii
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom.serving.limits import MAXIMUM_IMAGES, refused, too_many_images
+
+_ACCEPTED = 'one of {"url": …}, {"urls": […]}, {"image": base64}, {"images": [base64, …]}'
+_KEYS = ("url", "urls", "image", "images")
+_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.ASCII)
+
+
+@dataclass(frozen=True)
+class JsonImages:
+    """What a JSON body names: one of the two is empty."""
+
+    urls: tuple[str, ...] = ()
+    images: tuple[bytes, ...] = ()
+    is_list: bool = False
+    """Whether the answer is a list, as the question was."""
+
+
+def read_json(body: bytes) -> JsonImages:
+    """The images that a JSON body names.
+
+    Raises:
+        HTTPException: 400 says what is accepted, 413 for too many images.
+    """
+    key, value = _only_pair(_parsed(body))
+    is_list = key.endswith("s")
+    texts = _texts(key, value) if is_list else [_text(key, value)]
+    if key.startswith("url"):
+        return JsonImages(urls=tuple(texts), is_list=is_list)
+    images = tuple(_decoded(text, position=position) for position, text in enumerate(texts, 1))
+    return JsonImages(images=images, is_list=is_list)
+
+
+def _parsed(body: bytes) -> Any:  # noqa: ANN401 - whatever was sent
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise refused(f"the body is no valid JSON; accepted is {_ACCEPTED}") from error
+
+
+def _only_pair(content: object) -> tuple[str, object]:
+    if not isinstance(content, dict) or len(content) != 1 or not {*content} <= {*_KEYS}:
+        found = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content)
+        raise refused(f"the body holds {found!r:.200}; accepted is {_ACCEPTED}")
+    return next(iter(content.items()))
+
+
+def _texts(key: str, value: object) -> list[str]:
+    if not isinstance(value, list) or not value:
+        raise refused(f"{key!r} must be a list with at least one text")
+    if len(value) > MAXIMUM_IMAGES:
+        raise too_many_images(len(value))
+    return [_text(key, item) for item in value]
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise refused(f"{key!r} holds {value!r:.100}, which is no text; accepted is {_ACCEPTED}")
+    return value
+
+
+def _decoded(text: str, *, position: int) -> bytes:
+    match = _DATA_URL.match(text)
+    try:
+        return base64.b64decode(text[match.end() :] if match else text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise refused(f"image {position} is no valid base64") from error

@@ -1,0 +1,88 @@
+"""What a server counts, for Prometheus: GET /metrics."""
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class ServingMetrics:
+    """Counters of one server; a registry of its own, so that several can live in a process."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "darkroom_requests",
+            "Requests by route and status.",
+            ("route", "status"),
+            registry=registry,
+        )
+        self.request_seconds = Histogram(
+            "darkroom_request_seconds",
+            "Seconds from a request's head to the end of its answer, by route.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.images = Counter(
+            "darkroom_images", "Images classified, by model.", ("model",), registry=registry
+        )
+        self.decode_seconds = Histogram(
+            "darkroom_decode_seconds",
+            "Seconds to decode and preprocess an image.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.run_seconds = Histogram(
+            "darkroom_run_seconds",
+            "Seconds that the network takes for a batch, by model.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "darkroom_batch_size", "Images in a batch.", buckets=_SIZES, registry=registry
+        )
+        self.under_way = Gauge(
+            "darkroom_requests_under_way", "Requests that are being answered.", registry=registry
+        )
+        self.turned_away = Counter(
+            "darkroom_requests_turned_away",
+            "Requests answered 503 since too many were under way.",
+            registry=registry,
+        )
+        self.models_loaded = Gauge("darkroom_models_loaded", "Models in memory.", registry=registry)
+        self.models_bytes = Gauge(
+            "darkroom_models_bytes", "Memory that the models are counted with.", registry=registry
+        )
+        self.evictions = Counter(
+            "darkroom_model_evictions",
+            "Models taken out of memory to make room for another.",
+            registry=registry,
+        )
+        self.restarts = Gauge(
+            "darkroom_restarts", "Times the model process was started again.", registry=registry
+        )
+        self.captured = Counter(
+            "darkroom_captured", "Requests stored by data capture.", registry=registry
+        )
+        self.capture_lost = Counter(
+            "darkroom_capture_lost",
+            "Requests that data capture could not store.",
+            registry=registry,
+        )
+
+    def text(self) -> bytes:
+        """All of it in Prometheus's text format."""
+        return generate_latest(self._registry)

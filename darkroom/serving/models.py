@@ -1,0 +1,256 @@
+"""Several models behind one server: loaded on first use, the least recently used evicted.
+
+A model is registered under a name by the folder or archive of its bundle. In memory it is
+only while there is room: when another needs the room, the one that was asked longest ago
+goes, and comes back when it is asked again. What answers a request at the moment stays.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.errors import DarkroomError, UserError
+from darkroom.serving.hosted_model import HostedModel
+from darkroom.serving.model_memory import memory_of
+from darkroom.serving.model_names import ModelNames
+
+_SECONDS_FOR_ROOM = 10
+"""How long a model waits until others have answered and can be evicted."""
+
+
+class UnknownModelError(UserError):
+    """No model of this name, or nothing where it should be: 404."""
+
+
+class KnownModelError(UserError):
+    """The name is taken: 409."""
+
+
+class NoRoomError(DarkroomError):
+    """It does not fit into the memory: 507."""
+
+
+@dataclass
+class Entry:
+    """A registered model."""
+
+    name: str
+    url: str
+    path: Path
+    hosted: HostedModel | None = None
+    loading: "asyncio.Task[HostedModel] | None" = None
+    memory: int = 0
+    """Bytes that it is counted with while it is in memory, or on its way there."""
+    users: int = 0
+    """Requests that it answers at the moment."""
+
+
+class Models:
+    """The registered models of a server. Belongs to one event loop.
+
+    Args:
+        names: says which names and places are allowed.
+        open_model: loads a bundle under a name, in a thread; raises UserError.
+        load: runs a function in that thread.
+        memory_limit: bytes that all models in memory are counted with at most.
+        on_change: told of what is registered (name to url), and of each eviction.
+    """
+
+    def __init__(
+        self,
+        *,
+        names: ModelNames,
+        open_model: Callable[[Path, str], HostedModel],
+        load: Callable[[Callable[[], HostedModel]], "asyncio.Future[HostedModel]"],
+        memory_limit: int,
+        on_change: Callable[[Mapping[str, str]], None],
+        on_eviction: Callable[[str], None],
+    ) -> None:
+        self._names = names
+        self._open_model = open_model
+        self._load = load
+        self._limit = memory_limit
+        self._on_change = on_change
+        self._on_eviction = on_eviction
+        self._entries: OrderedDict[str, Entry] = OrderedDict()  # least recently used first
+        self._leaving: list[Entry] = []
+        self._released = asyncio.Condition()
+
+    def entries(self) -> list[Entry]:
+        """All registered models, by name."""
+        return sorted(self._entries.values(), key=lambda entry: entry.name)
+
+    def find(self, name: str) -> Entry:
+        """A registered model.
+
+        Raises:
+            UnknownModelError: there is none of this name.
+        """
+        if name not in self._entries:
+            raise UnknownModelError(f"no model {name!r:.200} is loaded")
+        return self._entries[name]
+
+    def announce(self, name: str, *, url: str) -> None:
+        """Register a model that is loaded when it is first asked."""
+        self._entries[name] = Entry(name, url, self._names.place(url))
+
+    def discover(self, name: str) -> None:
+        """Announce a model that lies in the folder under its name, if it is not registered.
+
+        Raises:
+            UnknownModelError: there is none.
+        """
+        if name in self._entries:
+            return
+        try:
+            self._names.check(name)
+        except UserError as error:
+            raise UnknownModelError(f"no model {name!r:.200}: {error}") from error
+        if not self._names.place(name).exists():
+            raise UnknownModelError(f"no model {name!r:.200} in the models' folder")
+        self.announce(name, url=name)
+
+    async def register(self, name: str, *, url: str) -> Entry:
+        """Register a model, and load it.
+
+        Raises:
+            KnownModelError: the name is taken.
+            UnknownModelError: there is nothing at `url`.
+            NoRoomError: it does not fit.
+            UserError: the name is none, or the bundle is unusable.
+        """
+        self._names.check(name)
+        if name in self._entries:
+            raise KnownModelError(f"a model {name!r} is loaded already")
+        entry = Entry(name, url, self._names.place(url))
+        if not entry.path.exists():
+            raise UnknownModelError(f"no model at {url!r:.300}")
+        self._entries[name] = entry
+        try:
+            await self._bring(entry)
+        except BaseException:
+            if self._entries.get(name) is entry:
+                del self._entries[name]
+            raise
+        self._changed()
+        return entry
+
+    async def remove(self, name: str) -> None:
+        """Forget a model; requests that it is answering are answered.
+
+        Raises:
+            UnknownModelError: there is none of this name.
+        """
+        entry = self.find(name)
+        del self._entries[name]
+        if entry.users or entry.loading:
+            self._leaving.append(entry)
+        self._changed()
+        await self._announce_room()
+
+    @asynccontextmanager
+    async def use(self, name: str) -> AsyncIterator[HostedModel]:
+        """The model, in memory while the block runs.
+
+        Raises:
+            UnknownModelError, NoRoomError, UserError: as `register`.
+        """
+        entry = self.find(name)
+        entry.users += 1
+        try:
+            yield await self._bring(entry)
+        finally:
+            entry.users -= 1
+            self._let_go(entry)
+            await self._announce_room()
+
+    @property
+    def memory(self) -> int:
+        """Bytes that the models in memory, or on their way there, are counted with."""
+        return sum(entry.memory for entry in (*self._entries.values(), *self._leaving))
+
+    @property
+    def loaded(self) -> int:
+        """Models in memory."""
+        return sum(e.hosted is not None for e in (*self._entries.values(), *self._leaving))
+
+    async def _bring(self, entry: Entry) -> HostedModel:
+        if entry.name in self._entries:
+            self._entries.move_to_end(entry.name)
+        if entry.hosted is not None:
+            return entry.hosted
+        if entry.loading is None:
+            entry.loading = asyncio.create_task(self._load_into(entry))
+            entry.loading.add_done_callback(_note_exception)
+        return await asyncio.shield(entry.loading)
+
+    async def _load_into(self, entry: Entry) -> HostedModel:
+        try:
+            await self._make_room(entry)
+            entry.hosted = await self._load(lambda: self._open_model(entry.path, entry.name))
+        except BaseException:
+            entry.memory = 0
+            raise
+        finally:
+            entry.loading = None
+            self._let_go(entry)
+            await self._announce_room()
+        return entry.hosted
+
+    async def _make_room(self, entry: Entry) -> None:
+        """Evict until the model fits, and count it.
+
+        Raises:
+            NoRoomError: it never will, or others are busy for too long.
+        """
+        needed = await asyncio.to_thread(memory_of, entry.path)
+        if needed > self._limit:
+            raise NoRoomError(_too_large(entry, needed=needed, limit=self._limit))
+        try:
+            async with asyncio.timeout(_SECONDS_FOR_ROOM), self._released:
+                await self._released.wait_for(lambda: self._evict_for(needed))
+                entry.memory = needed
+        except TimeoutError as error:
+            raise NoRoomError(
+                f"no memory for the model {entry.name!r}: all others are answering requests"
+            ) from error
+
+    def _evict_for(self, needed: int) -> bool:
+        """Whether `needed` bytes are free now, after evicting what is idle."""
+        for entry in list(self._entries.values()):
+            if self.memory + needed <= self._limit:
+                return True
+            if entry.hosted is not None and not entry.users:
+                entry.hosted, entry.memory = None, 0
+                self._on_eviction(entry.name)
+        return self.memory + needed <= self._limit
+
+    def _let_go(self, entry: Entry) -> None:
+        """Drop a removed model once nobody uses it."""
+        if entry in self._leaving and not entry.users and not entry.loading:
+            self._leaving.remove(entry)
+            entry.hosted, entry.memory = None, 0
+
+    async def _announce_room(self) -> None:
+        async with self._released:
+            self._released.notify_all()
+
+    def _changed(self) -> None:
+        self._on_change({entry.name: entry.url for entry in self._entries.values()})
+
+
+def _note_exception(task: "asyncio.Task[HostedModel]") -> None:
+    """Whoever waits for it gets the exception too; they may all have gone."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _too_large(entry: Entry, *, needed: int, limit: int) -> str:
+    mb = 10**6
+    return (
+        f"the model {entry.name!r} needs about {needed // mb} MB, more than the "
+        f"{limit // mb} MB that all models may take (--memory-limit-mb)"
+    )

@@ -1,0 +1,134 @@
+"""The process that serves: settings, models, HTTP server and data capture put together."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import uvicorn
+from starlette.applications import Starlette
+
+from darkroom.prediction import Predictor
+from darkroom.serving.app import Surroundings, create_app, create_multi_model_app
+from darkroom.serving.invocations import OnExchange, ignore_exchange
+from darkroom.serving.journal import Journal
+from darkroom.serving.logs import EventLog
+from darkroom.serving.metrics import ServingMetrics
+from darkroom.serving.model_names import ModelNames
+from darkroom.serving.parent_watch import end_with_parent
+from darkroom.serving.program import Task
+from darkroom.serving.protocol import ImpatientProtocol
+from darkroom.serving.settings import ServingSettings, read_settings
+
+_DRAIN_SECONDS = 25
+"""SageMaker kills a container 30 s after SIGTERM."""
+
+_KEEP_ALIVE_SECONDS = 65
+"""Longer than load balancers wait (60), so that it is they who close."""
+
+_MOST_CONNECTIONS = 2048
+
+
+def serve_task(
+    task: Task,
+    *,
+    listening: socket.socket,
+    journal: Journal | None,
+    restarts: int,
+    ready: Callable[[], None],
+) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        journal: with several models, where those that are registered are kept.
+        restarts: how often this process was started again.
+        ready: called once the server is about to answer.
+
+    Raises:
+        DarkroomError: settings or model are unusable.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    end_with_parent()
+    settings = _settings(task)
+    log, metrics = EventLog(settings.log or "text"), ServingMetrics()
+    with _capturing(settings, log=log, metrics=metrics) as on_exchange:
+        around = Surroundings(
+            settings, log=log, metrics=metrics, restarts=restarts, on_exchange=on_exchange
+        )
+        app, version = _application(task, around=around, journal=journal)
+        _announce(task, version=version, listening=listening, log=log)
+        ready()
+        _server(app).run(sockets=[listening])
+
+
+def _settings(task: Task) -> ServingSettings:
+    """With what depends on whether this is a container filled in."""
+    settings = read_settings(task.flags, environment=os.environ)
+    kind: Literal["json", "text"] = "json" if task.in_container else "text"
+    page = bool(settings.page)
+    return settings.model_copy(update={"log": settings.log or kind, "page": page})
+
+
+def _application(
+    task: Task, *, around: Surroundings, journal: Journal | None
+) -> tuple[Starlette, str]:
+    """The application, and the model's version."""
+    if journal is None:
+        # One thread inside the network for each image that is answered: threads of one image
+        # wait for each other, and lose as soon as anything else runs on the machine.
+        predictor = Predictor.load(task.place, threads=1, engine=around.settings.engine)
+        return create_app(predictor, surroundings=around), predictor.metadata.version
+    announced = journal.read()
+    if not task.in_container:
+        announced = {name: name for name in ModelNames(task.place).present()} | announced
+    app = create_multi_model_app(
+        task.place, surroundings=around, announced=announced, on_change=journal.write
+    )
+    return app, f"of {len(announced)} models"
+
+
+@contextmanager
+def _capturing(
+    settings: ServingSettings, *, log: EventLog, metrics: ServingMetrics
+) -> Iterator[OnExchange]:
+    if not settings.capture:
+        yield ignore_exchange
+        return
+    from darkroom.serving.capturing import capturing
+
+    with capturing(settings, log=log, metrics=metrics) as on_exchange:
+        yield on_exchange
+
+
+def _announce(task: Task, *, version: str, listening: socket.socket, log: EventLog) -> None:
+    host, port = listening.getsockname()[:2]
+    url = f"http://{host}:{port}"
+    if log.kind == "json":
+        log.write("serving", model=str(task.place), version=version, url=url)
+    else:
+        print(f"serving {str(task.place)!r} (version {version}) on {url}", flush=True)
+
+
+def _server(app: Starlette) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http=ImpatientProtocol,
+            ws="none",
+            access_log=False,
+            log_level="error",
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=_DRAIN_SECONDS,
+        )
+    )
+
+
+def _end(signum: int, frame: object) -> None:
+    """End with code 0: uvicorn has drained by the time it hands the signal on."""
+    raise SystemExit(0)

@@ -1,0 +1,117 @@
+"""uvicorn's HTTP protocol with the limits that it lacks: on a head's size and time.
+
+Without them, a client that sends a header byte a minute keeps its connection for ever, and
+one that sends headers without end fills the memory.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from darkroom.serving.limits import HEADER_SECONDS, MAXIMUM_HEADER_BYTES
+
+_DISCARDED_BYTES = 64 * 2**20
+"""Of a body that goes on after its request was refused; then the connection is closed."""
+
+_ANSWER = (
+    b"HTTP/1.1 %s\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\nconnection: close\r\n\r\n%s"
+)
+
+
+class ImpatientProtocol(HttpToolsProtocol):
+    """Closes connections whose request's head takes too long, or is too large."""
+
+    _patience: asyncio.TimerHandle | None = None
+    _is_in_head = True
+    _received_bytes = 0
+    _parsed_bytes = 0
+    _discarded_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client has connected: its first head is awaited."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is awaited any more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; a head that does not end never reaches `on_headers_complete`."""
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._received_bytes += len(data)
+        if self._is_in_head and self._received_bytes > MAXIMUM_HEADER_BYTES:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._is_in_head = True
+        self._received_bytes = self._parsed_bytes = self._discarded_bytes = 0
+        if self._patience is None:
+            self._await_head()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the request line."""
+        self._parsed_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header."""
+        self._parsed_bytes += len(name) + len(value)
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is there; how long the body may take is the application's to say."""
+        self._stop_waiting()
+        self._is_in_head = False
+        if self._parsed_bytes > MAXIMUM_HEADER_BYTES:
+            self._refuse_head()
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body, which nobody reads any more once the request is refused."""
+        if self.transport.is_closing():
+            return
+        if self.cycle.response_complete:
+            self._discarded_bytes += len(body)
+            if self._discarded_bytes > _DISCARDED_BYTES:
+                self.transport.close()
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so in JSON, as all errors are."""
+        self._close(b"400 Bad Request", b"this is no valid HTTP/1.1 request")
+
+    def _refuse_head(self) -> None:
+        self._close(b"431 Request Header Fields Too Large", b"the headers are too large")
+
+    def _await_head(self) -> None:
+        self._patience = self.loop.call_later(HEADER_SECONDS, self._lose_patience)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _lose_patience(self) -> None:
+        self._patience = None
+        self._close(b"408 Request Timeout", b"the request's head did not arrive in time")
+
+    def _close(self, status: bytes, reason: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:  # else one is being written
+            body = b'{"error":"%s"}' % reason
+            self.transport.write(_ANSWER % (status, len(body), body))
+        self.transport.close()
