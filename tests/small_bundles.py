@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -15,13 +16,16 @@ from darkroom.model.bundle import (
     BundleMetadata,
     ExportCheck,
     digests,
+    pack,
 )
 
 CLASSES = ("blue", "green", "red")
 """By alphabet; the network's outputs are the channels 2, 1, 0."""
 
 
-def write_small_bundle(folder: Path, *, image_size: int = 16, outputs: int = 3) -> Path:
+def write_small_bundle(
+    folder: Path, *, image_size: int = 16, outputs: int = 3, classes: tuple[str, ...] = CLASSES
+) -> Path:
     """Write a bundle whose network averages each channel; return `folder`."""
     folder.mkdir(parents=True)
     weights = np.zeros((3, outputs), dtype=np.float32)
@@ -30,7 +34,7 @@ def write_small_bundle(folder: Path, *, image_size: int = 16, outputs: int = 3) 
     (folder / WEIGHTS_FILE).write_bytes(b"not read when predicting")
     metadata = BundleMetadata(
         architecture="resnet18",
-        classes=CLASSES,
+        classes=classes,
         preprocessing=Preprocessing(resize_size=image_size, image_size=image_size),
         hyperparameters={"architecture": "resnet18"},
         metrics={"accuracy": 1.0},
@@ -41,6 +45,15 @@ def write_small_bundle(folder: Path, *, image_size: int = 16, outputs: int = 3) 
     )
     (folder / METADATA_FILE).write_text(metadata.model_dump_json())
     return folder
+
+
+def pack_small_bundle(archive: Path, *, image_size: int, classes: tuple[str, ...]) -> Path:
+    """Write such a bundle as model.tar.gz; return `archive`."""
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "bundle"
+        pack(write_small_bundle(folder, image_size=image_size, classes=classes), archive)
+    return archive
 
 
 def rewrite_digests(folder: Path) -> None:

@@ -1,11 +1,6 @@
 """The `serve` program and what it answers over HTTP."""
 
 import asyncio
-import contextlib
-import http.client
-import io
-import json
-import os
 import signal
 import socket
 import subprocess
@@ -13,13 +8,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from PIL import Image
 
 from darkroom.errors import DarkroomError
 from darkroom.model.bundle import ONNX_FILE, pack
@@ -28,47 +20,8 @@ from darkroom.serving import program as serving
 from darkroom.serving.app import Surroundings, create_app
 from darkroom.serving.limits import MAXIMUM_BODY_BYTES
 from darkroom.serving.settings import ServingSettings
+from served import Answer, Client, encoded, program, served
 from small_bundles import write_small_bundle
-
-
-def encoded(colour: str = "red", *, kind: str = "PNG", size: tuple[int, int] = (24, 20)) -> bytes:
-    stream = io.BytesIO()
-    Image.new("RGB", size, colour).save(stream, kind)
-    return stream.getvalue()
-
-
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    headers: dict[str, str]
-    content: Any
-
-
-@dataclass(frozen=True)
-class Client:
-    port: int
-
-    def send(
-        self,
-        method: str = "POST",
-        path: str = "/invocations",
-        *,
-        body: Any = None,
-        content_type: str | None = "image/png",
-        custom_attributes: str = "",
-    ) -> Answer:
-        headers = {"Content-Type": content_type} if content_type else {}
-        if custom_attributes:
-            headers["X-Amzn-SageMaker-Custom-Attributes"] = custom_attributes
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port)) as connection:
-            connection.request(method, path, body=body, headers=headers)
-            response = connection.getresponse()
-            content = response.read()
-            return Answer(
-                response.status,
-                {name.lower(): value for name, value in response.getheaders()},
-                json.loads(content) if content else None,
-            )
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +32,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def predictor(bundle: Path) -> Predictor:
     return Predictor.load(bundle, threads=1)
-
-
-@contextlib.contextmanager
-def served(app: Any) -> Iterator[Client]:
-    """The application on a free port, in a thread."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", http="httptools"))
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield Client(listening.getsockname()[1])
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -270,16 +209,6 @@ def test_many_clients_at_once_are_all_answered(client: Client) -> None:
 
 
 # The program.
-
-
-def program(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "darkroom.serving.program", *arguments],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_the_program_serves_an_archive_and_ends_at_sigterm(bundle: Path, tmp_path: Path) -> None:

@@ -1,0 +1,212 @@
+"""Several models behind one server; the statuses are those of AWS's multi-model-server."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom.serving.app import Surroundings, create_multi_model_app
+from darkroom.serving.model_memory import memory_of
+from darkroom.serving.models_api import TARGET_MODEL
+from darkroom.serving.settings import ServingSettings
+from served import Answer, Client, encoded, served
+from small_bundles import pack_small_bundle, write_small_bundle
+
+COLOURS = ("red", "green", "blue")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two bundles of different classes and sizes, one of them an archive, and a broken one."""
+    folder = tmp_path / "models"
+    write_small_bundle(folder / "colours")
+    pack_small_bundle(folder / "farben.tar.gz", image_size=24, classes=("blau", "grün", "rot"))
+    (folder / "broken").mkdir()
+    (folder / "broken" / "model.json").write_text("{}")
+    return folder
+
+
+@contextmanager
+def serving(folder: Path, **settings: Any) -> Iterator[Client]:
+    around = Surroundings(ServingSettings(workers=2, **settings))
+    with served(create_multi_model_app(folder, surroundings=around)) as client:
+        yield client
+
+
+@pytest.fixture
+def client(folder: Path) -> Iterator[Client]:
+    with serving(folder) as client:
+        yield client
+
+
+def load(client: Client, name: Any, url: Any) -> Answer:
+    body = json.dumps({"model_name": name, "url": url}).encode()
+    return client.send(path="/models", body=body, content_type="application/json")
+
+
+def ask(client: Client, name: str, colour: str = "red") -> Answer:
+    return client.send(body=encoded(colour), headers={TARGET_MODEL: name})
+
+
+def test_a_server_without_models_is_healthy(client: Client) -> None:
+    assert client.send("GET", "/ping").status == 200
+    assert client.send("GET", "/models").content == {"models": []}
+
+
+def test_the_life_of_a_model(client: Client, folder: Path) -> None:
+    url = str(folder / "colours")
+    assert load(client, "abc123", url).status == 200
+    assert load(client, "abc123", url).status == 409
+    listed = client.send("GET", "/models").content
+    assert listed == {"models": [{"modelName": "abc123", "modelUrl": url}]}
+    described = client.send("GET", "/models/abc123").content
+    assert (described["modelName"], described["loaded"]) == ("abc123", True)
+    assert described["classes"] == ["blue", "green", "red"]
+    answer = client.send(path="/models/abc123/invoke", body=encoded("red"))
+    assert (answer.status, answer.content["class"]) == (200, "red")
+    assert client.send("DELETE", "/models/abc123").status == 200
+    assert client.send("DELETE", "/models/abc123").status == 404
+    assert client.send("GET", "/models/abc123").status == 404
+    assert client.send(path="/models/abc123/invoke", body=encoded()).status == 404
+
+
+def test_models_of_different_classes_and_sizes_answer_side_by_side(client: Client) -> None:
+    assert ask(client, "colours", "red").content["class"] == "red"
+    assert ask(client, "farben.tar.gz", "red").content["class"] == "rot"
+    assert ask(client, "colours", "blue").content["class"] == "blue"
+
+
+def test_a_request_that_names_no_model_is_told_how(client: Client) -> None:
+    answer = client.send(body=encoded())
+    assert answer.status == 400
+    assert TARGET_MODEL in answer.content["error"]
+
+
+def test_a_broken_model_says_why_and_touches_no_other(client: Client, folder: Path) -> None:
+    answer = load(client, "broken", str(folder / "broken"))
+    assert answer.status == 400
+    assert "not valid bundle metadata" in answer.content["error"]
+    assert client.send("GET", "/models/broken").status == 404
+    assert ask(client, "colours").status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "status"),
+    [
+        ("m", "/etc", 400),
+        ("m", "../outside", 400),
+        ("m", "colours/../../outside", 400),
+        ("m", "https://example.com/model.tar.gz", 404),
+        ("m", "colours\0", 400),
+        ("m", ".", 400),
+        ("m", "x" * 5000, 400),
+        ("m", "missing", 404),
+        ("../m", "colours", 400),
+        ("a/b", "colours", 400),
+        ("", "colours", 400),
+        (".hidden", "colours", 400),
+        ("n" * 300, "colours", 400),
+        (7, "colours", 400),
+        ("m", None, 400),
+    ],
+)
+def test_names_and_places_that_lead_elsewhere_are_refused(
+    client: Client, name: Any, url: Any, status: int
+) -> None:
+    answer = load(client, name, url)
+    assert answer.status == status
+    assert answer.content["error"]
+    assert client.send("GET", "/models").content["models"] == []
+
+
+def test_a_link_out_of_the_folder_is_refused(client: Client, folder: Path) -> None:
+    outside = write_small_bundle(folder.parent / "outside")
+    (folder / "link").symlink_to(outside)
+    assert load(client, "m", "link").status == 400
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"url": "colours"}', b"[" * 60_000])
+def test_an_order_that_is_none_is_told_its_form(client: Client, body: bytes) -> None:
+    answer = client.send(path="/models", body=body, content_type="application/json")
+    assert answer.status == 400
+    assert answer.content["error"]
+
+
+def test_models_are_listed_by_pages(client: Client, folder: Path) -> None:
+    for number in range(5):
+        load(client, f"m{number}", "colours")
+    first = client.send("GET", "/models?limit=2").content
+    assert [m["modelName"] for m in first["models"]] == ["m0", "m1"]
+    last = client.send("GET", f"/models?limit=3&next_page_token={first['nextPageToken']}").content
+    assert [m["modelName"] for m in last["models"]] == ["m2", "m3", "m4"]
+    assert "nextPageToken" not in last
+    assert client.send("GET", "/models?limit=many").status == 400
+
+
+def many_models(folder: Path, count: int) -> list[str]:
+    names = [f"model{number}" for number in range(count)]
+    for name in names:
+        write_small_bundle(folder / name, classes=tuple(f"{name}-{c}" for c in "bgr"))
+    return names
+
+
+def limit_for(folder: Path, models: int) -> int:
+    """Megabytes in which so many small models fit, and no more."""
+    return int(models * memory_of(folder) / 2**20) + 1
+
+
+def test_the_least_recently_used_model_makes_room(tmp_path: Path) -> None:
+    names = many_models(tmp_path, 3)
+    with serving(tmp_path, memory_limit_mb=limit_for(tmp_path / names[0], 2)) as client:
+        for name in (names[0], names[1], names[0], names[2]):
+            assert ask(client, name).content["class"] == f"{name}-r"
+        loaded = [client.send("GET", f"/models/{name}").content["loaded"] for name in names]
+        assert loaded == [True, False, True]
+        assert ask(client, names[1]).content["class"] == f"{names[1]}-r"
+        assert b"darkroom_model_evictions_total 2.0" in client.send("GET", "/metrics").content
+
+
+def test_a_model_that_can_never_fit_is_507(tmp_path: Path) -> None:
+    write_small_bundle(tmp_path / "large")
+    with serving(tmp_path, memory_limit_mb=1) as client:
+        answer = load(client, "large", "large")
+        assert answer.status == 507
+        assert "--memory-limit-mb" in answer.content["error"]
+        assert ask(client, "large").status == 507
+
+
+def test_more_models_than_fit_answer_right_under_load(tmp_path: Path) -> None:
+    names = many_models(tmp_path, 6)
+    with serving(tmp_path, memory_limit_mb=limit_for(tmp_path / names[0], 2)) as client:
+
+        async def all_of_them() -> list[tuple[str, Answer]]:
+            asked = [name for _ in range(8) for name in names]
+            calls = (asyncio.to_thread(ask, client, name) for name in asked)
+            return list(zip(asked, await asyncio.gather(*calls), strict=True))
+
+        for name, answer in asyncio.run(all_of_them()):
+            assert (answer.status, answer.content["class"]) == (200, f"{name}-r")
+
+
+def test_loading_and_unloading_disturbs_no_other_request(client: Client, folder: Path) -> None:
+    stop = threading.Event()
+    statuses: list[tuple[int, Any]] = []
+
+    def go_on_asking() -> None:
+        while not stop.is_set():
+            answer = ask(client, "colours", "blue")
+            statuses.append((answer.status, answer.content.get("class")))
+
+    thread = threading.Thread(target=go_on_asking)
+    thread.start()
+    for _ in range(10):
+        assert load(client, "other", str(folder / "farben.tar.gz")).status == 200
+        assert client.send("DELETE", "/models/other").status == 200
+    stop.set()
+    thread.join()
+    assert set(statuses) == {(200, "blue")}

@@ -1,0 +1,102 @@
+"""The limits of HTTP itself: heads that are too large, too slow, or none at all."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from darkroom.prediction import Predictor
+from darkroom.serving import protocol
+from darkroom.serving.app import create_app
+from darkroom.serving.limits import MAXIMUM_HEADER_BYTES
+from served import Client, encoded, served
+from small_bundles import write_small_bundle
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    bundle = write_small_bundle(tmp_path_factory.mktemp("model") / "bundle")
+    with served(create_app(Predictor.load(bundle))) as client:
+        yield client
+
+
+def talk(client: Client, *parts: bytes) -> bytes:
+    """Send bytes as they are; all that comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", client.port), timeout=20) as connection:
+        try:
+            for part in parts:
+                connection.sendall(part)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the server has heard enough
+        received = b""
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except ConnectionResetError:
+            pass
+        return received
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def test_ten_thousand_bytes_of_headers_are_fine(client: Client) -> None:
+    answer = client.send(body=encoded(), headers={"X-Padding": "a" * 10_000})
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"X-Long: " + b"a" * (MAXIMUM_HEADER_BYTES + 10) + b"\r\n\r\n",
+        b"X-Endless: " + b"a" * (4 * MAXIMUM_HEADER_BYTES),
+        b"".join(b"X-%d: a\r\n" % number for number in range(20_000)) + b"\r\n",
+    ],
+    ids=["long", "endless", "many"],
+)
+def test_headers_beyond_the_limit_are_refused_and_the_connection_closed(
+    client: Client, head: bytes
+) -> None:
+    answer = talk(client, b"GET /ping HTTP/1.1\r\nHost: x\r\n", head)
+    if answer:  # a reset may overtake it
+        assert status_of(answer) == 431
+    assert client.send("GET", "/ping").status == 200
+
+
+@pytest.mark.parametrize("text", [b"no http at all\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"\0\1\2"])
+def test_what_is_no_http_is_told_so_in_json(client: Client, text: bytes) -> None:
+    answer = talk(client, text)
+    assert status_of(answer) == 400
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+
+
+def test_a_head_that_does_not_arrive_in_time_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEADER_SECONDS", 0.2)
+    bundle = write_small_bundle(tmp_path / "bundle")
+    with served(create_app(Predictor.load(bundle))) as client:
+        assert status_of(talk(client, b"GET /ping HTTP/1.1\r\nHost:")) == 408
+        assert status_of(talk(client)) == 408
+        assert client.send(body=encoded()).status == 200
+
+
+def test_an_answered_connection_may_ask_again(client: Client) -> None:
+    ask = b"GET /ping HTTP/1.1\r\nHost: x\r\n"
+    answers = talk(client, ask + b"\r\n", ask + b"Connection: close\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_refused_body_that_never_ends_is_not_read_for_ever(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "_DISCARDED_BYTES", 2**20)
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunk = b"100000\r\n" + bytes(2**20) + b"\r\n"
+    answer = talk(client, head, *[chunk] * 64)
+    if answer:
+        assert status_of(answer) == 413
+    assert client.send("GET", "/ping").status == 200
