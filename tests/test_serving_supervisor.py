@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import psutil
 import pytest
@@ -25,10 +26,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+Supervisor: TypeAlias = "subprocess.Popen[str]"
+
+
 @contextmanager
-def running(
-    *arguments: str, **environment: str
-) -> "Iterator[tuple[subprocess.Popen[str], Client]]":
+def running(*arguments: str, **environment: str) -> Iterator[tuple[Supervisor, Client]]:
     """The program, once it says where it serves."""
     with program("serve", *arguments, "--port", "0", **environment) as child:
         try:
