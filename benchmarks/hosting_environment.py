@@ -4,6 +4,7 @@ No image engine is needed, and after `make setup` no network for the full one's 
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from tempfile import TemporaryDirectory
 CHECKOUT = Path(__file__).resolve().parents[1]
 HOSTING_LOCK = CHECKOUT / "requirements-hosting.lock"
 IMAGE_LOCK = CHECKOUT / "requirements-image.lock"
+HOSTING_DOCKERFILE = CHECKOUT / "infrastructure" / "Dockerfile.hosting"
 
 
 class NotInstalledError(Exception):
@@ -36,13 +38,21 @@ def install(lock: Path, *, environment: Path, offline: bool = False, exact: bool
     usual = ["--offline"] if offline else []
     usual += ["--compile-bytecode", "--link-mode", "copy"] if exact else []
     packages = ["sync", *usual, "--require-hashes", "--no-build", str(lock)]
-    _uv(packages, environment=environment)
+    uv(packages, environment=environment)
     hashes = ["--build-constraints", str(IMAGE_LOCK), "--require-build-hashes"]
     with TemporaryDirectory(prefix="darkroom-context-") as scratch:
         context = _context(Path(scratch))
         ours = ["install", *usual, "--no-deps", "--reinstall", *hashes, str(context)]
-        _uv(ours, environment=environment)
+        uv(ours, environment=environment)
     return environment / "bin"
+
+
+def variables(programs: Path) -> dict[str, str]:
+    """The variables that the hosting image sets, with these programs on its PATH."""
+    text = HOSTING_DOCKERFILE.read_text().replace("\\\n", " ")
+    (line,) = re.findall(r"^ENV (PATH=.*)$", text, flags=re.MULTILINE)
+    pairs = dict(pair.split("=", 1) for pair in line.split())
+    return pairs | {"PATH": f"{programs}:/usr/bin:/bin"}
 
 
 def size_mb(folder: Path) -> float:
@@ -63,12 +73,17 @@ def _context(folder: Path) -> Path:
     return folder
 
 
-def _uv(arguments: list[str], *, environment: Path) -> None:
-    uv = Path(sys.executable).with_name("uv")
-    if not uv.exists():
+def uv(arguments: list[str], *, environment: Path) -> None:
+    """Run `uv pip` on an environment.
+
+    Raises:
+        NotInstalledError: there is no uv beside this Python, or it failed.
+    """
+    program = Path(sys.executable).with_name("uv")
+    if not program.exists():
         raise NotInstalledError("uv is not installed beside this Python")
-    variables = {**os.environ, "VIRTUAL_ENV": str(environment)}
-    command = [str(uv), "pip", *arguments]
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    environ = {**os.environ, "VIRTUAL_ENV": str(environment)}
+    command = [str(program), "pip", *arguments]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotInstalledError(done.stderr[-500:])

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks.hosting_environment import HOSTING_LOCK, size_mb
-from image_files import DOCKERFILES, final_stage, installed
+from benchmarks.hosting_environment import HOSTING_LOCK, size_mb, variables
+from image_files import installed
 from small_bundles import write_small_bundle
 
 pytestmark = pytest.mark.slow  # an environment is installed
@@ -93,12 +93,6 @@ def jailed_place(command: list[str], *, environment: dict[str, str]) -> object:
     if done.returncode:
         pytest.skip(f"namespaces and read-only mounts are not allowed here: {done.stderr[-300:]}")
     return json.loads(done.stdout)
-
-
-def variables(programs: Path) -> dict[str, str]:
-    (text,) = [rest for word, rest in final_stage(DOCKERFILES["hosting"]) if word == "ENV"]
-    pairs = dict(pair.split("=", 1) for pair in text.split())
-    return pairs | {"PATH": f"{programs}:/usr/bin:/bin"}
 
 
 @contextlib.contextmanager
