@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from darkroom.serving.app import Surroundings, create_multi_model_app
-from darkroom.serving.model_memory import memory_of
+from darkroom.serving.memory import memory_of
 from darkroom.serving.models_api import TARGET_MODEL
 from darkroom.serving.settings import ServingSettings
 from served import Answer, Client, encoded, served

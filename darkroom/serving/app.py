@@ -10,6 +10,7 @@
 Errors are JSON, {"error": …}, and say what is accepted instead.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -37,9 +38,9 @@ from darkroom.serving.invocations import (
     refuse_urls,
 )
 from darkroom.serving.logs import EventLog
+from darkroom.serving.memory import default_limit, give_back_freed
 from darkroom.serving.metrics import CONTENT_TYPE, ServingMetrics
 from darkroom.serving.middleware import Watching
-from darkroom.serving.model_memory import default_limit
 from darkroom.serving.model_names import ModelNames
 from darkroom.serving.models import Models
 from darkroom.serving.models_api import ModelsApi
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from darkroom.serving.url_fetching import UrlFetcher
 
 _MEGABYTE = 2**20
+_SECONDS_BETWEEN_TIDYING = 20
 _SINGLE = "GET /ping, POST /invocations, GET /execution-parameters and GET /metrics"
 _SEVERAL = f"{_SINGLE}, and /models, /models/<name> and /models/<name>/invoke"
 
@@ -159,7 +161,7 @@ class _Frame:
         models = Models(
             names=ModelNames(folder),
             open_model=self._open,
-            load=self._pools.load,
+            load=self._pools.run_aside,
             memory_limit=limit,
             on_change=on_change,
             on_eviction=self._note_eviction,
@@ -199,10 +201,18 @@ class _Frame:
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        tidying = asyncio.create_task(self._tidy())
         yield
+        tidying.cancel()
         if self._fetcher is not None:
             await self._fetcher.aclose()
         self._pools.close()
+
+    async def _tidy(self) -> None:
+        """Give freed memory back now and then: a single large picture may have taken much."""
+        while True:
+            await asyncio.sleep(_SECONDS_BETWEEN_TIDYING)
+            await self._pools.run_aside(give_back_freed)
 
     def _fetching(self) -> FetchUrls:
         settings = self.around.settings
@@ -227,6 +237,7 @@ class _Frame:
         """In a thread: load a bundle and let it prove itself."""
         predictor = Predictor.load(path, threads=1, engine=self.around.settings.engine)
         predictor.self_test()
+        give_back_freed()
         self.around.log.write("loaded", model=name, version=predictor.metadata.version)
         return self.host(predictor, name=name)
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from darkroom.serving.batching import Batcher, Outcome
 from darkroom.serving.content import Content
 from darkroom.serving.metrics import ServingMetrics
 from darkroom.serving.options import Options
+
+T = TypeVar("T")
 
 _MILLISECONDS = 1000
 
@@ -31,15 +34,15 @@ class Pools:
         self.workers = workers
         self.decoding = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self.running = ThreadPoolExecutor(workers, thread_name_prefix="run")
-        self.loading = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="aside")
 
-    def load(self, open_model: "Callable[[], HostedModel]") -> "asyncio.Future[HostedModel]":
-        """Run a function in the thread that loads models, one after the other."""
-        return asyncio.get_running_loop().run_in_executor(self.loading, open_model)
+    def run_aside(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Run what is no request in a thread of its own, one after the other."""
+        return asyncio.get_running_loop().run_in_executor(self._aside, work)
 
     def close(self) -> None:
         """Wait for what runs, drop what waits."""
-        for pool in (self.decoding, self.running, self.loading):
+        for pool in (self.decoding, self.running, self._aside):
             pool.shutdown(cancel_futures=True)
 
 

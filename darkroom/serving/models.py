@@ -14,7 +14,7 @@ from pathlib import Path
 
 from darkroom.errors import DarkroomError, UserError
 from darkroom.serving.hosted_model import HostedModel
-from darkroom.serving.model_memory import memory_of
+from darkroom.serving.memory import memory_of
 from darkroom.serving.model_names import ModelNames
 
 _SECONDS_FOR_ROOM = 10
