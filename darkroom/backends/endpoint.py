@@ -1,12 +1,13 @@
 """A served bundle, wherever it is served, and whether it answers as the model was evaluated."""
 
+import io
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from darkroom.engines.protocol import Floats
@@ -15,7 +16,19 @@ from darkroom.images import FORMATS
 
 
 class EndpointError(DarkroomError):
-    """The endpoint did not start, or did not answer as it should."""
+    """The endpoint did not start, or did not answer as it should.
+
+    Args:
+        message: what happened.
+        status: HTTP status of its answer; None: there was no answer.
+        retry_after: seconds after which it wants to be asked again, where it said so.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.retry_after = status, retry_after
 
 
 class Endpoint(BaseModel):
@@ -31,7 +44,7 @@ class Endpoint(BaseModel):
     log: Path | None = None
     """What a local server prints."""
     name: str | None = None
-    """Of a SageMaker endpoint."""
+    """Of a SageMaker endpoint, or of a local one that is kept."""
     region: str | None = None
     """Where that is."""
     configuration: str | None = None
@@ -111,12 +124,13 @@ def compare_answers(
     )
 
 
-def content_type_of(path: Path) -> str:
-    """The media type of an image file, by its content."""
+def content_type_of(content: bytes | Path) -> str:
+    """The media type of an encoded image or an image file, by its content."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        stream = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(stream, formats=FORMATS) as image:
             return Image.MIME[image.format or ""]
-    except (UnidentifiedImageError, OSError, KeyError):
+    except (OSError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError):
         return "application/octet-stream"
 
 

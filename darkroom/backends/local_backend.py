@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 
 class LocalBackend:
-    """Trains in this process, serves in a child process."""
+    """Trains in this process, serves in a child process.
+
+    Args:
+        run: the pipeline run that an endpoint which is kept belongs to.
+    """
+
+    def __init__(self, run: str = "") -> None:
+        self._run = run
 
     def publish(self, dataset: Dataset, *, progress: Progress) -> Dataset:
         """Nothing to do: the images are where they are needed."""
@@ -94,10 +101,13 @@ class LocalBackend:
         keep: bool,
         progress: Progress,
     ) -> Endpoint:
-        """Start the `serve` program on a free loopback port."""
-        return start_endpoint(
-            bundle.folder, timeout_seconds=deployment.start_timeout_seconds, keep=keep
-        )
+        """Start the `serve` program on a free loopback port; one that is kept gets a name."""
+        seconds = deployment.start_timeout_seconds
+        if not keep:
+            return start_endpoint(bundle.folder, timeout_seconds=seconds)
+        from darkroom.backends.local_records import keep_endpoint
+
+        return keep_endpoint(bundle, name=name, run=self._run, timeout_seconds=seconds)
 
     def check(
         self,

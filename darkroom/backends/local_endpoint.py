@@ -6,8 +6,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,10 +28,17 @@ _PING_SECONDS = 0.5
 _ANSWER_SECONDS = 60
 """SageMaker allows an invocation as long."""
 _LINES_SHOWN = 20
+TARGET_MODEL_HEADER = "X-Amzn-SageMaker-Target-Model"
+"""As SageMaker names it; its SDKs call it TargetModel."""
 
 
 def start_endpoint(
-    bundle: Path, *, timeout_seconds: float = 60, keep: bool = False, log: Path | None = None
+    bundle: Path,
+    *,
+    timeout_seconds: float = 60,
+    keep: bool = False,
+    log: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Endpoint:
     """Serve a bundle on a free loopback port, and wait until it answers /ping.
 
@@ -38,14 +46,17 @@ def start_endpoint(
         bundle: bundle folder or model.tar.gz.
         keep: let it outlive this process; else it ends with it, even if that is killed.
         log: file for what the server prints (default: in the workspace).
+        environment: variables for the server, beside those of this process.
 
     Raises:
         EndpointError: it ended, or did not answer in time; the message shows its log.
     """
     with socket.create_server((_LOOPBACK, 0), backlog=1024) as listening:
         port = listening.getsockname()[1]
-        log = log or workspace() / "endpoints" / f"{port}.log"
-        process = _start(bundle, listening=listening, log=log, keep=keep)
+        log = log or endpoints_folder() / f"{port}.log"
+        process = _start(
+            bundle, listening=listening, log=log, keep=keep, environment=environment or {}
+        )
     url = f"http://{_LOOPBACK}:{port}"
     endpoint = Endpoint(url=url, pid=process.pid, log=log)
     try:
@@ -64,12 +75,28 @@ def stop_endpoint(endpoint: Endpoint) -> None:
     """End the server: SIGTERM, so that it drains, then SIGKILL. Fine if it has ended."""
     if endpoint.pid is None:
         raise EndpointError(f"the endpoint {endpoint.name!r} is no process of this machine")
+    _end(endpoint.pid)
+    if endpoint.name:
+        record_of(endpoint.name).unlink(missing_ok=True)
+
+
+def endpoints_folder() -> Path:
+    """Where logs of local endpoints lie, and the records of those that are kept."""
+    return workspace() / "endpoints"
+
+
+def record_of(name: str) -> Path:
+    """The record of a local endpoint that is kept."""
+    return endpoints_folder() / f"{name}.json"
+
+
+def _end(pid: int) -> None:
     for number, seconds in ((signal.SIGTERM, _SECONDS_TO_DRAIN), (signal.SIGKILL, 5)):
-        if _has_ended(endpoint.pid):
+        if _has_ended(pid):
             return
-        os.kill(endpoint.pid, number)
+        os.kill(pid, number)
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and not _has_ended(endpoint.pid):
+        while time.monotonic() < deadline and not _has_ended(pid):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
@@ -86,12 +113,20 @@ def local_endpoint(
 
 
 class EndpointClient:
-    """Sends images to an endpoint, over one connection."""
+    """Sends images to an endpoint, over connections that are kept. Threads may share it.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: where it listens, without /invocations.
+        target_model: which of its models is asked, where it has several.
+    """
+
+    def __init__(self, url: str, *, target_model: str = "") -> None:
         self._url = url
+        self._headers = {TARGET_MODEL_HEADER: target_model} if target_model else {}
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy has no business on the loopback
+        # Without cookies nothing of a session changes, so that threads may share it.
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
 
     def invoke(self, image: bytes, *, content_type: str, top_k: int = 5) -> dict[str, Any]:
         """Send one encoded image.
@@ -108,15 +143,14 @@ class EndpointClient:
                 f"{self._url}/invocations",
                 params={"top_k": top_k},
                 data=image,
-                headers={"Content-Type": content_type},
+                headers={"Content-Type": content_type, **self._headers},
                 timeout=_ANSWER_SECONDS,
             )
-            answer: dict[str, Any] = response.json()
         except requests.RequestException as error:
-            raise EndpointError(f"the endpoint {self._url} does not answer: {error}") from error
-        if not response.ok:
-            raise EndpointError(f"the endpoint answers {response.status_code}: {answer['error']}")
-        return answer
+            raise EndpointError(
+                f"the endpoint {self._url} does not answer: {_cause(error)}"
+            ) from error
+        return _answer_of(response)
 
     def __enter__(self) -> Self:
         return self
@@ -155,10 +189,47 @@ def check_endpoint(
         )
 
 
+def _cause(error: requests.RequestException) -> str:
+    """The innermost reason: what lies around it are names of urllib3's."""
+    if isinstance(error, requests.Timeout):
+        return f"timed out after {_ANSWER_SECONDS} s"
+    inner: BaseException = error
+    while (
+        cause := getattr(inner.args[0] if inner.args else None, "reason", None)
+        or inner.__cause__
+        or inner.__context__
+    ):
+        inner = cause
+    return getattr(inner, "strerror", None) or str(inner)
+
+
+def _answer_of(response: requests.Response) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if response.ok and isinstance(answer, dict):
+        return answer
+    said = answer.get("error") if isinstance(answer, dict) else None
+    wait = response.headers.get("Retry-After", "")
+    raise EndpointError(
+        f"the endpoint answers {response.status_code}: "
+        f"{said or 'something else than the JSON of a Darkroom endpoint'}",
+        status=response.status_code,
+        retry_after=float(wait) if wait.isdecimal() else None,
+    )
+
+
 def _start(
-    bundle: Path, *, listening: socket.socket, log: Path, keep: bool
+    bundle: Path,
+    *,
+    listening: socket.socket,
+    log: Path,
+    keep: bool,
+    environment: Mapping[str, str],
 ) -> subprocess.Popen[bytes]:
-    environment = {k: v for k, v in os.environ.items() if k != PARENT_VARIABLE}
+    inherited = {k: v for k, v in os.environ.items() if k != PARENT_VARIABLE}
+    variables = {**inherited, **environment, **({} if keep else parent_environment())}
     log.parent.mkdir(parents=True, exist_ok=True)
     descriptor = listening.fileno()
     with log.open("wb") as output:
@@ -174,7 +245,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=environment if keep else {**environment, **parent_environment()},
+            env=variables,
             pass_fds=[descriptor],
             start_new_session=True,
         )

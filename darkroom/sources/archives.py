@@ -32,6 +32,8 @@ _MAGIC: dict[bytes, _Format] = {
     b"\xfd7zXZ\x00": "xz",
 }
 _TAR_BLOCK_BYTES = 512
+START_BYTES = _TAR_BLOCK_BYTES
+"""Of a file, that say which archive it is."""
 _LONGEST_TAR_NAME_BYTES = 1 << 20
 _REFUSALS_SHOWN = 10
 _DAMAGE = (
@@ -71,6 +73,11 @@ class ArchiveEntry:
 def is_archive(path: Path) -> bool:
     """Whether a file's content is that of an archive that can be read."""
     return _format_of(path) is not None
+
+
+def is_archive_start(start: bytes) -> bool:
+    """`is_archive` of content that begins with these bytes: `START_BYTES` of them, or all."""
+    return _format_of_start(start) is not None
 
 
 def list_archive(path: Path, *, maximum_bytes: int, maximum_files: int) -> Listing:
@@ -155,7 +162,10 @@ def _entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
 
 def _format_of(path: Path) -> _Format | None:
     with path.open("rb") as file:
-        start = file.read(_TAR_BLOCK_BYTES)
+        return _format_of_start(file.read(START_BYTES))
+
+
+def _format_of_start(start: bytes) -> _Format | None:
     for magic, kind in _MAGIC.items():
         if start.startswith(magic):
             return kind

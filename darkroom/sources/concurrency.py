@@ -1,6 +1,7 @@
 """Work on many items in a few threads, stopped at once when it is interrupted."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -28,6 +29,27 @@ def map_concurrently(
                     return
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def map_in_order(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], *, threads: int
+) -> Iterator[_Result]:
+    """Yield `work(item)` for each item, in the order of the items.
+
+    Only a few items are taken ahead. The first exception ends it, as in `map_concurrently`.
+    """
+    waiting = iter(items)
+    running: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        try:
+            while True:
+                ahead = itertools.islice(waiting, 2 * threads - len(running))
+                running.extend(pool.submit(work, item) for item in ahead)
+                if not running:
+                    return
+                yield running.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

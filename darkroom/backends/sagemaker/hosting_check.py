@@ -15,17 +15,27 @@ from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.requests.hosting import Request, invoke_request
 from darkroom.backends.sagemaker.rollback import accept, undo
 from darkroom.engines.protocol import Floats
+from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SILENT, Progress
 
 _SECONDS_OF_TROUBLE = 60.0
 """An endpoint that only fails for so long is given up: it may have just come into service."""
+_TOO_LARGE, _MODEL_ERROR = 413, 424
+"""Statuses: of a body beyond 6 MiB; of a ModelError, which carries the container's own inside."""
 
 
 class SageMakerEndpoint:
-    """Asks an endpoint of SageMaker."""
+    """Asks an endpoint of SageMaker. Threads may share it.
 
-    def __init__(self, name: str, *, clients: Clients, pause: Pause = sleep) -> None:
-        self._name = name
+    Args:
+        name: of the endpoint.
+        target_model: which model of a multi-model endpoint.
+    """
+
+    def __init__(
+        self, name: str, *, clients: Clients, pause: Pause = sleep, target_model: str = ""
+    ) -> None:
+        self._name, self._target_model = name, target_model
         self._patient = Patient(
             clients,
             what=f"endpoint {name!r}",
@@ -41,10 +51,17 @@ class SageMakerEndpoint:
             `model_version`.
 
         Raises:
-            EndpointError: its container answers with an error.
-            UserError, DarkroomError: AWS refuses, or cannot be reached.
+            EndpointError: its container answers with an error, or the image is too large.
+            UserError: there is no such endpoint in service, or AWS refuses.
+            DarkroomError: AWS cannot be reached.
         """
-        request = invoke_request(self._name, image=image, content_type=content_type, top_k=top_k)
+        request = invoke_request(
+            self._name,
+            image=image,
+            content_type=content_type,
+            top_k=top_k,
+            target_model=self._target_model,
+        )
         answer: dict[str, Any] = json.loads(self._patient.ask(lambda c: self._ask(c, request)))
         return answer
 
@@ -52,11 +69,28 @@ class SageMakerEndpoint:
         try:
             return clients.runtime.invoke_endpoint(**request)["Body"].read()
         except ClientError as error:
-            if error_code(error) != "ModelError":
-                raise
-            status = error.response.get("OriginalStatusCode", "an error")
-            said = error.response.get("OriginalMessage", "")
-            raise EndpointError(f"the endpoint {self._name!r} answers {status}: {said}") from error
+            if problem := self._problem(error):
+                raise problem from error
+            raise
+
+    def _problem(self, error: ClientError) -> DarkroomError | None:
+        """What the container, or SageMaker before it, has against this request."""
+        code, response = error_code(error), error.response
+        message = response.get("Error", {}).get("Message", "")
+        if code == "ModelError":
+            status = str(response.get("OriginalStatusCode", _MODEL_ERROR))
+            said = response.get("OriginalMessage", "")
+            text = f"the endpoint {self._name!r} answers {status}: {said}"
+            return EndpointError(text, status=int(status))
+        if response.get("ResponseMetadata", {}).get("HTTPStatusCode") == _TOO_LARGE:
+            text = f"the endpoint {self._name!r} takes no image as large: {message}"
+            return EndpointError(text, status=_TOO_LARGE)
+        if code == "ValidationError" and "not found" in message:
+            return UserError(
+                f"there is no endpoint {self._name!r} in service: {message} "
+                "`run.py endpoints` lists those of Darkroom's."
+            )
+        return None
 
 
 def check_endpoint(

@@ -127,15 +127,22 @@ def alarm_requests(endpoint: str, *, rollout: RolloutConfig, tags: Sequence[Tag]
     return alarms
 
 
-def invoke_request(endpoint: str, *, image: bytes, content_type: str, top_k: int) -> Request:
-    """InvokeEndpoint with one encoded image."""
-    return {
+def invoke_request(
+    endpoint: str, *, image: bytes, content_type: str, top_k: int, target_model: str = ""
+) -> Request:
+    """InvokeEndpoint with one encoded image.
+
+    Args:
+        target_model: of a multi-model endpoint: which archive below its prefix.
+    """
+    request: Request = {
         "EndpointName": endpoint,
         "Body": image,
         "ContentType": content_type,
         "Accept": "application/json",
         "CustomAttributes": f"top_k={top_k}",
     }
+    return request | {"TargetModel": target_model} if target_model else request
 
 
 def _variant(hosting: HostingConfig, *, model: str) -> Request:

@@ -1,0 +1,148 @@
+"""The local endpoints that are kept: found again by name, and ended by later commands.
+
+Each has a record `endpoints/<name>.json` in the workspace. A process id alone may come to
+belong to somebody else; the server is known by a token in its environment, that the record
+holds too. A record whose process has ended is removed as soon as it is seen.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil  # type: ignore[import-untyped]
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from darkroom.backends.endpoint import Endpoint
+from darkroom.backends.local_endpoint import (
+    endpoints_folder,
+    record_of,
+    start_endpoint,
+    stop_endpoint,
+)
+from darkroom.model.bundle import Bundle
+
+_TOKEN_VARIABLE = "DARKROOM_ENDPOINT_TOKEN"  # noqa: S105 — the name of a variable
+
+
+class KeptEndpoint(BaseModel):
+    """A local endpoint that outlives the command that started it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    url: str
+    pid: int
+    log: Path | None
+    model_version: str
+    run: str
+    """The pipeline run that started it."""
+    started: datetime
+    token: str
+    """What its process has in its environment; no secret."""
+
+    def is_running(self) -> bool:
+        """Whether the process is still the one that was started."""
+        try:
+            environment = psutil.Process(self.pid).environ()
+        except psutil.Error:
+            return False
+        return bool(environment.get(_TOKEN_VARIABLE) == self.token)
+
+    def endpoint(self) -> Endpoint:
+        """As the backends know it."""
+        return Endpoint(name=self.name, url=self.url, pid=self.pid, log=self.log)
+
+
+def keep_endpoint(
+    bundle: Bundle, *, name: str, run: str = "", timeout_seconds: float = 60
+) -> Endpoint:
+    """Serve a bundle beyond the end of this process, findable by its name.
+
+    Args:
+        name: wanted; where a kept endpoint has it already, a number is added.
+        run: the pipeline run that it belongs to.
+
+    Raises:
+        EndpointError: it did not start.
+    """
+    token = secrets.token_hex(16)
+    endpoint = start_endpoint(
+        bundle.folder,
+        keep=True,
+        timeout_seconds=timeout_seconds,
+        environment={_TOKEN_VARIABLE: token},
+    )
+    try:
+        kept = KeptEndpoint(
+            name=_file_name(name),
+            url=str(endpoint.url),
+            pid=int(endpoint.pid or 0),
+            log=endpoint.log,
+            model_version=bundle.metadata.version,
+            run=run,
+            started=datetime.now(UTC),
+            token=token,
+        )
+        return _record(kept).endpoint()
+    except BaseException:
+        stop_endpoint(endpoint)
+        raise
+
+
+def kept_endpoints() -> list[KeptEndpoint]:
+    """Those that run, by name; records of others are removed."""
+    return sorted(_running(), key=lambda kept: kept.name)
+
+
+def end_kept(kept: KeptEndpoint) -> None:
+    """End one, and its record. Fine if it has ended."""
+    if kept.is_running():
+        stop_endpoint(kept.endpoint())
+    record_of(kept.name).unlink(missing_ok=True)
+
+
+def _running() -> Iterator[KeptEndpoint]:
+    for path in endpoints_folder().glob("*.json"):
+        kept = _load(path)
+        if kept is None or not kept.is_running():
+            path.unlink(missing_ok=True)
+        else:
+            yield kept
+
+
+def _load(path: Path) -> KeptEndpoint | None:
+    try:
+        return KeptEndpoint.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _record(kept: KeptEndpoint) -> KeptEndpoint:
+    """Write the record under the first name that is free."""
+    kept_endpoints()  # frees the names of those that have ended
+    for number in count(1):
+        named = kept.model_copy(
+            update={"name": kept.name if number == 1 else f"{kept.name}-{number}"}
+        )
+        with suppress(FileExistsError):
+            _create(record_of(named.name), named.model_dump_json(indent=1))
+            return named
+    raise AssertionError  # count never ends
+
+
+def _create(path: Path, text: str) -> None:
+    """Write a new file, whole from its first moment; FileExistsError if there is one."""
+    with TemporaryDirectory(dir=path.parent, prefix=".record-") as folder:
+        written = Path(folder) / path.name
+        written.write_text(text, encoding="utf-8")
+        os.link(written, path)
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "endpoint"

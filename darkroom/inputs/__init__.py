@@ -1,0 +1,1 @@
+"""The images that `predict` is given: files, folders, archives, URLs, standard input."""

@@ -1,0 +1,89 @@
+"""Images and archives from http(s) addresses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from darkroom.errors import DarkroomError
+from darkroom.files import workspace
+from darkroom.images import ImageError
+from darkroom.inputs.archived import MAXIMUM_BYTES
+from darkroom.inputs.found import MAXIMUM_IMAGE_BYTES, too_large
+from darkroom.sources.archives import START_BYTES, is_archive_start
+from darkroom.sources.download import download
+
+SCHEMES = ("http://", "https://")
+_CONNECT_AND_READ_SECONDS = (5, 10)
+_IMAGE_SECONDS = 30
+_CHUNK_BYTES = 1 << 16
+
+
+def fetch(url: str) -> bytes | Path:
+    """Fetch an image into memory, or an archive into the workspace; its content says which.
+
+    An archive is fetched once: later calls find it there unless it has changed. The address
+    is the user's own and may be a private one.
+
+    Raises:
+        DarkroomError: unreachable, refused, too large, or not complete in time.
+    """
+    try:
+        content = _image(url)
+    except (requests.RequestException, HTTPError, ValueError) as error:
+        raise ImageError(f"cannot be fetched: {_reason(error)}") from error
+    if content is None:
+        return download(url, store=workspace() / "data", maximum_bytes=MAXIMUM_BYTES)
+    return content
+
+
+def fetch_or_say_why(url: str) -> bytes | Path | str:
+    """`fetch`, or the reason why nothing came."""
+    try:
+        return fetch(url)
+    except (DarkroomError, OSError) as error:
+        return str(error)
+
+
+def _image(url: str) -> bytes | None:
+    """The body, or None as soon as it is seen to be an archive."""
+    headers = {"Accept-Encoding": "identity"}
+    with requests.get(
+        url, stream=True, timeout=_CONNECT_AND_READ_SECONDS, headers=headers
+    ) as response:
+        response.raise_for_status()
+        chunks = _in_time(response.iter_content(_CHUNK_BYTES))
+        content = b""
+        while len(content) < START_BYTES and (chunk := next(chunks, b"")):
+            content += chunk
+        return None if is_archive_start(content[:START_BYTES]) else _all(content, chunks=chunks)
+
+
+def _all(content: bytes, *, chunks: Iterator[bytes]) -> bytes:
+    whole = bytearray(content)
+    for chunk in chunks:
+        whole += chunk
+        if len(whole) > MAXIMUM_IMAGE_BYTES:
+            raise ImageError(too_large())
+    return bytes(whole)
+
+
+def _in_time(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    started = monotonic()
+    for chunk in chunks:
+        yield chunk
+        if monotonic() - started > _IMAGE_SECONDS:
+            raise ImageError(f"not fetched within {_IMAGE_SECONDS} s")
+
+
+def _reason(error: Exception) -> str:
+    response = getattr(error, "response", None)
+    if response is not None:
+        return f"HTTP status {response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "timed out"
+    if isinstance(error, requests.ConnectionError):
+        return "no connection"
+    return str(error)
