@@ -75,6 +75,9 @@ def test_the_metadata_says_what_was_packed(bundle: Path, dataset: Dataset) -> No
     assert metadata.export_check.images == 9
     assert metadata.export_check.top1_agreement == 1
     assert metadata.export_check.maximum_probability_difference < 1e-5
+    assert metadata.parity
+    assert sum(metadata.parity.probabilities) == pytest.approx(1)
+    Predictor.load(bundle).self_test()
     assert metadata.versions["torch"] == torch.__version__.partition("+")[0]
 
 
