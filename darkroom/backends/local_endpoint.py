@@ -94,7 +94,8 @@ def _end(pid: int) -> None:
     for number, seconds in ((signal.SIGTERM, _SECONDS_TO_DRAIN), (signal.SIGKILL, 5)):
         if _has_ended(pid):
             return
-        os.kill(pid, number)
+        # The server's own child would outlive a kill of its supervisor for a moment.
+        (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not _has_ended(pid):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
