@@ -1,5 +1,7 @@
 """The commands beside the main job, as run.py offers them; what they do is imported when used."""
 
+from pathlib import Path
+
 import click
 
 from commands.lazily import call
@@ -18,10 +20,22 @@ def check(**options: object) -> None:
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="IMAGE|FOLDER|URL…")
+@click.argument("sources", nargs=-1, required=True, metavar="IMAGE|FOLDER|ARCHIVE|URL|-…")
 @click.option("--model", metavar="BUNDLE", help="Bundle folder or archive.  [default: newest]")
+@click.option("--endpoint", metavar="NAME", help="Ask an endpoint: its name, or a local address.")
+@STACK
+@click.option("--target-model", metavar="NAME", help="Which model, if the endpoint has several.")
 @click.option("--top-k", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV, not a table.")
+@click.option("--all-rows", is_flag=True, help="A table of all rows, however many.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="All rows as .json or .csv."
+)
+@click.option(
+    "--grid", type=click.Path(path_type=Path), metavar="FILE.png", help="A picture of some of them."
+)
+@click.option("--grid-images", type=click.IntRange(1, 240), default=24, show_default=True)
 def predict(**options: object) -> None:
     """Classify images with a model."""
     call("commands.predict:predict_images", options)
@@ -47,7 +61,7 @@ def serve(**options: object) -> None:
 @REMOTE_STACK
 @click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
 def endpoints(**options: object) -> None:
-    """List the endpoints on AWS, and what they cost."""
+    """List the endpoints, and what they cost."""
     call("commands.endpoints:list_endpoints", options)
 
 
@@ -59,7 +73,7 @@ def endpoints(**options: object) -> None:
 @click.option("--expired", is_flag=True, help="Endpoints whose time to live is over.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def down(**options: object) -> None:
-    """Remove the endpoint NAME, or what runs have left, on AWS."""
+    """Remove the endpoint NAME, or what runs have left on AWS."""
     call("commands.down:remove", options)
 
 

@@ -1,4 +1,4 @@
-"""`python run.py down`: remove endpoints and what else runs have left on AWS."""
+"""`python run.py down`: remove endpoints, on AWS with what else runs have left there."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,11 @@ def remove(
     """
     selection = Selection(name=name or "", run=run or "", everything=everything, expired=expired)
     _check(selection, yes=yes)
+    if stack == "local":
+        from commands.local_endpoints import remove_local
+
+        remove_local(name=selection.name, run=selection.run, expired=expired, yes=yes)
+        return
     with account(stack) as clients:
         found = find(selection, clients=clients)
         if not found:

@@ -1,16 +1,16 @@
-"""`python run.py endpoints`: what serves on AWS, and what it costs."""
+"""`python run.py endpoints`: what serves, on AWS with what it costs."""
 
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from commands.ages import age
 from commands.where import ready
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.inventory import list_endpoints as find_endpoints
@@ -26,6 +26,11 @@ def list_endpoints(*, stack: str, as_json: bool) -> None:
     Raises:
         UserError: values of the stack are missing, or AWS refuses.
     """
+    if stack == "local":
+        from commands.local_endpoints import list_local
+
+        list_local(as_json=as_json)
+        return
     with account(stack) as clients:
         rows = find_endpoints(clients=clients, region=str(clients.region))
     if as_json:
@@ -74,17 +79,9 @@ def _table(rows: Sequence["EndpointRow"]) -> Table:
             row.kind,
             instances,
             cost_of(row),
-            _age(row.created),
+            age(row.created),
             f"[red]{expires}[/red]" if row.has_expired else expires,
             row.run,
             row.model_version,
         )
     return table
-
-
-def _age(created: datetime | None) -> str:
-    if created is None:
-        return "–"
-    minutes = int((datetime.now(UTC) - created).total_seconds() // 60)
-    hours, days = minutes // 60, minutes // (24 * 60)
-    return f"{days} d" if days else f"{hours} h" if hours else f"{minutes} min"

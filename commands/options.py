@@ -29,10 +29,10 @@ STACK = click.option(
 )
 REMOTE_STACK = click.option(
     "--stack",
-    type=click.Choice(["rehearsal", "sagemaker"]),
+    type=click.Choice(["local", "rehearsal", "sagemaker"]),
     default="sagemaker",
     show_default=True,
-    help="The rehearsal: the stand-in that `python -m rehearsal` keeps up.",
+    help="This machine, the stand-in that `python -m rehearsal` keeps up, or SageMaker.",
 )
 FAULT = click.option(
     "--fault",

@@ -15,7 +15,10 @@ _CONFIGURED = {"--stack", "--config", "--data", "--set"}
 OPTIONS = {
     "": {*_CONFIGURED, "--summary", "--keep-endpoint", "--no-cache", "--fault"},
     "check": {*_CONFIGURED, "--refresh-prices"},
-    "predict": {"--model", "--top-k", "--json"},
+    "predict": {
+        *("--model", "--endpoint", "--stack", "--target-model", "--top-k"),
+        *("--json", "--csv", "--all-rows", "--out", "--grid", "--grid-images"),
+    },
     "serve": {
         *("--models", "--port", "--engine", "--workers", "--memory-limit-mb"),
         *("--allow-urls", "--url-hosts", "--capture", "--capture-percent"),

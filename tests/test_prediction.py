@@ -2,9 +2,6 @@
 
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -152,44 +149,3 @@ def test_the_json_of_a_row_is_the_documented_one(predictor: Predictor, tmp_path:
     assert list(content) == ["source", "class", "probability", "top_k", "error"]
     assert [list(item) for item in content["top_k"]] == [["class", "probability"]] * 2
     assert Prediction.model_validate_json(row.model_dump_json()) == row
-
-
-class _Pictures(BaseHTTPRequestHandler):
-    content = b""
-
-    def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/red.png" else 404)
-        self.end_headers()
-        self.wfile.write(self.content)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@pytest.fixture
-def pictures_url(tmp_path: Path) -> Iterator[str]:
-    _Pictures.content = colour(tmp_path / "red.png", "red").read_bytes()
-    with HTTPServer(("127.0.0.1", 0), _Pictures) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-
-
-def test_urls_are_fetched_and_unreachable_ones_are_rows(
-    predictor: Predictor, pictures_url: str
-) -> None:
-    urls = [f"{pictures_url}/red.png", f"{pictures_url}/other.png", "http://127.0.0.1:1/a.png"]
-    found, missing, unreachable = predict_sources(urls, predictor=predictor)
-    assert found.class_name == "red"
-    assert "404" in (missing.error or "")
-    assert "no connection" in (unreachable.error or "")
-
-
-def test_a_url_that_sends_too_much_is_given_up(
-    predictor: Predictor, pictures_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("darkroom.prediction_inputs.MAXIMUM_URL_BYTES", 10)
-    (row,) = predict_sources([f"{pictures_url}/red.png"], predictor=predictor)
-    assert "larger than" in (row.error or "")

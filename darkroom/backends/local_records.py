@@ -11,9 +11,11 @@ import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,8 +27,10 @@ from darkroom.backends.local_endpoint import (
     start_endpoint,
     stop_endpoint,
 )
+from darkroom.errors import UserError
 from darkroom.model.bundle import Bundle
 
+_PATHS = ("", "/", "/invocations")
 _TOKEN_VARIABLE = "DARKROOM_ENDPOINT_TOKEN"  # noqa: S105 — the name of a variable
 
 
@@ -100,11 +104,48 @@ def kept_endpoints() -> list[KeptEndpoint]:
     return sorted(_running(), key=lambda kept: kept.name)
 
 
+def address_of(name: str) -> str:
+    """Where an endpoint of this machine listens.
+
+    Args:
+        name: of a kept endpoint, or an http:// address of the loopback.
+
+    Raises:
+        UserError: no such endpoint, or an address elsewhere.
+    """
+    if "://" in name:
+        return _loopback(name)
+    kept = {one.name: one.url for one in kept_endpoints()}
+    if name in kept:
+        return kept[name]
+    known = f"there are {', '.join(map(repr, kept))}" if kept else "none is kept"
+    raise UserError(
+        f"there is no endpoint {name!r} on this machine ({known}). `run.py --keep-endpoint` "
+        "keeps one; give the address of another, such as http://127.0.0.1:8080, or --stack."
+    )
+
+
 def end_kept(kept: KeptEndpoint) -> None:
     """End one, and its record. Fine if it has ended."""
     if kept.is_running():
         stop_endpoint(kept.endpoint())
     record_of(kept.name).unlink(missing_ok=True)
+
+
+def _loopback(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        is_loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback or parts.scheme != "http" or parts.path not in _PATHS or parts.query:
+        raise UserError(
+            f"{url!r} is no address of an endpoint on this machine, such as "
+            "http://127.0.0.1:8080; endpoints elsewhere are asked by name and --stack"
+        )
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port or 80}"
 
 
 def _running() -> Iterator[KeptEndpoint]:

@@ -1,6 +1,7 @@
 """Images and archives from http(s) addresses."""
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from time import monotonic
 
@@ -62,8 +63,8 @@ def _image(url: str) -> bytes | None:
 
 
 def _all(content: bytes, *, chunks: Iterator[bytes]) -> bytes:
-    whole = bytearray(content)
-    for chunk in chunks:
+    whole = bytearray()
+    for chunk in chain([content], chunks):
         whole += chunk
         if len(whole) > MAXIMUM_IMAGE_BYTES:
             raise ImageError(too_large())

@@ -73,6 +73,8 @@ def images_of(sources: Sequence[Source], *, stdin: BinaryIO | None = None) -> It
 def _look_at(name: str) -> Source:
     if name == STANDARD_INPUT or name.lower().startswith(SCHEMES):
         return Source(name)
+    if not name.strip():  # as a shell's empty variable is; it would be the working folder
+        return Source(name, (FoundImage(name, error="names nothing"),))
     path = Path(name).expanduser()
     try:
         if path.is_dir():

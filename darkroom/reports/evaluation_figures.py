@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 
 from darkroom.evaluation.evaluate import Evaluation, Prediction
 from darkroom.evaluation.findings import sample_predictions
-from darkroom.images import ImageError, decode
-from darkroom.reports.figures import BLUE, GREEN, GREY, ORANGE, RED, clean, drawable, new_figure
+from darkroom.reports.figures import BLUE, GREY, ORANGE, clean, drawable, new_figure
+from darkroom.reports.picture_grid import Tile, picture_grid, thumbnail
 
 _MOST_ANNOTATED_CLASSES = 20
 _MOST_NAMED_CLASSES = 150
 _MOST_BARS = 40
-_GRID_COLUMNS = 6
-_PICTURE_SIDE = 240  # pixels
 
 
 def confusion_figure(evaluation: Evaluation) -> Figure:
@@ -112,16 +110,8 @@ def predictions_figure(evaluation: Evaluation, *, root: Path, images: int, seed:
     """
     wrong, right = sample_predictions(evaluation, count=images, seed=seed)
     chosen = [*wrong, *right]
-    columns = min(_GRID_COLUMNS, len(chosen))
-    rows = -(-len(chosen) // columns)
-    figure = new_figure(width=max(4.0, 1.8 * columns), height=2.25 * rows + 0.4, dots_per_inch=110)
-    figure.suptitle(f"{len(wrong)} wrong and {len(right)} right predictions: actual → predicted")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for axes, prediction in zip(grid.flat, chosen, strict=False):
-        _show(axes, prediction, file=root / prediction.path)
-    return figure
+    title = f"{len(wrong)} wrong and {len(right)} right predictions: actual → predicted"
+    return picture_grid([_tile(prediction, root=root) for prediction in chosen], title=title)
 
 
 def _name_cells(axes: Axes, classes: Sequence[str]) -> None:
@@ -140,17 +130,10 @@ def _write_counts(axes: Axes, *, counts: NDArray[np.generic], shares: NDArray[np
         axes.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
 
 
-def _show(axes: Axes, prediction: Prediction, *, file: Path) -> None:
-    try:
-        picture = decode(file)
-        picture.thumbnail((_PICTURE_SIDE, _PICTURE_SIDE))
-        axes.imshow(np.asarray(picture))
-    except ImageError:
-        axes.text(0.5, 0.5, "unreadable", ha="center", va="center")
-    axes.set_title(
-        f"{drawable(prediction.actual)} →\n"
-        f"{drawable(prediction.predicted)} {prediction.probability:.0%}",
-        color=GREEN if prediction.correct else RED,
-        fontsize=8,
-        parse_math=False,
+def _tile(prediction: Prediction, *, root: Path) -> Tile:
+    return Tile.of(
+        thumbnail(root / prediction.path),
+        actual=prediction.actual,
+        predicted=prediction.predicted,
+        probability=prediction.probability,
     )

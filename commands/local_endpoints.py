@@ -1,0 +1,72 @@
+"""`endpoints` and `down` on this machine: servers that --keep-endpoint has left running."""
+
+import json
+from collections.abc import Sequence
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from commands.ages import age
+from darkroom.backends.local_records import KeptEndpoint, end_kept, kept_endpoints
+from darkroom.errors import UserError
+
+
+def list_local(*, as_json: bool) -> None:
+    """Print a table, or a list of JSON objects."""
+    kept = kept_endpoints()
+    if as_json:
+        click.echo(json.dumps([_public(one) for one in kept], indent=1))
+    elif kept:
+        Console().print(_table(kept))
+    else:
+        click.echo("No endpoints are kept on this machine.")
+
+
+def remove_local(*, name: str, run: str, expired: bool, yes: bool) -> None:
+    """Show which endpoints will end, ask, and end them.
+
+    Args:
+        name: of one; empty: all, or those of `run`.
+
+    Raises:
+        UserError: no such endpoint, or local ones are asked to expire.
+    """
+    if expired:
+        raise UserError("endpoints on this machine have no time to live: name one, or use --all")
+    chosen = _choose(name=name, run=run)
+    for kept in chosen:
+        click.echo(f"end  {kept.name}, {kept.url}, process {kept.pid}")
+    if not chosen:
+        click.echo("Nothing to remove.")
+    elif yes or click.confirm(f"End {len(chosen)}?"):
+        for kept in chosen:
+            end_kept(kept)
+        click.echo(f"Ended: {len(chosen)}. The logs stay.")
+    else:
+        click.echo("Nothing was ended.")
+
+
+def _choose(*, name: str, run: str) -> list[KeptEndpoint]:
+    kept = kept_endpoints()
+    chosen = [one for one in kept if name in ("", one.name) and run in ("", one.run)]
+    if (name or run) and not chosen:
+        wanted = f"endpoint {name!r}" if name else f"endpoint of the run {run!r}"
+        raise UserError(
+            f"there is no {wanted} on this machine; `run.py endpoints --stack local` lists all"
+        )
+    return chosen
+
+
+def _public(kept: KeptEndpoint) -> dict[str, object]:
+    return kept.model_dump(mode="json", exclude={"token"})
+
+
+def _table(kept: Sequence[KeptEndpoint]) -> Table:
+    table = Table("endpoint")
+    table.add_column("address", overflow="fold")
+    for heading in ("process", "age", "run", "model version"):
+        table.add_column(heading)
+    for one in kept:
+        table.add_row(one.name, one.url, str(one.pid), age(one.started), one.run, one.model_version)
+    return table

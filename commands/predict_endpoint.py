@@ -1,0 +1,32 @@
+"""An endpoint to ask: on this machine by name or address, or on the stack's account."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from darkroom.backends.asking import Asker
+
+
+@contextmanager
+def asked_endpoint(name: str, *, stack: str, target_model: str, top_k: int) -> Iterator[Asker]:
+    """Something that asks the endpoint while the block runs.
+
+    Args:
+        name: as `run.py endpoints` lists it; on this machine an address will do too.
+        target_model: which model, where the endpoint has several.
+
+    Raises:
+        UserError: no such endpoint, no rehearsal is up, or values of the stack are missing.
+    """
+    if stack == "local":
+        from darkroom.backends.local_endpoint import EndpointClient
+        from darkroom.backends.local_records import address_of
+
+        with EndpointClient(address_of(name), target_model=target_model) as client:
+            yield Asker(client, top_k=top_k)
+        return
+    from commands.endpoints import account
+    from darkroom.backends.sagemaker.answering import answering_at
+
+    with account(stack) as clients:
+        answering = answering_at(name, clients=clients, target_model=target_model)
+        yield Asker(answering, top_k=top_k)
