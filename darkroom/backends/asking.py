@@ -38,12 +38,20 @@ class Asker:
     Args:
         answering: the endpoint; shared by threads.
         top_k: classes of a row.
-        wait: between attempts; None: waits, but not once nobody reads the rows any more.
+        ended: is set when nobody wants the rows any more.
+        wait: between attempts; None: waits until `ended` at the longest.
     """
 
-    def __init__(self, answering: Answering, *, top_k: int, wait: Wait | None = None) -> None:
+    def __init__(
+        self,
+        answering: Answering,
+        *,
+        top_k: int,
+        ended: Event | None = None,
+        wait: Wait | None = None,
+    ) -> None:
         self._answering, self._top_k = answering, top_k
-        self._ended = Event()
+        self._ended = ended or Event()
         self._wait = wait or self._ended.wait
         self._seconds = array("d")
         self.classes: frozenset[str] = frozenset()
@@ -57,14 +65,18 @@ class Asker:
             UserError, DarkroomError: AWS refuses, or cannot be reached.
         """
         remaining = iter(images)
+        for found in remaining:
+            yield self._ask(found)
+            if self.classes:
+                break
+        answered = map_in_order(self._ask, remaining, threads=AT_ONCE)
         try:
-            for found in remaining:
-                yield self._ask(found)
-                if self.classes:
-                    break
-            yield from map_in_order(self._ask, remaining, threads=AT_ONCE)
+            # `yield from` would wait for all that is under way before it says so.
+            for row in answered:  # noqa: UP028
+                yield row
         finally:
             self._ended.set()
+            answered.close()
 
     def latency_ms(self) -> tuple[float, float] | None:
         """Median and 99th percentile of the answers' times; None: there was no answer."""
@@ -84,6 +96,7 @@ class Asker:
             answer = self._patiently(content)
         except EndpointError as error:
             if error.status is None or error.status in (*_BUSY, *_OF_THE_ENDPOINT):
+                self._ended.set()  # the others need not wait either
                 raise
             return found, Prediction(source=found.source, error=str(error))
         return found, self._row(answer, source=found.source)
@@ -130,6 +143,16 @@ class Asker:
             ) from error
         self.classes = self.classes or frozenset(item.class_name for item in row.top_k)
         return row.model_copy(update={"top_k": row.top_k[: self._top_k]})
+
+
+def pause_until(ended: Event) -> Callable[[float], None]:
+    """A pause for what asks AWS, which ends with an EndpointError once that is set."""
+
+    def pause(seconds: float) -> None:
+        if ended.wait(seconds):
+            raise EndpointError("nobody waits for the answer any more")
+
+    return pause
 
 
 def _read(content: bytes | Path) -> bytes:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ def map_concurrently(
 
 def map_in_order(
     work: Callable[[_Item], _Result], items: Iterable[_Item], *, threads: int
-) -> Iterator[_Result]:
+) -> Generator[_Result, None, None]:
     """Yield `work(item)` for each item, in the order of the items.
 
     Only a few items are taken ahead. The first exception ends it, as in `map_concurrently`.
