@@ -63,7 +63,7 @@ def account(stack: str) -> Iterator[Clients]:
 def cost_of(row: "EndpointRow") -> str:
     """What an endpoint costs by the hour, for people."""
     if row.kind == "serverless":
-        return "by request"
+        return "by request" if row.cost_per_hour == 0 else "by request, and what is kept warm"
     return f"${row.cost_per_hour:.3f}" if row.cost_per_hour is not None else "unknown"
 
 
@@ -82,6 +82,6 @@ def _table(rows: Sequence["EndpointRow"]) -> Table:
             age(row.created),
             f"[red]{expires}[/red]" if row.has_expired else expires,
             row.run,
-            row.model_version,
+            ", ".join(row.models) or row.model_version,
         )
     return table

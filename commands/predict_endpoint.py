@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event
 
-from darkroom.backends.asking import Asker
+from darkroom.backends.asking import Asker, pause_until
 
 
 @contextmanager
@@ -28,5 +29,8 @@ def asked_endpoint(name: str, *, stack: str, target_model: str, top_k: int) -> I
     from darkroom.backends.sagemaker.answering import answering_at
 
     with account(stack) as clients:
-        answering = answering_at(name, clients=clients, target_model=target_model)
-        yield Asker(answering, top_k=top_k)
+        ended = Event()
+        answering = answering_at(
+            name, clients=clients, target_model=target_model, pause=pause_until(ended)
+        )
+        yield Asker(answering, top_k=top_k, ended=ended)

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 from aws_calls import called_actions
+from darkroom.backends.sagemaker.model_prefix import archive_of, prefix_of_models
+from darkroom.backends.sagemaker.requests.asynchronous import ANSWERS, IMAGES
 from darkroom.backends.sagemaker.requests.hosting import configuration_request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import SageMakerConfig
@@ -158,12 +161,23 @@ def test_roles_are_passed_to_sagemaker_alone_and_by_name(name: str) -> None:
 
 def test_endpoints_and_transforms_may_reach_what_their_requests_name() -> None:
     """A transform job reads and writes under the role of its model (CreateModel's reference)."""
-    config = SageMakerConfig.model_validate({"hosting": {"capture_percent": 1}})
-    site = Site(region="", role="", image="", root="s3://<bucket>/<prefix>", config=config)
-    request = configuration_request("name", model="m", endpoint="e", site=site, tags=[])
-    capture = request["DataCaptureConfig"]["DestinationS3Uri"]
-    written = [capture, site.uri("transform", "name", "output")]
-    read = [site.uri("models", "version", "model.tar.gz"), site.uri("transform", "name", "input")]
+
+    def request(**hosting: object) -> dict[str, Any]:
+        config = SageMakerConfig.model_validate({"hosting": hosting})
+        with_it = replace(site, config=config)
+        return configuration_request("name", model="m", endpoint="e", site=with_it, tags=[])
+
+    site = Site(region="", role="", image="", root="s3://<bucket>/<prefix>")
+    capture = request(capture_percent=1)["DataCaptureConfig"]["DestinationS3Uri"]
+    output = request(kind="asynchronous")["AsyncInferenceConfig"]["OutputConfig"]
+    answers = output["S3OutputPath"]
+    written = [capture, answers, output["S3FailurePath"], site.uri("transform", "name", "output")]
+    read = [
+        site.uri("models", "version", "model.tar.gz"),
+        archive_of("dogs", prefix=prefix_of_models("pets", site=site)),
+        answers.replace(ANSWERS, IMAGES),
+        site.uri("transform", "name", "input"),
+    ]
     for uris, action in ((written, "s3:PutObject"), (read, "s3:GetObject")):
         for uri in uris:
             assert may("endpoint-role", action=action, arn=f"{uri.replace('s3://', S3)}/part")
@@ -181,7 +195,8 @@ def test_endpoints_may_neither_write_models_nor_start_anything() -> None:
     assert not {a for a in allowed("endpoint-role") if a.startswith(("sagemaker:", "iam:"))}
     (writing,) = [s for s in policy("endpoint-role")["Statement"] if "s3:PutObject" in s["Action"]]
     root = "arn:aws:s3:::<bucket>/<prefix>"
-    assert writing["Resource"] == [f"{root}/capture/*", f"{root}/transform/*"]
+    written = ("asynchronous", "capture", "transform")
+    assert writing["Resource"] == [f"{root}/{folder}/*" for folder in written]
 
 
 # What the code calls, file by file
@@ -250,6 +265,7 @@ def test_the_client_may_do_what_the_commands_call() -> None:
         ("self.clients.s3.upload_file(a, b, c)", {"s3:PutObject"}),
         ("client.get_paginator('list_pipelines')", {"sagemaker:ListPipelines"}),
         ("clients.runtime.invoke_endpoint()", {"sagemaker:InvokeEndpoint"}),
+        ("clients.runtime.invoke_endpoint_async()", {"sagemaker:InvokeEndpointAsync"}),
         ("retry(clients.autoscaling.deregister_scalable_target)", {
             "application-autoscaling:DeregisterScalableTarget"
         }),

@@ -522,6 +522,7 @@ def test_an_asynchronous_invocation_answers_in_s3(site: Site, aws: CachedClients
     waiter = s3.get_waiter("object_exists")
     waiter.wait(Bucket="bucket", Key=key, WaiterConfig={"Delay": 1, "MaxAttempts": 10})
     assert s3.get_object(Bucket="bucket", Key=key)["Body"].read() == b"one:hello"
+    assert "InvokeEndpointAsync" in error_of(site.invoke)["Error"]["Message"]
 
 
 def test_deleting_an_endpoint_ends_its_processes(site: Site, aws: CachedClients) -> None:

@@ -217,6 +217,39 @@ def test_serverless_rules(path: str, value: object, told: str) -> None:
     assert told in _messages("CreateEndpointConfig", _with(SERVERLESS, path, value))
 
 
+TOLD = {"OutputConfig": {"S3OutputPath": f"s3://{BUCKET}/out"}}
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ({"OutputConfig": {}}, "needs S3OutputPath"),
+        (
+            {
+                "OutputConfig": {
+                    **TOLD["OutputConfig"],
+                    "NotificationConfig": {
+                        "IncludeInferenceResponseIn": ["SUCCESS_NOTIFICATION_TOPIC"]
+                    },
+                }
+            },
+            "needs SuccessTopic",
+        ),
+    ],
+)
+def test_asynchronous_rules(config: dict[str, Any], told: str) -> None:
+    assert told in _messages("CreateEndpointConfig", _with(CONFIG, "AsyncInferenceConfig", config))
+
+
+def test_an_asynchronous_endpoint_is_neither_serverless_nor_shadowed() -> None:
+    request = _with(CONFIG, "AsyncInferenceConfig", TOLD)
+    assert problems("CreateEndpointConfig", request) == []
+    shadowed = _with(request, "ShadowProductionVariants", [{"VariantName": "b"}])
+    assert "no ShadowProductionVariants" in _messages("CreateEndpointConfig", shadowed)
+    serverless = _with(SERVERLESS, "AsyncInferenceConfig", TOLD)
+    assert "takes no AsyncInferenceConfig" in _messages("CreateEndpointConfig", serverless)
+
+
 def test_a_variant_needs_machines() -> None:
     request = _with(CONFIG, "ProductionVariants", [{"VariantName": "a", "ModelName": "m"}])
     assert "needs InstanceType" in _messages("CreateEndpointConfig", request)
@@ -241,6 +274,9 @@ def test_rollout_rules(routing: dict[str, Any], told: str) -> None:
         ("Containers", [{"Image": "image"}], "either PrimaryContainer or Containers"),
         ("PrimaryContainer.ModelDataUrl", f"s3://{BUCKET}/model.zip", "ends in .tar.gz"),
         ("PrimaryContainer.Image", "", "needs an Image"),
+        ("PrimaryContainer.Mode", "MultiModel", "must be a prefix, no archive"),
+        ("PrimaryContainer", {"Image": "i", "Mode": "MultiModel"}, "needs ModelDataUrl"),
+        ("PrimaryContainer.MultiModelConfig", {"ModelCacheSetting": "Enabled"}, "needs Mode"),
     ],
 )
 def test_model_rules(path: str, value: object, told: str) -> None:

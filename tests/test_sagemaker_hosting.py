@@ -9,7 +9,7 @@ from darkroom.backends.endpoint import Endpoint, EndpointError
 from darkroom.backends.sagemaker.endpoint_state import ACCEPTED, describe
 from darkroom.backends.sagemaker.following import JobInterrupted
 from darkroom.backends.sagemaker.hosting import deploy
-from darkroom.backends.sagemaker.hosting_check import SageMakerEndpoint
+from darkroom.backends.sagemaker.invoking import SageMakerEndpoint
 from darkroom.backends.sagemaker.rollback import remove_endpoint
 from darkroom.errors import UserError
 from darkroom.model.bundle import ONNX_FILE

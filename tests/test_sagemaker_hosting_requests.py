@@ -162,9 +162,9 @@ def test_without_a_limit_of_latency_there_is_no_alarm_for_it() -> None:
 
 def test_scaling() -> None:
     place = site(**FULL)
-    bounds = place.config.hosting.autoscaling
-    target = scaling.target_request("pets", scaling=bounds)
-    policy = scaling.policy_request("pets", scaling=bounds)
+    hosted = place.config.hosting
+    target = scaling.target_request("pets", scaling=hosted.autoscaling)
+    policy = scaling.policy_request("pets", hosting=hosted)
     service = "application-autoscaling"
     assert_golden(target, operation=f"{service}:RegisterScalableTarget", name="scalable_target")
     assert_golden(policy, operation=f"{service}:PutScalingPolicy", name="scaling_policy")

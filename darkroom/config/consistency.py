@@ -16,6 +16,7 @@ from darkroom.config import (
     natural_direction,
 )
 from darkroom.config.grid import continuous_problem, dimensions, grid, grid_values
+from darkroom.config.hosting_kinds import kind_problems
 from darkroom.config.problems import allowed_values, near_miss
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".tar.gz", ".tgz")
@@ -38,6 +39,7 @@ def managed_problems(config: Config) -> list[str]:
         *(_managed_search_problems(config) if config.tuning.enabled else []),
         *_instance_problems(config),
         *_isolation_problems(config),
+        *(kind_problems(config.sagemaker) if config.deployment.enabled else []),
     ]
 
 

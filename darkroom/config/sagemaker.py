@@ -5,7 +5,7 @@ Bounds are those of SageMaker's API, so that a mistake is found before anything 
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from darkroom.config.sections import Section
 
@@ -14,6 +14,10 @@ _DAY = 24 * _HOUR
 
 InstanceType = Annotated[str, Field(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 Runtime = Annotated[int, Field(ge=1, le=28 * _DAY)]
+EndpointKind = Literal["realtime", "serverless", "asynchronous"]
+Topic = Annotated[
+    str, Field(pattern=r"^(arn:aws[a-z-]*:sns:[a-z0-9-]*:[0-9]{12}:[a-zA-Z0-9_.-]+)?$")
+]
 
 
 def _usual_tags(tags: dict[str, str]) -> dict[str, str]:
@@ -98,12 +102,12 @@ class TuningJobConfig(Section):
 class AutoscalingConfig(Section):
     """How many instances an endpoint has."""
 
-    min_instances: Annotated[int, Field(ge=1)] = 1
-    """At least."""
+    min_instances: Annotated[int, Field(ge=0)] = 1
+    """At least; 0, of asynchronous endpoints alone: none while nothing waits."""
     max_instances: Annotated[int, Field(ge=1)] = 1
     """At most; 1: no scaling."""
     invocations_per_instance: PositiveInt = 70
-    """Requests a minute and instance that are aimed at."""
+    """Requests a minute and instance that are aimed at; see also asynchronous."""
     scale_in_cooldown_seconds: Annotated[int, Field(ge=0)] = 300
     """Pause before instances are taken away."""
     scale_out_cooldown_seconds: Annotated[int, Field(ge=0)] = 60
@@ -126,6 +130,37 @@ class ServerlessConfig(Section):
     """Memory of one copy."""
     max_concurrency: Annotated[int, Field(ge=1, le=200)] = 5
     """Requests at once."""
+    provisioned_concurrency: Annotated[int, Field(ge=0, le=200)] = 0
+    """Copies that are kept warm, and billed by the hour; 0: none."""
+
+    @model_validator(mode="after")
+    def _provisioned_of_all(self) -> Self:
+        if self.provisioned_concurrency > self.max_concurrency:
+            raise ValueError(
+                f"provisioned_concurrency ({self.provisioned_concurrency}) must be at most "
+                f"max_concurrency ({self.max_concurrency})"
+            )
+        return self
+
+
+class AsynchronousConfig(Section):
+    """An endpoint that reads its requests from S3, and leaves its answers there."""
+
+    max_concurrent_invocations: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Requests that an instance is given at once; 0: as many as SageMaker thinks best."""
+    backlog_per_instance: PositiveFloat = 5
+    """Waiting requests for each instance that are aimed at where autoscaling scales."""
+    success_topic: Topic = ""
+    """ARN of an SNS topic that is told of each answer; empty: none."""
+    error_topic: Topic = ""
+    """ARN of an SNS topic that is told of each failure; empty: none."""
+
+
+class MultiModelConfig(Section):
+    """Several models behind one endpoint, as `run.py deploy` makes them."""
+
+    cache: bool = True
+    """Keep models in memory between requests; false helps where each is asked seldom."""
 
 
 class RolloutConfig(Section):
@@ -156,14 +191,18 @@ class HostingConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^([a-zA-Z0-9](-*[a-zA-Z0-9]){0,62})?$")] = ""
     """Of the endpoint that --keep-endpoint leaves; empty: tracking.model_name."""
-    kind: Literal["realtime", "serverless"] = "realtime"
-    """Instances that always run, or none while nobody asks."""
+    kind: EndpointKind = "realtime"
+    """Instances that answer at once, none while nobody asks, or a queue between files on S3."""
     instance_type: InstanceType = "ml.m5.large"
-    """Machine of a real-time endpoint."""
+    """Machine; serverless endpoints have none."""
     autoscaling: AutoscalingConfig = AutoscalingConfig()
-    """Instances of a real-time endpoint."""
+    """Number of instances; serverless endpoints scale by themselves."""
     serverless: ServerlessConfig = ServerlessConfig()
     """Where kind is serverless."""
+    asynchronous: AsynchronousConfig = AsynchronousConfig()
+    """Where kind is asynchronous."""
+    multi_model: MultiModelConfig = MultiModelConfig()
+    """Where several models are behind the endpoint."""
     rollout: RolloutConfig = RolloutConfig()
     """How a new model takes over."""
     capture_percent: Annotated[int, Field(ge=0, le=100)] = 0
@@ -173,14 +212,26 @@ class HostingConfig(Section):
     approve: bool = True
     """Register a model that passes the gate as approved; else, and false: PendingManualApproval."""
 
+    @property
+    def scales(self) -> bool:
+        """Whether the number of instances changes by itself."""
+        bounds = self.autoscaling
+        return self.kind != "serverless" and bounds.max_instances > bounds.min_instances
+
     @model_validator(mode="after")
-    def _serverless_limits(self) -> Self:
-        if self.kind == "serverless" and self.capture_percent:
-            raise ValueError("capture_percent must be 0: serverless endpoints capture no data")
+    def _limits_of_kinds(self) -> Self:
+        problems = []
+        if self.kind != "realtime" and self.capture_percent:
+            problems.append(f"capture_percent must be 0: {self.kind} endpoints capture no data")
         if self.kind == "serverless" and self.autoscaling.max_instances > 1:
-            raise ValueError(
-                "autoscaling.max_instances must be 1: serverless endpoints scale alone"
+            problems.append("autoscaling.max_instances must be 1: serverless endpoints scale alone")
+        if self.kind != "asynchronous" and self.autoscaling.min_instances == 0:
+            problems.append(
+                "autoscaling.min_instances must be at least 1: only asynchronous endpoints scale "
+                "to zero"
             )
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 

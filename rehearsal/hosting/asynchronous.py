@@ -47,6 +47,19 @@ def invoke_from_s3(endpoint: str, *, inference: Inference, location: str, state:
     return ticket
 
 
+def refuse_asynchronous(endpoint: str, *, state: State) -> None:
+    """Endpoints with AsyncInferenceConfig take asynchronous requests alone (developer guide).
+
+    Raises AwsError.
+    """
+    kept = state.kept(Endpoint).get(endpoint)
+    if kept is not None and kept.config.request.get("AsyncInferenceConfig"):
+        raise AwsError(
+            "ValidationError",
+            f"Endpoint {endpoint} is an asynchronous endpoint: use InvokeEndpointAsync.",
+        )
+
+
 def _output_config(endpoint: str, *, state: State) -> Mapping[str, Any]:
     kept = state.kept(Endpoint).get(endpoint)
     if kept is None:

@@ -72,7 +72,8 @@ def create_endpoint_config(request: Request, *, state: State) -> Answer:
     name = request["EndpointConfigName"]
     _refuse_unsupported(request)
     for variant in request["ProductionVariants"]:
-        model_named(variant["ModelName"], state=state)
+        model = model_named(variant["ModelName"], state=state)
+        _refuse_several_models(model, variant=variant, request=request)
     config = EndpointConfig(name, arn=state.arn("endpoint-config", name), request=request)
     with state.lock:
         if name in state.kept(EndpointConfig):
@@ -122,3 +123,12 @@ def _refuse_unsupported(request: Request) -> None:
                 "A production variant without ModelName (inference components)",
                 why="only models of a variant's own are served",
             )
+
+
+def _refuse_several_models(model: Model, *, variant: Request, request: Request) -> None:
+    """Serverless endpoints take no such models; InvokeEndpointAsync has no TargetModel."""
+    if not any(container.get("Mode") == "MultiModel" for container in model.containers):
+        return
+    if "ServerlessConfig" in variant or request.get("AsyncInferenceConfig"):
+        kind = "serverless" if "ServerlessConfig" in variant else "asynchronous"
+        raise invalid(f'The multi-model "{model.name}" cannot be behind a {kind} endpoint.')

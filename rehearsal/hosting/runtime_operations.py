@@ -7,7 +7,7 @@ from werkzeug.wrappers import Request, Response
 from rehearsal.emulator.errors import not_executed
 from rehearsal.emulator.operations import route
 from rehearsal.emulator.state import State
-from rehearsal.hosting.asynchronous import invoke_from_s3
+from rehearsal.hosting.asynchronous import invoke_from_s3, refuse_asynchronous
 from rehearsal.hosting.invocations import CUSTOM_ATTRIBUTES, Inference, Outcome, invoke
 
 _PREFIX = "X-Amzn-SageMaker-"
@@ -17,6 +17,7 @@ _NAME = "(?P<endpoint>[^/]+)"
 @route("POST", f"/endpoints/{_NAME}/invocations")
 def invoke_endpoint(call: Request, *, state: State, endpoint: str) -> Response:
     """Answer with what the container answers."""
+    refuse_asynchronous(endpoint, state=state)
     outcome = invoke(endpoint, inference=_inference(call, body=call.get_data()), state=state)
     return _response(outcome)
 

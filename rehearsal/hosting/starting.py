@@ -90,6 +90,11 @@ def _note_gaps(config: EndpointConfig, *, state: State) -> None:
         state.log.not_covered("several instances of a variant: one process stands for all")
     if any("ServerlessConfig" in variant for variant in config.variants):
         state.log.not_covered("serverless: cold starts, memory and concurrency limits")
+    asynchronous = config.request.get("AsyncInferenceConfig")
+    if asynchronous:
+        state.log.not_covered("asynchronous: the queue, and scaling by its length")
+        if asynchronous["OutputConfig"].get("NotificationConfig"):
+            state.log.not_covered("SNS: nobody is told of asynchronous answers")
     models = [model_named(variant["ModelName"], state=state) for variant in config.variants]
     if any(model.request.get("EnableNetworkIsolation") for model in models):
         state.log.not_covered("network isolation of serving containers")

@@ -30,6 +30,9 @@ T = TypeVar("T")
 EXPIRES = "darkroom:expires"
 """Tag of an endpoint: ISO time after which `run.py down --expired` removes it."""
 
+VERSION = "darkroom:version"
+"""Tag of an endpoint: version of its bundle; one with several models has none."""
+
 _HOURS_OF_A_CHECK = 6
 """An endpoint that lives for its check is left behind where the run is killed meanwhile."""
 
@@ -40,7 +43,7 @@ class Deployment:
 
     names: HostingNames
     version: str
-    """Of the bundle."""
+    """Of the bundle; empty: there are several."""
     keep: bool
     """Whether the endpoint stays; else it lives for the time of its check."""
     site: Site
@@ -48,7 +51,11 @@ class Deployment:
     pause: Pause
 
     def prepare(self, archive: str) -> None:
-        """Create model and endpoint configuration, unless they are there."""
+        """Create model and endpoint configuration, unless they are there.
+
+        Args:
+            archive: s3:// URI of the bundle, or of the prefix that several lie below.
+        """
         names, tags = self.names, self._tags
         model = hosting.model_request(names.model, archive=archive, site=self.site, tags=tags)
         configuration = hosting.configuration_request(
@@ -82,7 +89,7 @@ class Deployment:
             stop_scaling_between(serving, configuration, endpoint=endpoint, clients=self.clients)
         else:
             stop_scaling(endpoint, clients=self.clients)
-        is_watched = self.keep and self._config.kind == "realtime"
+        is_watched = self.keep and self._config.kind != "serverless"
         request = hosting.update_request(
             endpoint,
             configuration=configuration,
@@ -97,9 +104,19 @@ class Deployment:
             return
         name, bounds = self.names.endpoint, self._config.autoscaling
         target = scaling.target_request(name, scaling=bounds)
-        policy = scaling.policy_request(name, scaling=bounds)
+        policy = scaling.policy_request(name, hosting=self._config)
         self._ask(lambda c: c.autoscaling.register_scalable_target(**target))
         self._ask(lambda c: c.autoscaling.put_scaling_policy(**policy))
+        if not bounds.min_instances:
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have a first instance started as soon as something waits."""
+        name = self.names.endpoint
+        policy = scaling.waking_policy_request(name, scaling=self._config.autoscaling)
+        arn = self._ask(lambda c: c.autoscaling.put_scaling_policy(**policy)["PolicyARN"])
+        alarm = scaling.waking_alarm_request(name, policy=arn, tags=self._tags)
+        self._ask(partial(_put_alarm, request=alarm))
 
     def read_tags(self, arn: str) -> dict[str, str]:
         """Tags of the endpoint.
@@ -119,8 +136,10 @@ class Deployment:
         """Write run, version and time to live to an endpoint that was there before."""
         tags = self._endpoint_tags
         self._ask(lambda c: c.sagemaker.add_tags(ResourceArn=arn, Tags=tags))
-        if not self._expires:
-            self._ask(lambda c: c.sagemaker.delete_tags(ResourceArn=arn, TagKeys=[EXPIRES]))
+        written = {tag["Key"] for tag in tags}
+        stale = [key for key in (EXPIRES, VERSION) if key not in written]
+        if stale:
+            self._ask(lambda c: c.sagemaker.delete_tags(ResourceArn=arn, TagKeys=stale))
 
     def forget(self) -> None:
         """Delete configuration and model, which no endpoint serves any more."""
@@ -153,9 +172,7 @@ class Deployment:
 
     @property
     def _scales(self) -> bool:
-        bounds = self._config.autoscaling
-        is_instances = self._config.kind == "realtime"
-        return self.keep and is_instances and bounds.max_instances > bounds.min_instances
+        return self.keep and self._config.scales
 
     @property
     def _tags(self) -> list[Tag]:

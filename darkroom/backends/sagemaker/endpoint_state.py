@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -90,15 +91,21 @@ def wait_until_steady(
         )
 
 
-def first_variant(configuration: str, *, clients: Clients) -> dict[str, str]:
-    """The texts of an endpoint configuration's first variant; empty where it is gone."""
+def describe_configuration(name: str, *, clients: Clients) -> dict[str, Any]:
+    """What SageMaker says of an endpoint configuration; empty where it is gone."""
     try:
-        found = clients.sagemaker.describe_endpoint_config(EndpointConfigName=configuration)
+        return dict(clients.sagemaker.describe_endpoint_config(EndpointConfigName=name))
     except ClientError as error:
         if not is_missing(error):
             raise
         return {}
-    return {key: str(value) for key, value in found["ProductionVariants"][0].items()}
+
+
+def first_variant(configuration: str, *, clients: Clients) -> dict[str, str]:
+    """The texts of an endpoint configuration's first variant; empty where it is gone."""
+    found = describe_configuration(configuration, clients=clients)
+    variants = found.get("ProductionVariants", [{}])
+    return {key: str(value) for key, value in variants[0].items()}
 
 
 def tags_at(arn: str, *, clients: Clients) -> dict[str, str]:

@@ -51,6 +51,8 @@ class JobEstimate:
     """Of all jobs and instances together."""
     rate: Rate | None
     spot: bool = False
+    scales_to_zero: bool = False
+    """An endpoint that has no instance while nothing waits."""
 
     @property
     def cost(self) -> Span | None:
@@ -195,7 +197,7 @@ class _Estimating:
         serverless = hosting.kind == "serverless"
         start = STARTUP_SECONDS["serverless_endpoint" if serverless else "endpoint"]
         seconds = Span(*map(sum, zip(start, _ENDPOINT_CHECK_SECONDS, strict=True)))
-        instances = hosting.autoscaling.min_instances
+        instances = max(1, hosting.autoscaling.min_instances)
         return self._job(
             "endpoint, until it is checked",
             kind="hosting",
@@ -203,6 +205,7 @@ class _Estimating:
             instances=instances,
             seconds=seconds,
             billed=_times(seconds, instances),
+            scales_to_zero=not hosting.autoscaling.min_instances,
         )
 
     def _transform(self) -> JobEstimate:
@@ -238,6 +241,7 @@ class _Estimating:
         jobs: int = 1,
         instances: int = 1,
         spot: bool = False,
+        scales_to_zero: bool = False,
     ) -> JobEstimate:
         rate = find_rate(instance_type, region=self.region, kind=kind) if instance_type else None
         return JobEstimate(
@@ -250,6 +254,7 @@ class _Estimating:
             billed_seconds=billed,
             rate=rate,
             spot=spot,
+            scales_to_zero=scales_to_zero,
         )
 
 

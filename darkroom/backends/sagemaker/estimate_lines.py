@@ -58,10 +58,16 @@ def _total(estimate: Estimate) -> str:
 def _kept_endpoint(estimate: Estimate) -> list[str]:
     return [
         f"An endpoint that is kept (--keep-endpoint) costs ${job.rate.usd_per_hour:g} an hour "
-        f"and instance until `run.py down`: {_day(job.rate.usd_per_hour * job.instances)} a day."
+        f"and instance until `run.py down`: {_kept_day(job, hourly=job.rate.usd_per_hour)}."
         for job in estimate.jobs
         if job.kind == "hosting" and job.rate
     ]
+
+
+def _kept_day(job: JobEstimate, *, hourly: float) -> str:
+    if job.scales_to_zero:
+        return f"nothing while it has scaled to zero, {_day(hourly)} a day and instance else"
+    return f"{_day(hourly * job.instances)} a day"
 
 
 def _day(hourly: float) -> str:

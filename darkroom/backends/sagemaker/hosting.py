@@ -16,6 +16,7 @@ from darkroom.backends.sagemaker.hosting_names import hosting_names
 from darkroom.backends.sagemaker.removal import delete_endpoint
 from darkroom.backends.sagemaker.rollback import return_to, undo
 from darkroom.backends.sagemaker.site import Site
+from darkroom.config.hosting_kinds import kind_problems
 from darkroom.errors import UserError
 from darkroom.model.bundle import Bundle
 from darkroom.progress import SILENT, Progress
@@ -46,7 +47,7 @@ def deploy(
         EndpointError: it did not come into service; it was removed, or serves what it did.
         JobInterrupted: the user does not want to wait.
     """
-    _check_serverless(site)
+    check_kind(site)
     deployment = Deployment(
         hosting_names(bundle.metadata, name=name, keep=keep, site=site),
         version=bundle.metadata.version,
@@ -56,11 +57,15 @@ def deploy(
         pause=pause,
     )
     archive = publish_bundle(bundle, site=site, clients=clients, progress=progress)
-    return _bring(deployment, archive=archive, progress=progress)
+    return bring(deployment, archive=archive, progress=progress)
 
 
-def _bring(deployment: Deployment, *, archive: str, progress: Progress) -> Endpoint:
-    """Create or update the endpoint, unless it has arrived already."""
+def bring(deployment: Deployment, *, archive: str, progress: Progress) -> Endpoint:
+    """Create or update the endpoint, unless it has arrived already.
+
+    Args:
+        archive: s3:// URI of the bundle, or of the prefix that several lie below.
+    """
     state, tags = _present(deployment, progress=progress)
     previous = _previous(state, tags=tags) if deployment.keep else None
     if state is None or not _has_arrived(state, deployment=deployment):
@@ -78,14 +83,14 @@ def _bring(deployment: Deployment, *, archive: str, progress: Progress) -> Endpo
     return endpoint
 
 
-def _check_serverless(site: Site) -> None:
-    """AWS: serverless endpoints support neither VPCs nor network isolation."""
-    network = site.config.network
-    if site.config.hosting.kind == "serverless" and (network.subnets or network.isolation):
-        raise UserError(
-            "hosting.kind is 'serverless', which allows neither network.subnets nor "
-            "network.isolation: take hosting.kind 'realtime', or leave them out"
-        )
+def check_kind(site: Site) -> None:
+    """Refuse what AWS would refuse after an upload.
+
+    Raises:
+        UserError: the kind of endpoint does not allow what else is configured.
+    """
+    if problems := kind_problems(site.config):
+        raise UserError(problems)
 
 
 def _present(

@@ -11,7 +11,7 @@ from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.endpoint_state import first_variant, wait_until_steady
 from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.requests.hosting import alarm_names
-from darkroom.backends.sagemaker.requests.scaling import scalable
+from darkroom.backends.sagemaker.requests.scaling import scalable, waking_alarm_name
 from darkroom.progress import SILENT, Progress
 
 _NO_TARGET = "ObjectNotFoundException"
@@ -61,7 +61,7 @@ def delete_model(name: str, *, clients: Clients) -> None:
 def delete_alarms(endpoint: str, *, clients: Clients) -> None:
     """Delete the alarms of an endpoint."""
     # One by one: AWS may delete none of several if one of them is not there.
-    for name in alarm_names(endpoint):
+    for name in (*alarm_names(endpoint), waking_alarm_name(endpoint)):
         _delete(
             f"alarm {name!r}",
             partial(_delete_alarm, name=name),

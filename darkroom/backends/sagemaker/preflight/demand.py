@@ -61,11 +61,11 @@ def _demands(config: Config) -> Iterator[Demand]:
 
 def _serving(config: Config) -> Iterator[Demand]:
     hosting, transform = config.sagemaker.hosting, config.sagemaker.transform
-    if hosting.kind == "realtime":
+    if hosting.kind != "serverless":
         yield Demand(
             hosting.instance_type,
             "endpoint",
-            hosting.autoscaling.min_instances,
+            max(1, hosting.autoscaling.min_instances),
             "sagemaker.hosting.instance_type",
         )
     if config.batch.split != "none":

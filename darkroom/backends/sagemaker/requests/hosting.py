@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from darkroom.backends.sagemaker.identity import Tag
+from darkroom.backends.sagemaker.requests.asynchronous import asynchronous_config
 from darkroom.backends.sagemaker.requests.volumes import volume_key
 from darkroom.backends.sagemaker.site import Site
-from darkroom.config.sagemaker import HostingConfig, RolloutConfig
+from darkroom.config.sagemaker import HostingConfig, RolloutConfig, ServerlessConfig
 
 Request: TypeAlias = dict[str, Any]
 
@@ -22,16 +23,21 @@ _TRAFFIC_TYPES = {"all_at_once": "ALL_AT_ONCE", "canary": "CANARY", "linear": "L
 
 
 def model_request(name: str, *, archive: str, site: Site, tags: Sequence[Tag]) -> Request:
-    """CreateModel: our image with a bundle.
+    """CreateModel: our image with a bundle, or with several.
 
     Args:
-        archive: s3:// URI of the model.tar.gz.
+        archive: s3:// URI of the model.tar.gz; one that ends in a slash is the prefix below
+            which the archives of several models lie.
     """
     network = site.config.network
+    container: Request = {"Image": site.image, "ModelDataUrl": archive}
+    if archive.endswith("/"):
+        cache = "Enabled" if site.config.hosting.multi_model.cache else "Disabled"
+        container |= {"Mode": "MultiModel", "MultiModelConfig": {"ModelCacheSetting": cache}}
     request: Request = {
         "ModelName": name,
         "ExecutionRoleArn": site.hosting_role,
-        "PrimaryContainer": {"Image": site.image, "ModelDataUrl": archive},
+        "PrimaryContainer": container,
         "EnableNetworkIsolation": network.isolation,
         "Tags": list(tags),
     }
@@ -46,7 +52,7 @@ def model_request(name: str, *, archive: str, site: Site, tags: Sequence[Tag]) -
 def configuration_request(
     name: str, *, model: str, endpoint: str, site: Site, tags: Sequence[Tag]
 ) -> Request:
-    """CreateEndpointConfig: one variant, on instances or serverless."""
+    """CreateEndpointConfig: one variant, on instances or serverless; or a queue before it."""
     hosting = site.config.hosting
     request: Request = {
         "EndpointConfigName": name,
@@ -55,7 +61,9 @@ def configuration_request(
     }
     if hosting.capture_percent:
         request["DataCaptureConfig"] = _capture(endpoint, site=site)
-    if hosting.kind == "realtime" and (
+    if hosting.kind == "asynchronous":
+        request["AsyncInferenceConfig"] = asynchronous_config(endpoint, site=site)
+    if hosting.kind != "serverless" and (
         key := volume_key(hosting.instance_type, key=site.config.kms_key)
     ):
         request["KmsKeyId"] = key
@@ -72,7 +80,8 @@ def update_request(
 ) -> Request:
     """UpdateEndpoint by the configured rollout, which serverless endpoints know nothing of.
 
-    An endpoint that scales keeps its present number of instances.
+    An endpoint that scales keeps its present number of instances, unless that may be none:
+    then nobody could check the new ones.
     https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html
 
     Args:
@@ -82,7 +91,7 @@ def update_request(
     if hosting.kind == "serverless":
         return request
     request["DeploymentConfig"] = _deployment(hosting.rollout, alarms=alarms)
-    if hosting.autoscaling.max_instances > hosting.autoscaling.min_instances:
+    if hosting.scales and hosting.autoscaling.min_instances:
         request["RetainAllVariantProperties"] = True
         request["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DataCaptureConfig"}]
     return request
@@ -148,16 +157,23 @@ def invoke_request(
 def _variant(hosting: HostingConfig, *, model: str) -> Request:
     variant: Request = {"VariantName": VARIANT, "ModelName": model}
     if hosting.kind == "serverless":
-        variant["ServerlessConfig"] = {
-            "MemorySizeInMB": hosting.serverless.memory_mb,
-            "MaxConcurrency": hosting.serverless.max_concurrency,
-        }
+        variant["ServerlessConfig"] = _serverless(hosting.serverless)
         return variant
     return variant | {
         "InstanceType": hosting.instance_type,
-        "InitialInstanceCount": hosting.autoscaling.min_instances,
+        "InitialInstanceCount": max(1, hosting.autoscaling.min_instances),
         "InitialVariantWeight": 1.0,
     }
+
+
+def _serverless(config: ServerlessConfig) -> Request:
+    serverless: Request = {
+        "MemorySizeInMB": config.memory_mb,
+        "MaxConcurrency": config.max_concurrency,
+    }
+    if config.provisioned_concurrency:
+        serverless["ProvisionedConcurrency"] = config.provisioned_concurrency
+    return serverless
 
 
 def _capture(endpoint: str, *, site: Site) -> Request:

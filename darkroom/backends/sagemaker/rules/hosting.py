@@ -2,6 +2,7 @@
 
 https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html (what they exclude)
 https://docs.aws.amazon.com/sagemaker/latest/dg/deployment-guardrails.html (steps)
+https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,10 @@ def _container(container: Mapping[str, Any]) -> Problems:
         yield RuleProblem("a container has either ModelDataUrl or ModelDataSource")
     url = container.get("ModelDataUrl", "")
     many = container.get("Mode") == "MultiModel"
+    if many and not url and not container.get("ModelDataSource"):
+        yield RuleProblem("Mode MultiModel needs ModelDataUrl: the prefix of the archives")
+    if container.get("MultiModelConfig") and not many:
+        yield RuleProblem("MultiModelConfig needs Mode MultiModel")
     if many and url.endswith(".tar.gz"):
         yield RuleProblem(f"Mode MultiModel: ModelDataUrl {url!r} must be a prefix, no archive")
     if url and not many and not url.endswith(".tar.gz"):
@@ -60,6 +65,8 @@ def endpoint_config(request: Mapping[str, Any]) -> Problems:
         yield RuleProblem("ProductionVariants: at least one InitialVariantWeight must be above 0")
     if any("ServerlessConfig" in variant for variant in everything):
         yield from _serverless(request, everything)
+    if "AsyncInferenceConfig" in request:
+        yield from _asynchronous(request)
 
 
 def _variant(variant: Mapping[str, Any]) -> Problems:
@@ -93,6 +100,19 @@ def _serverless(request: Mapping[str, Any], variants: Sequence[Mapping[str, Any]
     for member in ("VpcConfig", "AsyncInferenceConfig", "ExplainerConfig"):
         if request.get(member):
             yield RuleProblem(f"a serverless endpoint takes no {member}")
+
+
+def _asynchronous(request: Mapping[str, Any]) -> Problems:
+    output = request["AsyncInferenceConfig"].get("OutputConfig", {})
+    if not output.get("S3OutputPath"):
+        yield RuleProblem("AsyncInferenceConfig: OutputConfig needs S3OutputPath, for the answers")
+    topics = output.get("NotificationConfig", {})
+    for named in topics.get("IncludeInferenceResponseIn", ()):
+        topic = "SuccessTopic" if named == "SUCCESS_NOTIFICATION_TOPIC" else "ErrorTopic"
+        if not topics.get(topic):
+            yield RuleProblem(f"IncludeInferenceResponseIn: {named} needs {topic}")
+    if request.get("ShadowProductionVariants"):
+        yield RuleProblem("an asynchronous endpoint takes no ShadowProductionVariants")
 
 
 def deployment(request: Mapping[str, Any]) -> Problems:
