@@ -11,7 +11,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from darkroom.backends.endpoint import Answering, EndpointError, content_type_of
-from darkroom.inputs.found import FoundImage
+from darkroom.images import ImageError
+from darkroom.inputs.found import MAXIMUM_IMAGE_BYTES, FoundImage, too_large
 from darkroom.prediction import Prediction
 from darkroom.sources.concurrency import map_in_order
 
@@ -90,8 +91,8 @@ class Asker:
             return found, Prediction(source=found.source, error=found.error or "nothing to ask")
         try:
             content = _read(found.content)
-        except OSError as error:
-            return found, Prediction(source=found.source, error=f"cannot be read: {error.strerror}")
+        except ImageError as error:
+            return found, Prediction(source=found.source, error=str(error))
         try:
             answer = self._patiently(content)
         except EndpointError as error:
@@ -156,4 +157,12 @@ def pause_until(ended: Event) -> Callable[[float], None]:
 
 
 def _read(content: bytes | Path) -> bytes:
-    return content.read_bytes() if isinstance(content, Path) else content
+    if isinstance(content, bytes):
+        return content
+    try:
+        size = content.stat().st_size
+        if size > MAXIMUM_IMAGE_BYTES:
+            raise ImageError(too_large(size))
+        return content.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error

@@ -79,7 +79,8 @@ class PictureChoice:
         counts = {"wrong": wrong, "right": right, "unlabelled": unknown, "unreadable": unreadable}
         said = ", ".join(f"{number:,} {word}" for word, number in counts.items() if number)
         total, shown = sum(counts.values()), len(self.tiles())
-        return f"{total:,} images: {said}" + (f" ({shown} shown)" if shown < total else "")
+        of_what = ", actual → predicted" if wrong or right else ""
+        return f"{total:,} images{of_what}: {said}" + (f" ({shown} shown)" if shown < total else "")
 
 
 def _group_of(prediction: Prediction, *, label: str | None) -> int:

@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from darkroom.images import ImageError, decode
@@ -85,15 +86,22 @@ def picture_grid(tiles: Sequence[Tile], *, title: str) -> Figure:
 
 
 def _draw(axes: Axes, tile: Tile) -> None:
+    """The picture in the middle of a square, so that what is written stands in lines."""
     axes.set_xticks([])
     axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color=tile.colour, linewidth=_FRAME_POINTS)
-    if tile.picture is None:
-        axes.text(0.5, 0.5, "unreadable", ha="center", va="center", color=GREY)
-        axes.set_box_aspect(1)
+    axes.spines[:].set_visible(False)
+    width, height = tile.picture.size if tile.picture else (1, 1)
+    side = max(width, height)
+    left, top = (side - width) / 2, (side - height) / 2
+    if tile.picture:
+        place = (left, left + width, top + height, top)
+        axes.imshow(np.asarray(tile.picture), extent=place)
     else:
-        axes.imshow(np.asarray(tile.picture))
+        axes.text(0.5, 0.5, "unreadable", ha="center", va="center", color=GREY)
+    frame = Rectangle((left, top), width, height, fill=False, clip_on=False)
+    frame.set(edgecolor=tile.colour, linewidth=_FRAME_POINTS)
+    axes.add_patch(frame)
+    axes.set(xlim=(0, side), ylim=(side, 0), aspect="equal")
     axes.set_title(tile.title, color=tile.colour, fontsize=8, parse_math=False)
     if tile.note:
         text = drawable(_end_of(tile.note), length=_NOTE_LENGTH)
