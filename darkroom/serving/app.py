@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -45,9 +44,6 @@ from darkroom.serving.model_names import ModelNames
 from darkroom.serving.models import Models
 from darkroom.serving.models_api import ModelsApi
 from darkroom.serving.settings import ServingSettings
-
-if TYPE_CHECKING:
-    from darkroom.serving.url_fetching import UrlFetcher
 
 _MEGABYTE = 2**20
 _SECONDS_BETWEEN_TIDYING = 20
@@ -132,7 +128,6 @@ class _Frame:
         self.around = around
         settings = around.settings
         self._pools = Pools(around.workers)
-        self._fetcher: UrlFetcher | None = None
         self.invocations = Invocations(
             admission=Admission(
                 requests=settings.maximum_waiting or WAITING_PER_WORKER * around.workers,
@@ -204,8 +199,6 @@ class _Frame:
         tidying = asyncio.create_task(self._tidy())
         yield
         tidying.cancel()
-        if self._fetcher is not None:
-            await self._fetcher.aclose()
         self._pools.close()
 
     async def _tidy(self) -> None:
@@ -225,13 +218,7 @@ class _Frame:
             https_only=settings.url_https_only,
             maximum_bytes=settings.maximum_body_bytes,
         )
-
-        async def fetch(urls: tuple[str, ...]) -> list[bytes]:
-            if self._fetcher is None:  # it belongs to the loop that runs by now
-                self._fetcher = UrlFetcher(policy)
-            return await fetch_images(urls, fetch=self._fetcher.fetch)
-
-        return fetch
+        return partial(fetch_images, fetch=UrlFetcher(policy).fetch)
 
     def _open(self, path: Path, name: str) -> HostedModel:
         """In a thread: load a bundle and let it prove itself."""
