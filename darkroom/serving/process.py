@@ -67,7 +67,7 @@ def _settings(task: Task) -> ServingSettings:
     """With what depends on whether this is a container filled in."""
     settings = read_settings(task.flags, environment=os.environ)
     kind: Literal["json", "text"] = "json" if task.in_container else "text"
-    page = bool(settings.page)
+    page = not task.in_container if settings.page is None else settings.page
     return settings.model_copy(update={"log": settings.log or kind, "page": page})
 
 
