@@ -31,11 +31,22 @@ def publish_bundle(
         UserError, DarkroomError: S3 refuses, or cannot be reached.
     """
     uri = site.uri("models", bundle.metadata.version, ARCHIVE_FILE)
-    address = S3Address.parse(uri)
-    content = sha256_of(bundle.folder / METADATA_FILE)
+    publish_at(uri, bundle=bundle, site=site, clients=clients, progress=progress)
+    return uri
+
+
+def publish_at(
+    uri: str, *, bundle: Bundle, site: Site, clients: Clients, progress: Progress = SILENT
+) -> None:
+    """Upload a bundle to an s3:// URI unless it lies there already.
+
+    Raises:
+        UserError, DarkroomError: S3 refuses, or cannot be reached.
+    """
+    address, content = S3Address.parse(uri), content_of(bundle)
     with aws_errors_explained(uri):
-        if _stored_content(address, clients=clients) == content:
-            return uri
+        if stored_content(uri, clients=clients) == content:
+            return
         with TemporaryDirectory(prefix="darkroom-archive-") as scratch:
             archive = Path(scratch) / ARCHIVE_FILE
             pack(bundle.folder, archive)
@@ -48,7 +59,6 @@ def publish_bundle(
                 clients.s3.upload_fileobj(
                     file, address.bucket, address.key, ExtraArgs=extra, Callback=task.advance
                 )
-    return uri
 
 
 def encryption(site: Site) -> dict[str, Any]:
@@ -56,7 +66,18 @@ def encryption(site: Site) -> dict[str, Any]:
     return encryption_by(site.config.kms_key)
 
 
-def _stored_content(address: S3Address, *, clients: Clients) -> str | None:
+def content_of(bundle: Bundle) -> str:
+    """SHA-256 of the bundle's model.json, by which it is known on S3."""
+    return sha256_of(bundle.folder / METADATA_FILE)
+
+
+def stored_content(uri: str, *, clients: Clients) -> str | None:
+    """As `content_of` the bundle whose archive lies there; None: none does.
+
+    Raises:
+        botocore.exceptions.ClientError: S3 refuses.
+    """
+    address = S3Address.parse(uri)
     try:
         head = clients.s3.head_object(Bucket=address.bucket, Key=address.key)
     except ClientError as error:

@@ -64,7 +64,7 @@ def verify_endpoint(
             clients=clients,
             pause=pause,
         )
-        _require_agreement(check, tolerance=tolerance)
+        require_agreement(check, tolerance=tolerance)
     except Exception as error:
         log = last_lines(f"{ENDPOINTS}{endpoint.name}", clients=clients)
         done = undo(endpoint, clients=clients, progress=progress, pause=pause)
@@ -75,7 +75,8 @@ def verify_endpoint(
     return check.model_copy(update={"url": endpoint.url})
 
 
-def _require_agreement(check: EndpointCheck, *, tolerance: float) -> None:
+def require_agreement(check: EndpointCheck, *, tolerance: float) -> None:
+    """Raises EndpointError where an answer was not as expected."""
     if not check.agrees:
         raise EndpointError(
             f"only {check.agreement:.1%} of {check.images} answers are as evaluated (largest "

@@ -53,6 +53,18 @@ def hosting_names(metadata: BundleMetadata, *, name: str, keep: bool, site: Site
     )
 
 
+def names_of_several(*, name: str, site: Site) -> HostingNames:
+    """The names of an endpoint with several models, whichever they are: more may be added."""
+    endpoint = clean(site.config.hosting.name or name)
+    content: list[object] = [endpoint, "several", *_place(site)]
+    settings = site.config.hosting.model_dump(exclude=_ELSEWHERE)
+    return HostingNames(
+        endpoint=endpoint,
+        model=_digested(endpoint, content=[*content, settings["multi_model"]]),
+        configuration=_digested(endpoint, content=[*content, settings, site.config.kms_key]),
+    )
+
+
 def clean(name: str, *, longest: int = _LONGEST) -> str:
     """Letters, digits and single hyphens, as SageMaker's names want it."""
     return _OTHERS.sub("-", name).strip("-")[:longest].strip("-")
@@ -64,8 +76,12 @@ def prefix_of(endpoint: str) -> str:
 
 
 def _hosted(metadata: BundleMetadata, *, site: Site) -> list[object]:
-    network = site.config.network.model_dump()
-    return [metadata.files, site.image, site.hosting_role, network]
+    return [metadata.files, *_place(site)]
+
+
+def _place(site: Site) -> list[object]:
+    """What else AWS cannot change in a model."""
+    return [site.image, site.hosting_role, site.config.network.model_dump()]
 
 
 def _digested(name: str, *, content: list[object]) -> str:

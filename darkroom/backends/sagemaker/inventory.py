@@ -84,7 +84,7 @@ def _row(thing: Thing, *, clients: Clients, region: str, price: Price) -> Endpoi
         expires=_moment(thing.tag("expires")),
         run=thing.tag("run"),
         model_version=thing.tag("version"),
-        models=tuple(models or ()),
+        models=tuple(models[0]) if models else (),
     )
 
 

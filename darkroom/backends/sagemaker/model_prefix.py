@@ -48,8 +48,10 @@ def list_models(prefix: str, *, clients: Clients) -> list[str]:
     )
 
 
-def models_behind(model: str, *, clients: Clients) -> list[str] | None:
-    """Names of the models that a model of SageMaker's stands for; None: for itself alone.
+def models_behind(model: str, *, clients: Clients) -> tuple[list[str], str] | None:
+    """Names of the models that a model of SageMaker's stands for, and their prefix.
+
+    None: it stands for itself alone.
 
     Raises:
         botocore.exceptions.ClientError: AWS refuses.
@@ -57,7 +59,8 @@ def models_behind(model: str, *, clients: Clients) -> list[str] | None:
     container = _container(model, clients=clients) if model else {}
     if container.get("Mode") != "MultiModel":
         return None
-    return list_models(container["ModelDataUrl"], clients=clients)
+    prefix = f"{container['ModelDataUrl'].rstrip('/')}/"
+    return list_models(prefix, clients=clients), prefix
 
 
 def _container(model: str, *, clients: Clients) -> dict[str, Any]:

@@ -1,0 +1,219 @@
+"""Several bundles behind one SageMaker endpoint: deployed, joined by others, verified, removed.
+
+A model is an archive below the endpoint's prefix, and is added by its upload alone. What lies
+there is never replaced while the endpoint serves: an instance that has a model in memory goes
+on answering with it.
+https://docs.aws.amazon.com/sagemaker/latest/dg/add-models-to-endpoint.html
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.backends.endpoint import (
+    Answering,
+    Endpoint,
+    EndpointCheck,
+    EndpointError,
+    compare_answers,
+)
+from darkroom.backends.s3_listing import S3Address
+from darkroom.backends.sagemaker.answering import answering_at
+from darkroom.backends.sagemaker.archives import content_of, publish_at, stored_content
+from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
+from darkroom.backends.sagemaker.clients import Clients
+from darkroom.backends.sagemaker.deployment import Deployment
+from darkroom.backends.sagemaker.endpoint_state import describe, first_variant
+from darkroom.backends.sagemaker.following import Patient, Pause, sleep
+from darkroom.backends.sagemaker.hosting import bring
+from darkroom.backends.sagemaker.hosting_check import require_agreement
+from darkroom.backends.sagemaker.hosting_names import names_of_several
+from darkroom.backends.sagemaker.model_prefix import (
+    archive_of,
+    list_models,
+    models_behind,
+    prefix_of_models,
+    target_of,
+)
+from darkroom.backends.sagemaker.rollback import accept, undo
+from darkroom.backends.sagemaker.site import Site
+from darkroom.config.hosting_kinds import several_models_problems
+from darkroom.engines.protocol import Floats
+from darkroom.errors import DarkroomError, UserError
+from darkroom.model.bundle import Bundle
+from darkroom.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What one model is expected to answer."""
+
+    images: Sequence[Path]
+    probabilities: Floats
+    """(N, C), columns in the order of the classes."""
+    classes: Sequence[str]
+
+
+def deploy_several(
+    bundles: Mapping[str, Bundle],
+    *,
+    name: str,
+    site: Site,
+    clients: Clients,
+    progress: Progress = SILENT,
+    pause: Pause = sleep,
+) -> Endpoint:
+    """Serve bundles under their names, beside those that the endpoint serves already.
+
+    Args:
+        bundles: by the name of each model; a request says `<name>.tar.gz`.
+        name: of the endpoint, where the configuration names none.
+
+    Raises:
+        UserError: the configuration does not allow several models, one of the names stands for
+            another bundle, the endpoint is not Darkroom's, or AWS refuses.
+        EndpointError: it did not come into service; it was removed, or serves what it did.
+    """
+    if problems := several_models_problems(site.config):
+        raise UserError(problems)
+    names = names_of_several(name=name, site=site)
+    prefix = prefix_of_models(names.endpoint, site=site)
+    with aws_errors_explained(f"endpoint {names.endpoint!r}"):
+        _make_room(bundles, endpoint=names.endpoint, prefix=prefix, clients=clients)
+    for model, bundle in bundles.items():
+        uri = archive_of(model, prefix=prefix)
+        publish_at(uri, bundle=bundle, site=site, clients=clients, progress=progress)
+    deployment = Deployment(names, version="", keep=True, site=site, clients=clients, pause=pause)
+    return bring(deployment, archive=prefix, progress=progress)
+
+
+def verify_several(
+    endpoint: Endpoint,
+    *,
+    expected: Mapping[str, Expectation],
+    tolerance: float,
+    clients: Clients,
+    progress: Progress = SILENT,
+    pause: Pause = sleep,
+) -> dict[str, EndpointCheck]:
+    """Ask each model, and accept what agrees; a model that does not is removed.
+
+    Raises:
+        EndpointError: models disagree, or do not answer. An endpoint that was changed for them
+            serves what it did; a new one of which no model agrees was removed.
+    """
+    checks: dict[str, EndpointCheck] = {}
+    wrong: dict[str, str] = {}
+    for model, wanted in expected.items():
+        try:
+            answering = answering_at(
+                str(endpoint.name), clients=clients, target_model=target_of(model), pause=pause
+            )
+            checks[model] = _check(answering, wanted=wanted, tolerance=tolerance)
+        except DarkroomError as error:
+            wrong[model] = str(error)
+    if not wrong:
+        accept(endpoint, clients=clients, pause=pause)
+        return checks
+    done = _take_back(
+        endpoint, wrong=wrong, right=checks, clients=clients, progress=progress, pause=pause
+    )
+    reasons = "; ".join(f"model {model!r}: {reason}" for model, reason in wrong.items())
+    raise EndpointError(f"endpoint {endpoint.name!r}: {reasons}; {done}")
+
+
+def remove_model(model: str, *, endpoint: str, clients: Clients, pause: Pause = sleep) -> None:
+    """Take one model from an endpoint with several.
+
+    An instance that has it in memory may go on answering until it needs the room.
+
+    Raises:
+        UserError: no such endpoint or model, or it is the only one.
+        DarkroomError: AWS cannot be asked.
+    """
+    patient = Patient(clients, what=f"endpoint {endpoint!r}", pause=pause)
+    found = patient.ask(lambda renewed: _models_of(endpoint, clients=renewed))
+    if found is None:
+        raise UserError(f"the endpoint {endpoint!r} does not exist, or has one model alone")
+    names, prefix = found
+    if model not in names:
+        raise UserError(
+            f"the endpoint {endpoint!r} has no model {model!r}; it has {', '.join(names) or 'none'}"
+        )
+    if len(names) == 1:
+        raise UserError(
+            f"{model!r} is the only model of the endpoint {endpoint!r}; "
+            f"`run.py down {endpoint}` removes both"
+        )
+    patient.ask(lambda renewed: _delete([model], prefix=prefix, clients=renewed))
+
+
+def _make_room(
+    bundles: Mapping[str, Bundle], *, endpoint: str, prefix: str, clients: Clients
+) -> None:
+    """Refuse to replace what is served; clear away what an endpoint of this name once left."""
+    if _models_of(endpoint, clients=clients) is None:
+        left = [name for name in list_models(prefix, clients=clients) if name not in bundles]
+        _delete(left, prefix=prefix, clients=clients)
+        return
+    taken = [
+        f"the endpoint {endpoint!r} has another model {name!r}, and instances may go on answering "
+        f"with it: give the new one another name, then remove the old one "
+        f"(run.py down {endpoint} --model {name})"
+        for name, bundle in bundles.items()
+        if stored_content(archive_of(name, prefix=prefix), clients=clients)
+        not in (None, content_of(bundle))
+    ]
+    if taken:
+        raise UserError(taken)
+
+
+def _models_of(endpoint: str, *, clients: Clients) -> tuple[list[str], str] | None:
+    """Names of the models that an endpoint serves, and their prefix; None: it serves not several.
+
+    Raises:
+        botocore.exceptions.ClientError: AWS refuses.
+    """
+    state = describe(endpoint, clients=clients)
+    if state is None:
+        return None
+    model = first_variant(state.configuration, clients=clients).get("ModelName", "")
+    return models_behind(model, clients=clients)
+
+
+def _check(answering: Answering, *, wanted: Expectation, tolerance: float) -> EndpointCheck:
+    check = compare_answers(
+        answering,
+        images=wanted.images,
+        expected=wanted.probabilities,
+        classes=wanted.classes,
+        tolerance=tolerance,
+    )
+    require_agreement(check, tolerance=tolerance)
+    return check
+
+
+def _take_back(
+    endpoint: Endpoint,
+    *,
+    wrong: Collection[str],
+    right: Collection[str],
+    clients: Clients,
+    progress: Progress,
+    pause: Pause,
+) -> str:
+    """Undo as little as will do; what was done, for a message."""
+    was_changed = endpoint.previous not in (None, endpoint.configuration)
+    if was_changed or (endpoint.previous is None and not right):
+        return undo(endpoint, clients=clients, progress=progress, pause=pause)
+    found = _models_of(str(endpoint.name), clients=clients)
+    if found:
+        _delete(wrong, prefix=found[1], clients=clients)
+    accept(endpoint, clients=clients, pause=pause)
+    return "they were removed, the others serve"
+
+
+def _delete(names: Collection[str], *, prefix: str, clients: Clients) -> None:
+    for name in names:
+        place = S3Address.parse(archive_of(name, prefix=prefix))
+        clients.s3.delete_object(Bucket=place.bucket, Key=place.key)
