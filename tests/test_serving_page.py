@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from headless_browser import BROWSER, Tab, browsing
 
 from darkroom.prediction import Predictor
 from darkroom.serving.app import Surroundings, create_app, create_multi_model_app
 from darkroom.serving.page import page_response
 from darkroom.serving.settings import ServingSettings
+from headless_browser import BROWSER, Tab, browsing
 from served import Client, encoded, served
 from small_bundles import write_small_bundle
 
