@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import click
 
@@ -24,6 +24,8 @@ from darkroom.progress import SILENT, Progress, terminal_progress
 if TYPE_CHECKING:
     from darkroom.reports.picture_choice import PictureChoice
 
+_Answered: TypeAlias = tuple[FoundImage, Prediction]
+
 
 class Classifier(Protocol):
     """A model in this process, or an endpoint."""
@@ -32,7 +34,7 @@ class Classifier(Protocol):
     def classes(self) -> Collection[str]:
         """What the model knows, as soon as it has classified an image."""
 
-    def rows(self, images: Iterable[FoundImage]) -> Iterator[tuple[FoundImage, Prediction]]:
+    def rows(self, images: Iterable[FoundImage]) -> Iterator[_Answered]:
         """Each image with its prediction, in the order given."""
 
     def latency_ms(self) -> tuple[float, float] | None:
@@ -89,7 +91,7 @@ def _classify(sources: Sequence[Source], *, classifier: Classifier, options: Opt
         open_outputs(options, stream=sys.stdout) as output,
         _progress(options).task("predicting", total=count(sources)) as task,
     ):
-        for found, prediction in classifier.rows(images_of(sources)):
+        for found, prediction in _told(classifier.rows(images_of(sources)), counts=counts):
             label = found.label(classifier.classes)
             _write(Row(prediction, label), output=output, counts=counts)
             if choice:
@@ -101,6 +103,16 @@ def _classify(sources: Sequence[Source], *, classifier: Classifier, options: Opt
     counts.report(latency_ms=classifier.latency_ms(), to_stdout=not options.is_for_programs)
     if not counts.classified:
         raise DarkroomError("no image could be classified")
+
+
+def _told(rows: Iterator[_Answered], *, counts: Counts) -> Iterator[_Answered]:
+    """The rows; where an error ends them, how many there were is part of it."""
+    try:
+        yield from rows
+    except DarkroomError:
+        if counts.classified:
+            click.echo(f"{counts.classified:,} images were classified before this:", err=True)
+        raise
 
 
 def _write(row: Row, *, output: Output, counts: Counts) -> None:
@@ -134,7 +146,7 @@ class _LocalModel:
         self._predictor, self._top_k = Predictor.load(path), top_k
         self.classes = frozenset(self._predictor.classes)
 
-    def rows(self, images: Iterable[FoundImage]) -> Iterator[tuple[FoundImage, Prediction]]:
+    def rows(self, images: Iterable[FoundImage]) -> Iterator[_Answered]:
         from darkroom.prediction_inputs import predict_images as predict
 
         return predict(images, predictor=self._predictor, top_k=self._top_k)
