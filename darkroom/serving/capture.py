@@ -1,0 +1,179 @@
+"""Data capture: some of the requests and their answers, stored as SageMaker stores them.
+
+    <place>/<yyyy>/<mm>/<dd>/<hh>/<mm-ss-id>.jsonl
+
+This is the one place where the content of images is kept, and only where it is switched on.
+Storing never delays an answer and never fails one: what the store cannot take is counted as
+lost. The lines have the shape of SageMaker's data capture, so that the same tools read both:
+https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
+"""
+
+import base64
+import hashlib
+import json
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from darkroom.files import write_bytes
+
+_PENDING = 256
+"""Exchanges that wait for the store; more are lost. Their bodies are in memory."""
+_FILE_BYTES = 8 * 2**20
+_FILE_SECONDS = 10.0
+"""A file is stored when it is so large, or so old."""
+_SECONDS_TO_END = 10.0
+_TEXT = {"application/json": "JSON", "text/csv": "CSV"}
+
+
+class Store(Protocol):
+    """Where files are put."""
+
+    def put(self, name: str, content: bytes) -> None:
+        """Store a file under a relative name, whole or not at all.
+
+        Raises:
+            Exception: it cannot be stored; the message says why, for the log.
+        """
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder of this machine."""
+
+    folder: Path
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a file."""
+        write_bytes(self.folder / name, content)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request that was answered."""
+
+    request_id: str
+    sent_type: str
+    sent: bytes
+    answer_type: str
+    answer: bytes
+    custom_attributes: str = ""
+    target_model: str = ""
+
+
+class Capture:
+    """Takes exchanges at once, and stores them in a thread of its own.
+
+    Args:
+        percent: of the requests that are stored, chosen by their ids.
+        on_stored: told how many exchanges a stored file holds.
+        on_lost: told how many were lost, and why.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        percent: float,
+        on_stored: Callable[[int], None],
+        on_lost: Callable[[int, str], None],
+        file_seconds: float = _FILE_SECONDS,
+    ) -> None:
+        self._store = store
+        self._percent = percent
+        self._on_stored, self._on_lost = on_stored, on_lost
+        self._file_seconds = file_seconds
+        self._pending: queue.Queue[Exchange | None] = queue.Queue(_PENDING)
+        self._thread = threading.Thread(target=self._work, name="capture", daemon=True)
+        self._thread.start()
+
+    def record(self, exchange: Exchange) -> None:
+        """Keep an exchange, if it is among those that are stored."""
+        if not is_sampled(exchange.request_id, percent=self._percent):
+            return
+        try:
+            self._pending.put_nowait(exchange)
+        except queue.Full:
+            self._on_lost(1, "the store is too slow")
+
+    def close(self) -> None:
+        """Store what is left; give up after ten seconds."""
+        try:
+            self._pending.put(None, timeout=_SECONDS_TO_END)
+        except queue.Full:
+            return
+        self._thread.join(_SECONDS_TO_END)
+
+    def _work(self) -> None:
+        is_open = True
+        while is_open:
+            lines, is_open = self._collect()
+            if lines:
+                self._put(lines)
+
+    def _collect(self) -> tuple[list[bytes], bool]:
+        """Lines of one file, and whether more will come."""
+        lines: list[bytes] = []
+        size, end = 0, float("inf")
+        while size < _FILE_BYTES:
+            wait = max(0.0, end - time.monotonic())
+            try:
+                exchange = self._pending.get(timeout=None if wait == float("inf") else wait)
+            except queue.Empty:
+                return lines, True
+            if exchange is None:
+                return lines, False
+            lines.append(line_of(exchange))
+            size += len(lines[-1])
+            end = min(end, time.monotonic() + self._file_seconds)
+        return lines, True
+
+    def _put(self, lines: list[bytes]) -> None:
+        moment = datetime.now(UTC)
+        name = f"{moment:%Y/%m/%d/%H/%M-%S}-{uuid.uuid4().hex[:12]}.jsonl"
+        try:
+            self._store.put(name, b"".join(lines))
+        except Exception as error:  # whatever a store raises: no request may suffer from it
+            self._on_lost(len(lines), str(error))
+        else:
+            self._on_stored(len(lines))
+
+
+def is_sampled(request_id: str, *, percent: float) -> bool:
+    """Whether a request is among the share that is stored: the same answer each time."""
+    digest = hashlib.sha256(request_id.encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 * 100 < percent
+
+
+def line_of(exchange: Exchange) -> bytes:
+    """An exchange as a line of JSON."""
+    metadata: dict[str, object] = {
+        "eventId": str(uuid.uuid4()),
+        "inferenceTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "inferenceId": exchange.request_id,
+    }
+    if exchange.custom_attributes:
+        metadata["customAttributes"] = [exchange.custom_attributes]
+    if exchange.target_model:
+        metadata["targetModel"] = exchange.target_model
+    data = {
+        "endpointInput": _side("INPUT", content=exchange.sent, kind=exchange.sent_type),
+        "endpointOutput": _side("OUTPUT", content=exchange.answer, kind=exchange.answer_type),
+    }
+    line = {"captureData": data, "eventMetadata": metadata, "eventVersion": "0"}
+    return json.dumps(line).encode() + b"\n"
+
+
+def _side(mode: str, *, content: bytes, kind: str) -> dict[str, str]:
+    encoding = _TEXT.get(kind.partition(";")[0].strip(), "BASE64")
+    try:
+        text = base64.b64encode(content).decode() if encoding == "BASE64" else content.decode()
+    except UnicodeDecodeError:  # JSON may be UTF-16
+        encoding, text = "BASE64", base64.b64encode(content).decode()
+    return {"observedContentType": kind, "mode": mode, "data": text, "encoding": encoding}
