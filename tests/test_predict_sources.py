@@ -258,5 +258,11 @@ def test_a_url_that_takes_too_long_is_given_up(site: str, monkeypatch: pytest.Mo
     assert "not fetched within" in str(row.error)
 
 
+def test_a_password_in_a_url_is_in_no_row() -> None:
+    (row,) = found("http://me:secret@127.0.0.1:1/a.png?id=3")
+    assert row.source == "http://127.0.0.1:1/a.png?id=3"
+    assert "secret" not in str(row)
+
+
 def test_sources_are_looked_at_without_fetching_anything() -> None:
     assert finding.look_at(["http://127.0.0.1:1/x", "-"])[0].images is None

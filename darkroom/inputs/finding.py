@@ -1,6 +1,7 @@
 """From what `predict` is given on its command line to images, in that order, a few at a time."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,9 @@ from darkroom.sources.entry_paths import is_hidden_name
 from darkroom.sources.image_folder import is_image_name
 
 STANDARD_INPUT = "-"
+_USER_INFO = re.compile(r"^(https?://)[^/?#]*@", re.IGNORECASE)
+"""Of a URL: a password has no place in rows. Its query may be what tells it from others."""
+
 _FETCHED_AT_ONCE = 4
 _CHUNK_BYTES = 1 << 20
 
@@ -138,6 +142,7 @@ def _fetched(source: Source) -> bytes | Path | str:
 
 
 def _from_content(content: bytes | Path | str, *, name: str) -> Iterator[FoundImage]:
+    name = _USER_INFO.sub(r"\1", name)
     if isinstance(content, Path):
         yield from images_in_archive(content, name=shown(name))
     elif isinstance(content, bytes):
