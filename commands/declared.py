@@ -58,6 +58,23 @@ def serve(**options: object) -> None:
 
 
 @click.command()
+@click.argument("models", nargs=-1, metavar="[BUNDLE | NAME=BUNDLE…]")
+@click.option("--name", metavar="ENDPOINT", help="Of the endpoint.  [default: the configuration's]")
+@STACK
+@CONFIG
+@SET
+@click.option(
+    "--check",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Images to compare its answers with this machine's.  [default: the bundle's picture]",
+)
+def deploy(**options: object) -> None:
+    """Deploy a bundle (default: the newest), or several behind one endpoint."""
+    call("commands.deploy:deploy_models", options)
+
+
+@click.command()
 @REMOTE_STACK
 @click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
 def endpoints(**options: object) -> None:
@@ -68,6 +85,7 @@ def endpoints(**options: object) -> None:
 @click.command()
 @REMOTE_STACK
 @click.argument("name", required=False)
+@click.option("--model", metavar="MODEL", help="Only one of its several models.")
 @click.option("--run", help="Everything that a run has left.")
 @click.option("--all", "everything", is_flag=True, help="Everything of Darkroom's.")
 @click.option("--expired", is_flag=True, help="Endpoints whose time to live is over.")
@@ -85,4 +103,4 @@ def ui(**options: object) -> None:
     call("commands.ui:serve_ui", options)
 
 
-COMMANDS = (check, predict, serve, endpoints, down, ui)
+COMMANDS = (check, predict, serve, deploy, endpoints, down, ui)

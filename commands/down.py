@@ -18,16 +18,29 @@ _STAYS = "Registered models, logs and what lies on S3 stay: they are records."
 
 
 def remove(
-    *, stack: str, name: str | None, run: str | None, everything: bool, expired: bool, yes: bool
+    *,
+    stack: str,
+    name: str | None,
+    run: str | None,
+    everything: bool,
+    expired: bool,
+    yes: bool,
+    model: str | None = None,
 ) -> None:
     """Show what will go, ask, and remove it.
+
+    Args:
+        model: one of the several models of the endpoint `name`, which stays with the others.
 
     Raises:
         UserError: not exactly one choice, no such endpoint or run, or nobody to ask.
         DarkroomError: some things could not be removed; all others are gone.
     """
     selection = Selection(name=name or "", run=run or "", everything=everything, expired=expired)
-    _check(selection, yes=yes)
+    _check(selection, yes=yes or bool(model))
+    if model:
+        _remove_model(model, selection=selection, stack=stack)
+        return
     if stack == "local":
         from commands.local_endpoints import remove_local
 
@@ -46,6 +59,22 @@ def remove(
             return
         _remove_all(found, clients=clients)
     click.echo(f"{len(found)} things removed. {_STAYS}")
+
+
+def _remove_model(model: str, *, selection: Selection, stack: str) -> None:
+    """Without asking: its bundle stays where it came from."""
+    if not selection.name:
+        raise UserError(f"--model ({model!r}) is one of an endpoint's: give the endpoint's NAME")
+    if stack == "local":
+        from darkroom.backends.local_models import remove_model as remove_here
+
+        remove_here(model, endpoint=selection.name)
+    else:
+        from darkroom.backends.sagemaker.several_models import remove_model
+
+        with account(stack) as clients:
+            remove_model(model, endpoint=selection.name, clients=clients)
+    click.echo(f"Model {model} of {selection.name} is removed; the others serve.")
 
 
 def _check(selection: Selection, *, yes: bool) -> None:

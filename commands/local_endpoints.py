@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from commands.ages import age
+from darkroom.backends.local_models import models_of
 from darkroom.backends.local_records import KeptEndpoint, end_kept, kept_endpoints
 from darkroom.errors import UserError
 
@@ -59,7 +60,7 @@ def _choose(*, name: str, run: str) -> list[KeptEndpoint]:
 
 
 def _public(kept: KeptEndpoint) -> dict[str, object]:
-    return kept.model_dump(mode="json", exclude={"token"})
+    return {**kept.model_dump(mode="json", exclude={"token"}), "models": models_of(kept)}
 
 
 def _table(kept: Sequence[KeptEndpoint]) -> Table:
@@ -68,5 +69,6 @@ def _table(kept: Sequence[KeptEndpoint]) -> Table:
     for heading in ("process", "age", "run", "model version"):
         table.add_column(heading)
     for one in kept:
-        table.add_row(one.name, one.url, str(one.pid), age(one.started), one.run, one.model_version)
+        version = ", ".join(models_of(one)) or one.model_version
+        table.add_row(one.name, one.url, str(one.pid), age(one.started), one.run, version)
     return table

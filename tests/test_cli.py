@@ -23,8 +23,9 @@ OPTIONS = {
         *("--models", "--port", "--engine", "--workers", "--memory-limit-mb"),
         *("--allow-urls", "--url-hosts", "--capture", "--capture-percent"),
     },
+    "deploy": {"--name", "--stack", "--config", "--set", "--check"},
     "endpoints": {"--stack", "--json"},
-    "down": {"--stack", "--run", "--all", "--expired", "--yes"},
+    "down": {"--stack", "--model", "--run", "--all", "--expired", "--yes"},
     "ui": {"--stack", "--port"},
 }
 """The public surface: a change here is a change for users."""

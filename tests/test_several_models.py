@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from darkroom.backends.endpoint import Endpoint, EndpointCheck, EndpointError
+from darkroom.backends.endpoint import Endpoint, EndpointCheck, EndpointError, Expectation
 from darkroom.backends.sagemaker.answering import answering_at
 from darkroom.backends.sagemaker.clearance import Selection, find, remove
 from darkroom.backends.sagemaker.inventory import EndpointRow, list_endpoints
 from darkroom.backends.sagemaker.several_models import (
-    Expectation,
     deploy_several,
     remove_model,
     verify_several,

@@ -3,6 +3,7 @@
 import io
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,7 +12,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from darkroom.engines.protocol import Floats
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, UserError
 from darkroom.images import FORMATS
 
 
@@ -77,6 +78,16 @@ class EndpointCheck(BaseModel):
         return self.agreement == 1
 
 
+@dataclass(frozen=True)
+class Expectation:
+    """What one model is expected to answer."""
+
+    images: Sequence[Path]
+    probabilities: Floats
+    """(N, C), columns in the order of the classes."""
+    classes: Sequence[str]
+
+
 class Answering(Protocol):
     """Something that classifies an image."""
 
@@ -122,6 +133,35 @@ def compare_answers(
         latency_ms_p50=float(np.percentile(milliseconds, 50)),
         latency_ms_p99=float(np.percentile(milliseconds, 99)),
     )
+
+
+def require_agreement(check: EndpointCheck, *, tolerance: float) -> None:
+    """Refuse an endpoint that answers differently.
+
+    Raises:
+        EndpointError: an answer was not as expected.
+    """
+    if not check.agrees:
+        raise EndpointError(
+            f"only {check.agreement:.1%} of {check.images} answers are as evaluated (largest "
+            f"difference of a probability {check.maximum_difference:.3g}, allowed {tolerance:g})"
+        )
+
+
+def require_one_of(model: str, *, models: Sequence[str], endpoint: str) -> None:
+    """Refuse to remove a model that is not there, or the last one.
+
+    Raises:
+        UserError: saying which there are, or how to remove the endpoint.
+    """
+    if model not in models:
+        known = ", ".join(models) or "none"
+        raise UserError(f"the endpoint {endpoint!r} has no model {model!r}; it has {known}")
+    if len(models) == 1:
+        raise UserError(
+            f"{model!r} is the only model of the endpoint {endpoint!r}; "
+            f"`run.py down {endpoint}` removes both"
+        )
 
 
 def content_type_of(content: bytes | Path) -> str:

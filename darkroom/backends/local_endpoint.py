@@ -39,14 +39,16 @@ def start_endpoint(
     keep: bool = False,
     log: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    several: bool = False,
 ) -> Endpoint:
     """Serve a bundle on a free loopback port, and wait until it answers /ping.
 
     Args:
-        bundle: bundle folder or model.tar.gz.
+        bundle: bundle folder or model.tar.gz; a folder of them, if there are several.
         keep: let it outlive this process; else it ends with it, even if that is killed.
         log: file for what the server prints (default: in the workspace).
         environment: variables for the server, beside those of this process.
+        several: serve all bundles of the folder, each by its name there.
 
     Raises:
         EndpointError: it ended, or did not answer in time; the message shows its log.
@@ -55,7 +57,11 @@ def start_endpoint(
         port = listening.getsockname()[1]
         log = log or endpoints_folder() / f"{port}.log"
         process = _start(
-            bundle, listening=listening, log=log, keep=keep, environment=environment or {}
+            ["--models", str(bundle)] if several else [str(bundle)],
+            listening=listening,
+            log=log,
+            keep=keep,
+            environment=environment or {},
         )
     url = f"http://{_LOOPBACK}:{port}"
     endpoint = Endpoint(url=url, pid=process.pid, log=log)
@@ -222,7 +228,7 @@ def _answer_of(response: requests.Response) -> dict[str, Any]:
 
 
 def _start(
-    bundle: Path,
+    arguments: Sequence[str],
     *,
     listening: socket.socket,
     log: Path,
@@ -235,14 +241,7 @@ def _start(
     descriptor = listening.fileno()
     with log.open("wb") as output:
         return subprocess.Popen(  # noqa: S603 — our own program
-            [
-                sys.executable,
-                "-m",
-                _PROGRAM,
-                "--fd",
-                str(descriptor),
-                str(bundle),
-            ],
+            [sys.executable, "-m", _PROGRAM, "--fd", str(descriptor), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -8,8 +8,10 @@ holds too. A record whose process has ended is removed as soon as it is seen.
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from itertools import count
@@ -49,6 +51,8 @@ class KeptEndpoint(BaseModel):
     started: datetime
     token: str
     """What its process has in its environment; no secret."""
+    models: Path | None = None
+    """Folder of the archives of several models, its own; None: it has one model."""
 
     def is_running(self) -> bool:
         """Whether the process is still the one that was started."""
@@ -75,12 +79,42 @@ def keep_endpoint(
     Raises:
         EndpointError: it did not start.
     """
+    place = _Place(bundle.folder, version=bundle.metadata.version)
+    return _keep(place, name=name, run=run, timeout_seconds=timeout_seconds)
+
+
+def keep_several(
+    models: Path, *, name: str, run: str = "", timeout_seconds: float = 60
+) -> Endpoint:
+    """Serve all bundles of a folder, as `keep_endpoint` serves one.
+
+    Args:
+        models: folder of archives; it goes with the endpoint.
+
+    Raises:
+        EndpointError: it did not start.
+    """
+    place = _Place(models, version="", is_several=True)
+    return _keep(place, name=name, run=run, timeout_seconds=timeout_seconds)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What is to be served."""
+
+    path: Path
+    version: str
+    is_several: bool = False
+
+
+def _keep(place: _Place, *, name: str, run: str, timeout_seconds: float) -> Endpoint:
     token = secrets.token_hex(16)
     endpoint = start_endpoint(
-        bundle.folder,
+        place.path,
         keep=True,
         timeout_seconds=timeout_seconds,
         environment={_TOKEN_VARIABLE: token},
+        several=place.is_several,
     )
     try:
         kept = KeptEndpoint(
@@ -88,10 +122,11 @@ def keep_endpoint(
             url=str(endpoint.url),
             pid=int(endpoint.pid or 0),
             log=endpoint.log,
-            model_version=bundle.metadata.version,
+            model_version=place.version,
             run=run,
             started=datetime.now(UTC),
             token=token,
+            models=place.path if place.is_several else None,
         )
         return _record(kept).endpoint()
     except BaseException:
@@ -126,10 +161,17 @@ def address_of(name: str) -> str:
 
 
 def end_kept(kept: KeptEndpoint) -> None:
-    """End one, and its record. Fine if it has ended."""
+    """End one, with its record and the archives that are its own. Fine if it has ended."""
     if kept.is_running():
         stop_endpoint(kept.endpoint())
     record_of(kept.name).unlink(missing_ok=True)
+    _clear(kept)
+
+
+def _clear(kept: KeptEndpoint) -> None:
+    """Remove the archives of what has ended, and nothing outside of the workspace."""
+    if kept.models and kept.models.parent == endpoints_folder():
+        shutil.rmtree(kept.models, ignore_errors=True)
 
 
 def _loopback(url: str) -> str:
@@ -153,6 +195,8 @@ def _running() -> Iterator[KeptEndpoint]:
         kept = _load(path)
         if kept is None or not kept.is_running():
             path.unlink(missing_ok=True)
+            if kept:
+                _clear(kept)
         else:
             yield kept
 

@@ -3,7 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from darkroom.backends.endpoint import Endpoint, EndpointCheck, EndpointError, compare_answers
+from darkroom.backends.endpoint import (
+    Endpoint,
+    EndpointCheck,
+    EndpointError,
+    compare_answers,
+    require_agreement,
+)
 from darkroom.backends.sagemaker.answering import answering_at
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.container_log import ENDPOINTS, last_lines
@@ -73,12 +79,3 @@ def verify_endpoint(
         return check
     accept(endpoint, clients=clients, pause=pause)
     return check.model_copy(update={"url": endpoint.url})
-
-
-def require_agreement(check: EndpointCheck, *, tolerance: float) -> None:
-    """Raises EndpointError where an answer was not as expected."""
-    if not check.agrees:
-        raise EndpointError(
-            f"only {check.agreement:.1%} of {check.images} answers are as evaluated (largest "
-            f"difference of a probability {check.maximum_difference:.3g}, allowed {tolerance:g})"
-        )

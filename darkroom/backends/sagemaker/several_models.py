@@ -6,16 +6,17 @@ on answering with it.
 https://docs.aws.amazon.com/sagemaker/latest/dg/add-models-to-endpoint.html
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Mapping
 
 from darkroom.backends.endpoint import (
     Answering,
     Endpoint,
     EndpointCheck,
     EndpointError,
+    Expectation,
     compare_answers,
+    require_agreement,
+    require_one_of,
 )
 from darkroom.backends.s3_listing import S3Address
 from darkroom.backends.sagemaker.answering import answering_at
@@ -26,7 +27,6 @@ from darkroom.backends.sagemaker.deployment import Deployment
 from darkroom.backends.sagemaker.endpoint_state import describe, first_variant
 from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.hosting import bring
-from darkroom.backends.sagemaker.hosting_check import require_agreement
 from darkroom.backends.sagemaker.hosting_names import names_of_several
 from darkroom.backends.sagemaker.model_prefix import (
     archive_of,
@@ -38,20 +38,9 @@ from darkroom.backends.sagemaker.model_prefix import (
 from darkroom.backends.sagemaker.rollback import accept, undo
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.hosting_kinds import several_models_problems
-from darkroom.engines.protocol import Floats
 from darkroom.errors import DarkroomError, UserError
 from darkroom.model.bundle import Bundle
 from darkroom.progress import SILENT, Progress
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What one model is expected to answer."""
-
-    images: Sequence[Path]
-    probabilities: Floats
-    """(N, C), columns in the order of the classes."""
-    classes: Sequence[str]
 
 
 def deploy_several(
@@ -136,15 +125,7 @@ def remove_model(model: str, *, endpoint: str, clients: Clients, pause: Pause = 
     if found is None:
         raise UserError(f"the endpoint {endpoint!r} does not exist, or has one model alone")
     names, prefix = found
-    if model not in names:
-        raise UserError(
-            f"the endpoint {endpoint!r} has no model {model!r}; it has {', '.join(names) or 'none'}"
-        )
-    if len(names) == 1:
-        raise UserError(
-            f"{model!r} is the only model of the endpoint {endpoint!r}; "
-            f"`run.py down {endpoint}` removes both"
-        )
+    require_one_of(model, models=names, endpoint=endpoint)
     patient.ask(lambda renewed: _delete([model], prefix=prefix, clients=renewed))
 
 
