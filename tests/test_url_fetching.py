@@ -74,6 +74,10 @@ PRIVATE = [
     "[fec0::1]",
     "[ff02::1]",
     "[2001:db8::1]",
+    "168.63.129.16",
+    "192.0.0.192",
+    "[64:ff9b::a9fe:a9fe]",
+    "[fe80::1%25lo]",
 ]
 
 
@@ -82,23 +86,11 @@ def test_an_address_that_is_not_public_is_never_connected_to(host: str) -> None:
     async def scenario() -> None:
         async with answering({"/": [answer(IMAGE)]}) as server:
             strict = UrlFetcher(UrlPolicy(ports=(server.port,), seconds=5))
-            with pytest.raises(UrlRefusedError, match=r"not public|cannot be fetched|no valid"):
+            with pytest.raises(UrlRefusedError, match=r"not public|no valid URL"):
                 await strict.fetch(f"http://{host}:{server.port}/")
             assert server.connections == 0
 
     run(scenario)
-
-
-@pytest.mark.parametrize(
-    "address", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8"]
-)
-def test_public_addresses_are_public(address: str) -> None:
-    assert is_public(address)
-
-
-@pytest.mark.parametrize("address", ["64:ff9b::808:808", "2002:808:808::"])
-def test_ipv4_inside_ipv6_is_judged_as_what_it_leads_to(address: str) -> None:
-    assert is_public(address)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +187,8 @@ def test_a_name_is_judged_by_the_address_it_has_when_it_is_connected_to(
         ("http://127.0.0.1:22/", "port 22"),
         ("http://u:p@127.0.0.1/", "credentials"),
         ("/", "redirects"),
+        ("/\xff\ufffe", "characters"),
+        ("/" + "a" * 3000, "characters"),
     ],
 )
 def test_a_redirect_is_checked_like_a_url(target: str, words: str) -> None:
@@ -229,6 +223,10 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
         ([answer(gzip.compress(bytes(900_000)), "Content-Encoding: gzip")], "packed"),
         ([answer(b"", status="404 Not Found")], "status 404"),
         ([answer(b"private", status="500 Oops")], "status 500"),
+        ([answer(b"no image", status="300 Multiple Choices")], "status 300"),
+        ([b"HTTP/1.1 101 Switching Protocols\r\n\r\n"], "status 101"),
+        ([b"HTTP/1.1 200 OK\r\n", *[b"A: " + bytes(4000) + b"\r\n"] * 200], "no usable answer"),
+        ([b"HTTP/1.1 200 OK\r\nA: ", *[b"x" * 65536] * 50], "no usable answer"),
         ([answer(b"half", length=400)], "no usable answer"),
         ([b"no http at all\r\n\r\n"], "no usable answer"),
         ([b""], "no usable answer"),
@@ -264,35 +262,6 @@ def test_nobody_listening_is_said_without_details() -> None:
             await closed.fetch(url)
 
     run(scenario)
-
-
-@pytest.mark.parametrize(
-    ("host", "is_allowed"),
-    [
-        ("images.example.com", True),
-        ("IMAGES.example.com.", True),
-        ("cdn.example.org", True),
-        ("a.b.example.org", True),
-        ("example.org", False),
-        ("evilexample.org", False),
-        ("images.example.com.evil.net", False),
-        ("example.com", False),
-    ],
-)
-def test_only_allowed_hosts_are_asked_where_there_is_a_list(
-    host: str, is_allowed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looked_up = []
-
-    def resolve(name: str, *rest: Any, **options: Any) -> list[Any]:
-        looked_up.append(name)
-        raise socket.gaierror("no such name")
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    policy = UrlPolicy(allowed_hosts=("images.example.com", "*.example.org"))
-    with pytest.raises(UrlRefusedError, match="no usable answer" if is_allowed else "not among"):
-        run(lambda: UrlFetcher(policy).fetch(f"http://{host}/a.jpg"))
-    assert bool(looked_up) == is_allowed
 
 
 def test_http_can_be_refused() -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from darkroom.engines.protocol import EngineName
 from darkroom.errors import UserError
+from darkroom.serving.allowed_hosts import HostPattern
 from darkroom.serving.limits import MAXIMUM_BODY_BYTES
 
 PREFIX = "DARKROOM_SERVE_"
@@ -44,7 +45,7 @@ class ServingSettings(BaseModel):
     """For all models together, where there are several. 0: 60 % of the machine's."""
     allow_urls: bool = False
     """Fetch images by {"url": …}; only from public addresses."""
-    url_hosts: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    url_hosts: Annotated[tuple[HostPattern, ...], BeforeValidator(_split)] = ()
     """Hosts that images may be fetched from, such as images.example.com or *.example.com."""
     url_https_only: bool = False
     """Refuse http."""

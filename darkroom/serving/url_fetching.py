@@ -17,6 +17,7 @@ from yarl import URL
 
 from darkroom.images import ImageError
 from darkroom.serving.addresses import is_public
+from darkroom.serving.allowed_hosts import HostPattern, is_among
 
 _LONGEST_URL = 2048
 _CHUNK_BYTES = 2**16
@@ -37,7 +38,7 @@ class UrlPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[HostPattern, ...] = ()
     """Names, or `*.` and a domain whose subdomains are meant; empty: every public host."""
     https_only: bool = False
     maximum_bytes: Annotated[int, Field(gt=0)] = 6 * 2**20
@@ -78,6 +79,8 @@ class UrlFetcher:
                 return await self._follow(session, url=_parsed(url))
         except TimeoutError as error:
             raise UrlRefusedError(f"not fetched within {self._policy.seconds:g} s") from error
+        except aiohttp.InvalidURL as error:  # such as 127.1, before anything is looked up
+            raise UrlRefusedError("this is no valid URL") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if refusals:  # which one is not the caller's to know
                 raise UrlRefusedError("the URL leads to an address that is not public") from error
@@ -107,13 +110,13 @@ class UrlFetcher:
             raise UrlRefusedError(f"port {url.port} is not fetched from; accepted: {ports}")
         if not url.host:
             raise UrlRefusedError("the URL names no host")
-        if policy.allowed_hosts and not _is_named(url.host, among=policy.allowed_hosts):
+        if policy.allowed_hosts and not is_among(policy.allowed_hosts, host=url.raw_host or ""):
             raise UrlRefusedError(
                 f"the host {url.host!r:.100} is not among those that images are fetched from"
             )
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        if not response.ok:
+        if not 200 <= response.status < 300:
             raise UrlRefusedError(f"cannot be fetched: HTTP status {response.status}")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UrlRefusedError("the answer is packed, which was not asked for")
@@ -155,11 +158,3 @@ def _parsed(text: str) -> URL:
     except ValueError as error:
         raise UrlRefusedError("this is no valid URL") from error
     return url.with_fragment(None)
-
-
-def _is_named(host: str, *, among: tuple[str, ...]) -> bool:
-    host = host.lower().rstrip(".")
-    return any(
-        host.endswith(entry[1:].lower()) if entry.startswith("*.") else host == entry.lower()
-        for entry in among
-    )
