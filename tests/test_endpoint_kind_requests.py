@@ -5,11 +5,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from darkroom.backends.sagemaker.estimate import estimate_run
+from darkroom.backends.sagemaker.estimate_lines import estimate_lines
 from darkroom.backends.sagemaker.identity import tags_of
 from darkroom.backends.sagemaker.model_prefix import archive_of, prefix_of_models
+from darkroom.backends.sagemaker.preflight.demand import demands_of
+from darkroom.backends.sagemaker.preflight.hosting import check_hosting
 from darkroom.backends.sagemaker.requests import hosting, scaling
 from darkroom.backends.sagemaker.requests.asynchronous import invoke_asynchronously_request
 from darkroom.backends.sagemaker.site import Site
+from darkroom.config import Config
 from darkroom.config.hosting_kinds import kind_problems, several_models_problems
 from darkroom.config.sagemaker import HostingConfig, SageMakerConfig
 from golden_requests import assert_golden, problems
@@ -59,6 +64,14 @@ def test_an_asynchronous_configuration_without_wishes_leaves_them_to_sagemaker()
     assert set(request["AsyncInferenceConfig"]) == {"OutputConfig"}
     assert set(output) == {"S3OutputPath", "S3FailurePath"}
     assert request["ProductionVariants"][0]["InitialInstanceCount"] == 1
+
+
+def test_the_server_behind_a_queue_takes_larger_images() -> None:
+    place = site(hosting={"kind": "asynchronous"})
+    request = hosting.model_request(
+        "pets-m", archive="s3://bucket/m/model.tar.gz", site=place, tags=[]
+    )
+    assert_golden(request, operation="sagemaker:CreateModel", name="create_model_asynchronous")
 
 
 def test_an_asynchronous_invocation_names_the_image_on_s3() -> None:
@@ -188,3 +201,34 @@ def test_several_models_on_ordinary_machines_are_fine() -> None:
     for machine in ("ml.m5.large", "ml.c7i.large", "ml.r5.large"):
         config = SageMakerConfig.model_validate({"hosting": {"instance_type": machine}})
         assert several_models_problems(config) == []
+
+
+@pytest.mark.parametrize(
+    ("hosting_", "told"),
+    [
+        ({"kind": "serverless"}, "more than 4 MB"),
+        ({"kind": "serverless"}, "waits until a copy has started"),
+        ({"kind": "asynchronous"}, "answers on S3"),
+        (ASYNCHRONOUS, "an answer takes minutes"),
+        (ASYNCHRONOUS, f"sns:Publish on {TOPIC}:done and {TOPIC}:failed"),
+    ],
+)
+def test_a_check_says_what_a_kind_means_to_whoever_asks(
+    hosting_: dict[str, Any], told: str
+) -> None:
+    found = check_hosting(Config.model_validate({"sagemaker": {"hosting": hosting_}}))
+    assert {finding.level for finding in found} == {"note"}
+    assert any(told in finding.text for finding in found)
+
+
+def test_of_endpoints_that_answer_at_once_there_is_nothing_to_say() -> None:
+    assert check_hosting(Config()) == []
+    nothing = {"deployment": {"enabled": False}, "sagemaker": {"hosting": {"kind": "serverless"}}}
+    assert check_hosting(Config.model_validate(nothing)) == []
+
+
+def test_an_asynchronous_endpoint_takes_instances_of_the_quota_and_may_cost_nothing_idle() -> None:
+    config = Config.model_validate({"sagemaker": {"hosting": ASYNCHRONOUS}})
+    assert [d.count for d in demands_of(config) if d.use == "endpoint"] == [1]
+    text = "\n".join(estimate_lines(estimate_run(config, images=100, region="us-east-1")))
+    assert "nothing while it has scaled to zero, $2.76 a day and instance else" in text

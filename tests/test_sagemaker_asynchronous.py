@@ -5,8 +5,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError
+from PIL import Image
 
 from darkroom.backends.endpoint import EndpointError
 from darkroom.backends.sagemaker.answering import answering_at
@@ -134,6 +136,14 @@ def keys(aws: Rehearsed, prefix: str) -> list[str]:
     return [each["Key"] for each in found.get("Contents", [])]
 
 
+def noise() -> bytes:
+    """A PNG that is larger than endpoints take that answer at once."""
+    pixels = np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", compress_level=0)
+    return stream.getvalue()
+
+
 def test_no_such_endpoint_is_the_users_mistake(aws: Rehearsed) -> None:
     with pytest.raises(UserError, match="there is no endpoint 'nowhere'"):
         answering_at("nowhere", clients=aws.clients)
@@ -162,6 +172,9 @@ def test_a_queue_is_deployed_verified_listed_and_taken_down(aws: Rehearsed) -> N
     with pytest.raises(EndpointError, match="not an image") as caught:
         answering.invoke(b"no picture", content_type="image/png")
     assert caught.value.status == 400
+    large = noise()
+    assert len(large) > 6 * 2**20
+    assert len(answering.invoke(large, content_type="image/png")["top_k"]) == 3
     with pytest.raises(DarkroomError, match="InvokeEndpointAsync"):
         SageMakerEndpoint("queue", clients=aws.clients, pause=briefly).invoke(
             b"", content_type="image/png"

@@ -13,6 +13,7 @@ import json
 import re
 from dataclasses import dataclass
 
+from darkroom.backends.sagemaker.requests.hosting import environment
 from darkroom.backends.sagemaker.site import Site
 from darkroom.model.bundle import BundleMetadata
 
@@ -81,7 +82,9 @@ def _hosted(metadata: BundleMetadata, *, site: Site) -> list[object]:
 
 def _place(site: Site) -> list[object]:
     """What else AWS cannot change in a model."""
-    return [site.image, site.hosting_role, site.config.network.model_dump()]
+    variables = environment(site.config.hosting)
+    network = site.config.network.model_dump()
+    return [site.image, site.hosting_role, network, *([variables] if variables else [])]
 
 
 def _digested(name: str, *, content: list[object]) -> str:

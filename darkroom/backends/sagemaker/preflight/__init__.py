@@ -17,6 +17,7 @@ from darkroom.backends.sagemaker.preflight.account import Caller, check_region, 
 from darkroom.backends.sagemaker.preflight.bucket import check_bucket
 from darkroom.backends.sagemaker.preflight.demand import demands_of
 from darkroom.backends.sagemaker.preflight.findings import UNREADABLE, Check, Finding
+from darkroom.backends.sagemaker.preflight.hosting import check_hosting
 from darkroom.backends.sagemaker.preflight.image import check_image
 from darkroom.backends.sagemaker.preflight.instances import check_instance_types
 from darkroom.backends.sagemaker.preflight.managed_mlflow import check_managed_mlflow
@@ -54,6 +55,7 @@ def check_account(
         *check_region(site.region),
         *check_instance_types(demands_of(config)),
         *check_requests(site, config=config),
+        *check_hosting(config),
     ]
     checks: list[Check] = [partial(check_zenml, zenml_url)]
     if not mlflow_uri.startswith("arn:"):

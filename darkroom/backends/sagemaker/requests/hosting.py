@@ -14,6 +14,9 @@ Request: TypeAlias = dict[str, Any]
 VARIANT = "AllTraffic"
 """The one variant of our endpoints; a blue/green update asks for the same name in both."""
 
+LARGEST_ASYNCHRONOUS_BYTES = 25 * 2**20
+"""Of an image: AWS passes on 1 GB, but the server holds requests in memory."""
+
 _LONGEST_EXECUTION_SECONDS = 8 * 3600
 _LAUNCH_SECONDS = 3600
 _ALARM_SECONDS = 60
@@ -34,6 +37,8 @@ def model_request(name: str, *, archive: str, site: Site, tags: Sequence[Tag]) -
     if archive.endswith("/"):
         cache = "Enabled" if site.config.hosting.multi_model.cache else "Disabled"
         container |= {"Mode": "MultiModel", "MultiModelConfig": {"ModelCacheSetting": cache}}
+    if variables := environment(site.config.hosting):
+        container["Environment"] = variables
     request: Request = {
         "ModelName": name,
         "ExecutionRoleArn": site.hosting_role,
@@ -47,6 +52,13 @@ def model_request(name: str, *, archive: str, site: Site, tags: Sequence[Tag]) -
             "SecurityGroupIds": list(network.security_group_ids),
         }
     return request
+
+
+def environment(hosting: HostingConfig) -> dict[str, str]:
+    """Settings of the `serve` program that the kind of endpoint asks for."""
+    if hosting.kind != "asynchronous":
+        return {}
+    return {"DARKROOM_SERVE_MAXIMUM_BODY_BYTES": str(LARGEST_ASYNCHRONOUS_BYTES)}
 
 
 def configuration_request(
