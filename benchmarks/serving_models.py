@@ -112,9 +112,9 @@ def _calibrate(model: Any, *, dataset: Dataset, hyperparameters: Any) -> None:  
 def _photographs(dataset: Dataset, *, hyperparameters: Any) -> Any:  # noqa: ANN401
     import numpy as np
 
-    from darkroom.images import decode, preprocess
+    from darkroom.images import prepare
     from darkroom.model.export import preprocessing_of
 
     how = preprocessing_of(hyperparameters)
     files = [dataset.file(record) for record in dataset.split("train")[:_CALIBRATED_ON]]
-    return np.stack([preprocess(decode(file), how) for file in files])
+    return np.stack([prepare(file, how) for file in files])

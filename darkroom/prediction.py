@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.engines.choosing import load_engine
 from darkroom.engines.protocol import Engine, EngineName, Floats
 from darkroom.errors import DarkroomError
-from darkroom.images import ImageError, decode, preprocess
+from darkroom.images import ImageError, prepare
 from darkroom.model.bundle import BundleMetadata, open_bundle, read_metadata
 from darkroom.model.parity import MAXIMUM_DIFFERENCE
 
@@ -73,7 +73,9 @@ class Predictor:
         threads = threads or available_cores()
         with open_bundle(path) as folder:
             metadata = read_metadata(folder)
-            loaded = load_engine(engine or "onnxruntime", folder=folder, metadata=metadata, threads=threads)
+            loaded = load_engine(
+                engine or "onnxruntime", folder=folder, metadata=metadata, threads=threads
+            )
         return cls(loaded, metadata=metadata, threads=threads)
 
     @property
@@ -87,7 +89,7 @@ class Predictor:
         Raises:
             ImageError: the image cannot be used.
         """
-        return preprocess(decode(image), self.metadata.preprocessing)
+        return prepare(image, self.metadata.preprocessing)
 
     def probabilities(self, batch: Floats) -> Floats:
         """(N, 3, S, S) preprocessed images to (N, C) probabilities.

@@ -15,7 +15,7 @@ from darkroom.images import (
     Preprocessing,
     center_crop,
     decode,
-    preprocess,
+    prepare,
     resize_shorter_side,
 )
 
@@ -210,8 +210,8 @@ def test_the_crop_is_taken_from_the_middle() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    width=st.integers(9, 300),
-    height=st.integers(9, 300),
+    width=st.integers(16, 300),
+    height=st.integers(16, 300),
     size=st.integers(8, 96),
     margin=st.integers(0, 40),
     seed=st.integers(0, 1000),
@@ -235,8 +235,102 @@ def test_preprocessing_is_that_of_torchvision(
         ]
     )(image).numpy()
 
-    ours = preprocess(image, preprocessing)
+    ours = prepare(encoded(image), preprocessing)
 
     assert ours.dtype == np.float32
     assert ours.shape == (3, size, size)
     assert np.abs(ours - theirs).max() <= 1e-6
+
+
+PHOTOGRAPH = Image.fromarray(
+    np.random.default_rng(3).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+).resize((1600, 1201), Image.Resampling.BICUBIC)
+"""Large, smooth, and of a size that no fraction divides."""
+
+
+def prepared(content: bytes, *, reduced: bool, size: int = 64) -> np.ndarray:
+    how = Preprocessing(resize_size=size + 10, image_size=size, reduced_decoding=reduced)
+    return prepare(content, how)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("size", [40, 64, 200])
+def test_a_large_jpeg_decoded_at_a_fraction_is_nearly_the_same(orientation: int, size: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(PHOTOGRAPH, "JPEG", quality=95, exif=exif)
+    whole, reduced = (prepared(content, reduced=r, size=size) for r in (False, True))
+    assert np.abs(whole - reduced).mean() < 0.02
+    assert np.abs(whole - reduced).max() < 0.25
+
+
+def test_a_fraction_is_decoded_only_where_the_image_is_far_larger_than_needed() -> None:
+    content = encoded(PHOTOGRAPH, "JPEG", quality=95)
+    small, large = (prepared(content, reduced=True, size=s) for s in (64, 600))
+    assert not np.array_equal(small, prepared(content, reduced=False))
+    assert np.array_equal(large, prepared(content, reduced=False, size=600))
+
+
+def test_other_formats_are_decoded_whole() -> None:
+    content = encoded(PHOTOGRAPH)
+    assert np.array_equal(prepared(content, reduced=True), prepared(content, reduced=False))
+
+
+def test_the_pictures_size_is_judged_before_it_is_reduced() -> None:
+    content = encoded(Image.new("RGB", (20_000, 900)), "JPEG")
+    with pytest.raises(ImageError, match="times the shorter"):
+        prepared(content, reduced=True)
+
+
+def test_a_progressive_jpeg_of_usual_scans_is_decoded() -> None:
+    content = encoded(PHOTOGRAPH, "JPEG", progressive=True)
+    assert decode(content).size == PHOTOGRAPH.size
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    content = encoded(PHOTOGRAPH, "JPEG", progressive=True)
+    start = content.rindex(b"\xff\xda")
+    bomb = content[:-2] + content[start:-2] * 300 + content[-2:]
+    with pytest.raises(ImageError, match="scans, which takes too long"):
+        decode(bomb)
+
+
+def test_an_animation_is_its_first_picture() -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    for format_name in ("WEBP", "PNG"):
+        content = encoded(frames[0], format_name, save_all=True, append_images=frames[1:])
+        red, _, blue = decode(content).getpixel((10, 10))
+        assert red > 240 > 15 > blue
+
+
+def test_an_endless_animation_is_refused() -> None:
+    frames = [Image.new("1", (1, 1), number % 2) for number in range(1002)]
+    content = encoded(frames[0], save_all=True, append_images=frames[1:], duration=1)
+    with pytest.raises(ImageError, match="1002 pictures"):
+        decode(content)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(101 * 10**6)
+    with pytest.raises(ImageError, match="larger than 100 MB"):
+        decode(tmp_path / "huge.png")
+
+
+def test_sixteen_bit_colours_are_decoded_to_eight() -> None:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    row = b"\0" + struct.pack(">HHH", 0xFFFF, 0x8080, 0) * 2
+    content = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(row * 2))
+        + chunk(b"IEND", b"")
+    )
+    assert decode(content).getpixel((1, 1)) == (255, 128, 0)

@@ -23,7 +23,7 @@ from darkroom.engines.onnx_runtime import open_session
 from darkroom.engines.protocol import INPUT_NAME, OUTPUT_NAME, Floats
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import atomic_path, write_text
-from darkroom.images import Preprocessing, decode, preprocess
+from darkroom.images import Preprocessing, prepare
 from darkroom.model.bundle import (
     METADATA_FILE,
     ONNX_FILE,
@@ -95,7 +95,9 @@ def pack_bundle(
 def preprocessing_of(hyperparameters: Hyperparameters) -> Preprocessing:
     """What happens to an image before the network sees it."""
     return Preprocessing(
-        resize_size=hyperparameters.working_size, image_size=hyperparameters.image_size
+        resize_size=hyperparameters.working_size,
+        image_size=hyperparameters.image_size,
+        reduced_decoding=True,
     )
 
 
@@ -150,7 +152,7 @@ def _checked_images(dataset: Dataset, *, preprocessing: Preprocessing) -> Iterat
     picked = records[:: max(1, -(-len(records) // MAXIMUM_CHECKED_IMAGES))]
     for start in range(0, len(picked), _BATCH):
         batch = picked[start : start + _BATCH]
-        yield np.stack([preprocess(decode(dataset.file(r)), preprocessing) for r in batch])
+        yield np.stack([prepare(dataset.file(r), preprocessing) for r in batch])
 
 
 def _check_export(network: nn.Module, *, onnx_file: Path, images: Iterator[Floats]) -> ExportCheck:
@@ -183,7 +185,7 @@ def _check_export(network: nn.Module, *, onnx_file: Path, images: Iterator[Float
 
 def _parity(network: nn.Module, *, preprocessing: Preprocessing) -> Parity:
     picture = parity_picture()
-    batch = torch.from_numpy(preprocess(decode(picture), preprocessing)).unsqueeze(0)
+    batch = torch.from_numpy(prepare(picture, preprocessing)).unsqueeze(0)
     with torch.inference_mode():
         expected = softmax(network(batch).numpy())[0]
     return Parity(

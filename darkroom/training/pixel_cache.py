@@ -115,7 +115,7 @@ def _decode_all(files: Sequence[Path], *, resize_size: int) -> Iterator[NDArray[
 def _decode(file: Path, *, resize_size: int) -> NDArray[np.uint8] | str:
     """The working pixels, or what is wrong with the file."""
     try:
-        return images.working_pixels(images.decode(file), resize_size=resize_size)
+        return images.working_pixels(file, resize_size=resize_size, reduced_decoding=True)
     except images.ImageError as error:
         return f"{str(file)!r} cannot be decoded: {error}"
 
