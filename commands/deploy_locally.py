@@ -13,7 +13,7 @@ from darkroom.backends.endpoint import (
     require_agreement,
 )
 from darkroom.backends.kept_bundles import keep_bundle
-from darkroom.backends.local_endpoint import TARGET_MODEL_HEADER, EndpointClient, stop_endpoint
+from darkroom.backends.local_endpoint import TARGET_MODEL_HEADER, EndpointClient
 from darkroom.backends.local_models import (
     deploy_models,
     models_of,
@@ -21,7 +21,7 @@ from darkroom.backends.local_models import (
     several_named,
     target_of,
 )
-from darkroom.backends.local_records import keep_endpoint
+from darkroom.backends.local_records import end_kept, keep_endpoint, kept_endpoints
 from darkroom.errors import DarkroomError
 from darkroom.files import workspace
 from darkroom.model.bundle import Bundle, pack, unpack
@@ -47,7 +47,7 @@ def deploy_locally(order: Order) -> Deployed:
         if joined:
             remove_models(set(order.bundles) - set(before), kept=joined)
         else:
-            stop_endpoint(endpoint)
+            _end(endpoint)
         raise
     return Deployed(
         name=str(endpoint.name),
@@ -63,6 +63,12 @@ def _start(order: Order) -> Endpoint:
         return deploy_models(order.bundles, name=order.name, run=order.run, timeout_seconds=seconds)
     bundle = _lasting(order.bundles[""])
     return keep_endpoint(bundle, name=order.name, run=order.run, timeout_seconds=seconds)
+
+
+def _end(endpoint: Endpoint) -> None:
+    for kept in kept_endpoints():
+        if kept.name == endpoint.name:
+            end_kept(kept)
 
 
 def _lasting(bundle: Bundle) -> Bundle:

@@ -15,10 +15,10 @@ from commands.deploy_expectations import expectations
 from commands.down import remove as down
 from commands.endpoints import list_endpoints
 from darkroom.backends.local_endpoint import EndpointClient
-from darkroom.backends.local_models import several_named
+from darkroom.backends.local_models import models_of, several_named
 from darkroom.backends.local_records import kept_endpoints
 from darkroom.backends.sagemaker.answering import answering_at
-from darkroom.errors import UserError
+from darkroom.errors import DarkroomError, UserError
 from darkroom.model.bundle import METADATA_FILE, Bundle, read_bundle
 from darkroom.model.parity import parity_picture
 from darkroom.prediction import Predictor
@@ -68,6 +68,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     if kept_endpoints():
         down(stack="local", name=None, run=None, everything=True, expired=False, yes=True)
     assert kept_endpoints() == []
+    assert list((tmp_path / "endpoints").glob("models-*")) == []
 
 
 def deploy(*models: str, stack: str = "local", **options: object) -> None:
@@ -184,6 +185,22 @@ def test_several_bundles_serve_on_this_machine_and_others_join_them(
     assert json.loads(capsys.readouterr().out)[0]["models"] == ["colours", "moods"]
     assert several_named("both") is not None
     assert several_named("other") is None
+
+
+@pytest.mark.slow
+def test_a_model_that_answers_wrongly_does_not_join_the_others_on_this_machine(
+    home: Path, colours: Path, tmp_path: Path
+) -> None:
+    wrong = with_parity(colours, folder=tmp_path / "wrong", probabilities=[0.5, 0.25, 0.25])
+    with pytest.raises(DarkroomError, match="computes other probabilities"):
+        deploy(f"wrong={wrong.folder}", name="both")
+    assert kept_endpoints() == []
+    deploy(f"colours={colours}", name="both")
+    with pytest.raises(DarkroomError, match="computes other probabilities"):
+        deploy(f"wrong={wrong.folder}", name="both")
+    kept = several_named("both")
+    assert kept is not None
+    assert models_of(kept) == ["colours"]
 
 
 def classes_at(url: str, *, model: str, images: Path) -> set[str]:

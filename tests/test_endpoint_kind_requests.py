@@ -15,6 +15,7 @@ from darkroom.backends.sagemaker.requests import hosting, scaling
 from darkroom.backends.sagemaker.requests.asynchronous import invoke_asynchronously_request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Config
+from darkroom.config.consistency import managed_problems
 from darkroom.config.hosting_kinds import kind_problems, several_models_problems
 from darkroom.config.sagemaker import HostingConfig, SageMakerConfig
 from golden_requests import assert_golden, problems
@@ -181,6 +182,8 @@ def test_serverless_endpoints_have_no_network_of_their_own() -> None:
     (problem,) = kind_problems(SageMakerConfig.model_validate(isolated))
     assert "'serverless' allows neither" in problem
     assert kind_problems(SageMakerConfig.model_validate({"network": {"isolation": True}})) == []
+    whole = Config.model_validate({"sagemaker": isolated, "model": {"weights": "none"}})
+    assert managed_problems(whole) == [problem]
 
 
 @pytest.mark.parametrize(

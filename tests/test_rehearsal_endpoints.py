@@ -311,6 +311,34 @@ def test_many_models_are_loaded_when_they_are_asked_for(site: Site) -> None:
     assert "TargetModel" in error_of(site.invoke)["Error"]["Message"]
 
 
+def test_a_container_without_memory_is_told_to_unload_the_oldest(site: Site) -> None:
+    container = {
+        "Image": IMAGE,
+        "Mode": "MultiModel",
+        "ModelDataUrl": "s3://bucket/many/",
+        "Environment": {"MOST_MODELS": "1"},
+    }
+    site.create(site.config(variant(site.model(container=container))))
+    for name in ("one", "two", "one", "one", "two"):
+        assert site.invoke(TargetModel=f"{name}.tar.gz") == f"{name}:hello".encode()
+
+
+@pytest.mark.parametrize("kind", ["serverless", "asynchronous"])
+def test_several_models_are_behind_instances_that_answer_at_once_alone(
+    kind: str, site: Site
+) -> None:
+    container = {"Image": IMAGE, "Mode": "MultiModel", "ModelDataUrl": "s3://bucket/many/"}
+    model = site.model(container=container)
+    output = {"OutputConfig": {"S3OutputPath": "s3://bucket/async"}}
+    serverless = {"ServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
+    if kind == "serverless":
+        one = {"VariantName": "AllTraffic", "ModelName": model, **serverless}
+        refused = error_of(lambda: site.config(one))
+    else:
+        refused = error_of(lambda: site.config(variant(model), AsyncInferenceConfig=output))
+    assert f"cannot be behind a{'n' if kind[0] == 'a' else ''} {kind}" in str(refused)
+
+
 def test_a_new_fleet_takes_over_all_at_once(site: Site, aws: CachedClients) -> None:
     site.create(site.config(variant(site.model("one"))))
     config = site.config(variant(site.model("two")))

@@ -50,10 +50,16 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
     def do_GET(self):
         self.answer(500 if os.environ.get("SICK") else 200, b"")
+    def do_DELETE(self):
+        name = self.path.split("/")[2]
+        print(f"unloading {{loaded.pop(name)}}", flush=True)
+        self.answer(200, b"")
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/models" and os.environ.get("SAGEMAKER_MULTI_MODEL"):
             order = json.loads(body)
+            if len(loaded) >= int(os.environ.get("MOST_MODELS", 9)):
+                return self.answer(507, b"no memory")
             loaded[order["model_name"]] = pathlib.Path(order["url"], "model.txt").read_text()
             return self.answer(200, b"")
         if self.path.endswith("/invoke"):

@@ -4,6 +4,7 @@ Their archives lie in a folder of the endpoint's own, `endpoints/<name>.models` 
 workspace: the server finds a model there when it is first asked for it.
 """
 
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -40,9 +41,13 @@ def deploy_models(
         return _join(bundles, kept=running)
     endpoints_folder().mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix="models-", dir=endpoints_folder()))
-    for model, bundle in bundles.items():
-        pack(bundle.folder, folder / target_of(model))
-    return keep_several(folder, name=name, run=run, timeout_seconds=timeout_seconds)
+    try:
+        for model, bundle in bundles.items():
+            pack(bundle.folder, folder / target_of(model))
+        return keep_several(folder, name=name, run=run, timeout_seconds=timeout_seconds)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def several_named(name: str) -> KeptEndpoint | None:

@@ -130,5 +130,5 @@ def _refuse_several_models(model: Model, *, variant: Request, request: Request) 
     if not any(container.get("Mode") == "MultiModel" for container in model.containers):
         return
     if "ServerlessConfig" in variant or request.get("AsyncInferenceConfig"):
-        kind = "serverless" if "ServerlessConfig" in variant else "asynchronous"
-        raise invalid(f'The multi-model "{model.name}" cannot be behind a {kind} endpoint.')
+        kind = "a serverless" if "ServerlessConfig" in variant else "an asynchronous"
+        raise invalid(f'The multi-model "{model.name}" cannot be behind {kind} endpoint.')
