@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.engines.choosing import load_engine
-from darkroom.engines.protocol import Engine, EngineName, Floats
+from darkroom.engines.protocol import INEXACT, Engine, EngineName, Floats
 from darkroom.errors import DarkroomError
 from darkroom.images import ImageError, prepare
 from darkroom.model.bundle import BundleMetadata, open_bundle, read_metadata
-from darkroom.model.parity import MAXIMUM_DIFFERENCE
+from darkroom.model.parity import MAXIMUM_DIFFERENCE, MAXIMUM_INEXACT_DIFFERENCE
 
 
 class ClassProbability(BaseModel):
@@ -64,7 +64,7 @@ class Predictor:
 
         Args:
             threads: for decoding, and inside the network; None: the available cores.
-            engine: what runs the network; None: onnxruntime.
+            engine: what runs the network; None: what the bundle says.
 
         Raises:
             UserError: no bundle, a changed one, or one whose network does not fit its classes;
@@ -142,11 +142,13 @@ class Predictor:
             return
         got = self.probabilities(np.expand_dims(self.prepare(parity.encoded), 0))[0]
         difference = float(np.abs(got - np.asarray(parity.probabilities)).max())
-        if not difference <= MAXIMUM_DIFFERENCE:
+        is_inexact = self.engine.name in INEXACT
+        allowed = MAXIMUM_INEXACT_DIFFERENCE if is_inexact else MAXIMUM_DIFFERENCE
+        if not difference <= allowed:
             raise DarkroomError(
                 f"the engine {self.engine.name!r} computes other probabilities than the trained "
                 f"network did when it was packed: they differ by {difference:.2g}, allowed is "
-                f"{MAXIMUM_DIFFERENCE:g}; choose another engine, or pack the model anew"
+                f"{allowed:g}; choose another engine, or pack the model anew"
             )
 
     def _prepare_named(self, image: bytes | Path, position: int) -> Floats:

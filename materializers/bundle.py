@@ -9,6 +9,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
+from darkroom.engines.protocol import DEFAULT_ENGINE
 from darkroom.files import atomic_path, workspace
 from darkroom.model.bundle import (
     ARCHIVE_FILE,
@@ -66,8 +67,9 @@ class BundleMaterializer(BaseMaterializer):
         }
 
     def compute_content_hash(self, data: Bundle) -> str:
-        """Equal files are the same model."""
-        return "-".join(digest for _, digest in sorted(data.metadata.files.items()))
+        """Equal files for the same engine are the same model."""
+        digests = [digest for _, digest in sorted(data.metadata.files.items())]
+        return "-".join([*digests, data.metadata.engine])
 
     def _fetch(self, folder: Path) -> None:
         with self.get_temporary_directory(delete_at_exit=True) as scratch:
@@ -86,5 +88,6 @@ class BundleMaterializer(BaseMaterializer):
 
 
 def bundle_folder(metadata: BundleMetadata) -> Path:
-    """Where the workspace keeps a bundle, by content."""
-    return workspace() / "bundles" / metadata.version
+    """Where the workspace keeps a bundle, by its weights and the engine that was chosen."""
+    suffix = "" if metadata.engine == DEFAULT_ENGINE else f"-{metadata.engine}"
+    return workspace() / "bundles" / f"{metadata.version}{suffix}"

@@ -1,9 +1,37 @@
 """The engine that was asked for, loaded with a bundle's network."""
 
+import logging
+from importlib.util import find_spec
 from pathlib import Path
 
-from darkroom.engines.protocol import Engine, EngineName
+from darkroom.engines.protocol import DEFAULT_ENGINE, EXTRAS, Engine, EngineName
+from darkroom.errors import UserError
 from darkroom.model.bundle import ONNX_FILE, BundleMetadata
+
+_MODULES: dict[EngineName, str] = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "openvino-bf16": "openvino",
+    "torch": "torch",
+}
+
+
+def is_installed(name: EngineName) -> bool:
+    """Whether an engine's package is there; it is not imported."""
+    return find_spec(_MODULES[name]) is not None
+
+
+def choose_engine(asked: EngineName | None, *, metadata: BundleMetadata) -> EngineName:
+    """What was asked for; else what `compile_model` chose for the bundle, if it is installed."""
+    if asked:
+        return asked
+    if is_installed(metadata.engine):
+        return metadata.engine
+    logging.getLogger(__name__).warning(
+        "the bundle was compiled for %s, which is not installed here (%s); %s runs it instead",
+        *(metadata.engine, _advice(metadata.engine), DEFAULT_ENGINE),
+    )
+    return DEFAULT_ENGINE
 
 
 def load_engine(
@@ -18,11 +46,26 @@ def load_engine(
     Raises:
         UserError: the engine is not installed, or refuses the network.
     """
-    from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+    if not is_installed(name):
+        raise UserError(f"the engine {name!r} is not installed: {_advice(name)}")
+    if name == "torch":
+        from darkroom.engines.torch_engine import TorchEngine
 
-    return OnnxRuntimeEngine(
-        folder / ONNX_FILE,
-        threads=threads,
-        image_size=metadata.preprocessing.image_size,
-        classes=len(metadata.classes),
-    )
+        return TorchEngine(folder, metadata=metadata, threads=threads)
+    if name == "onnxruntime":
+        from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(
+            folder / ONNX_FILE,
+            threads=threads,
+            image_size=metadata.preprocessing.image_size,
+            classes=len(metadata.classes),
+        )
+    from darkroom.engines.openvino_engine import OpenVinoEngine
+
+    precision = "bf16" if name == "openvino-bf16" else "f32"
+    return OpenVinoEngine(folder / ONNX_FILE, threads=threads, precision=precision)
+
+
+def _advice(name: EngineName) -> str:
+    return f"pip install 'darkroom[{EXTRAS[name]}]'"

@@ -7,8 +7,21 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-EngineName = Literal["onnxruntime", "openvino", "torch"]
+EngineName = Literal["onnxruntime", "openvino", "openvino-bf16", "torch"]
 """`onnxruntime` is part of the base install; the others need their extras."""
+
+DEFAULT_ENGINE: EngineName = "onnxruntime"
+
+EXTRAS: dict[EngineName, str] = {
+    "onnxruntime": "",
+    "openvino": "openvino",
+    "openvino-bf16": "openvino",
+    "torch": "train",
+}
+"""The extra of the package `darkroom` that an engine comes with."""
+
+INEXACT: frozenset[EngineName] = frozenset({"openvino-bf16"})
+"""Engines that compute with fewer digits than the network was trained with."""
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"

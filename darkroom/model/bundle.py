@@ -6,7 +6,8 @@ A bundle is a folder, or the same packed as model.tar.gz with its files at the r
     model.onnx          the network as ONNX Runtime loads it: float32 (N, 3, S, S) to logits
     model.safetensors   the network's state_dict
 
-Reading needs no torch. Every file's SHA-256 is checked against model.json.
+Reading needs no torch. Every file's SHA-256 is checked against model.json, and the weights'
+header is read, so that nothing is ever served that was not packed as a bundle.
 """
 
 import gzip
@@ -18,10 +19,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
 
+from darkroom.engines.protocol import DEFAULT_ENGINE, EngineName
 from darkroom.errors import UserError
 from darkroom.files import atomic_path, sha256_of
 from darkroom.images import Preprocessing
+from darkroom.model.archive_reading import extract
 from darkroom.model.parity import Parity
 
 METADATA_FILE = "model.json"
@@ -29,7 +33,10 @@ ONNX_FILE = "model.onnx"
 WEIGHTS_FILE = "model.safetensors"
 ARCHIVE_FILE = "model.tar.gz"
 _FILES = (METADATA_FILE, ONNX_FILE, WEIGHTS_FILE)
-_MAXIMUM_BYTES = 8 * 2**30
+_MAXIMUM_METADATA_BYTES = 16 * 2**20
+"""The names of a hundred thousand classes."""
+
+_PROBLEMS_SHOWN = 10
 
 
 class ExportCheck(BaseModel):
@@ -60,6 +67,8 @@ class BundleMetadata(BaseModel):
     versions: dict[str, str]
     """Of the packages that made the bundle."""
     export_check: ExportCheck
+    engine: EngineName = DEFAULT_ENGINE
+    """What `compile_model` chose to run the network; servers that lack it take the default."""
     parity: Parity | None = None
     """What a server has to compute before it serves; older bundles have none."""
     files: dict[str, str]
@@ -100,18 +109,15 @@ def read_metadata(folder: Path) -> BundleMetadata:
             f"{str(folder)!r} is no model bundle: it holds no {METADATA_FILE}; "
             f"name a bundle folder or a {ARCHIVE_FILE}"
         )
-    try:
-        metadata = BundleMetadata.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise UserError(f"{str(path)!r} is not valid bundle metadata: {error}") from error
+    metadata = _parsed(path)
     problems = [
-        f"{name!r} of the bundle {str(folder)!r} is not the file that was packed "
-        "(its SHA-256 differs): fetch or train the bundle again"
+        f"{name!r} of the bundle {str(folder)!r} {problem}: fetch or train the bundle again"
         for name in (ONNX_FILE, WEIGHTS_FILE)
-        if not _matches(folder / name, metadata.files.get(name))
+        if (problem := _problem(folder / name, digest=metadata.files.get(name)))
     ]
     if problems:
         raise UserError(problems)
+    _check_header(folder / WEIGHTS_FILE)
     return metadata
 
 
@@ -146,22 +152,12 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack the three files of a bundle archive, and nothing else, into `folder`.
 
     Raises:
-        UserError: missing, not a tar archive, or with unexpected members.
+        UserError: missing, not a tar archive, or with unexpected or missing members.
+        DarkroomError: the files cannot be written.
     """
     if not archive.is_file():
         raise UserError(f"no model bundle at {str(archive)!r}")
-    try:
-        with tarfile.open(archive, mode="r:*") as tar:
-            for member in tar:
-                name = member.name.removeprefix("./")
-                if not member.isfile() or name not in _FILES:
-                    raise UserError(f"unexpected {member.name!r} in the bundle {str(archive)!r}")
-                if member.size > _MAXIMUM_BYTES:
-                    raise UserError(f"{member.name!r} of the bundle {str(archive)!r} is too large")
-                member.name = name
-                tar.extract(member, folder, filter="data")
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{str(archive)!r} is no readable model bundle: {error}") from error
+    extract(archive, folder=folder, names=_FILES)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -169,8 +165,41 @@ def digests(folder: Path) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in (ONNX_FILE, WEIGHTS_FILE)}
 
 
-def _matches(path: Path, digest: str | None) -> bool:
-    return path.is_file() and sha256_of(path) == digest
+def _parsed(path: Path) -> BundleMetadata:
+    size = path.stat().st_size
+    if size > _MAXIMUM_METADATA_BYTES:
+        raise UserError(
+            f"{str(path)!r} is not valid bundle metadata: {size:,} bytes; "
+            f"at most {_MAXIMUM_METADATA_BYTES:,}"
+        )
+    try:
+        return BundleMetadata.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, found['loc'])) or 'content'}: {found['msg']}"
+            for found in error.errors(include_url=False)[:_PROBLEMS_SHOWN]
+        ]
+        message = f"{str(path)!r} is not valid bundle metadata: {'; '.join(problems)}"
+        raise UserError(message) from error
+
+
+def _problem(path: Path, *, digest: str | None) -> str | None:
+    if not path.is_file():
+        return "is missing"
+    if sha256_of(path) != digest:
+        return "is not the file that was packed (its SHA-256 differs)"
+    return None
+
+
+def _check_header(path: Path) -> None:
+    """Whether it holds tensors; their values are not read."""
+    try:
+        with safe_open(path, framework="numpy") as weights:
+            count = len(list(weights.keys()))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{str(path)!r} is no safetensors file: {error}") from error
+    if not count:
+        raise UserError(f"{str(path)!r} holds no tensors: it is not the weights of a network")
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict
 MAXIMUM_DIFFERENCE = 1e-3
 """Of a probability; float32 rounding stays below 1e-5."""
 
+MAXIMUM_INEXACT_DIFFERENCE = 0.1
+"""For engines that compute with bfloat16, whose 8 bits differ by up to 0.3 in a logit."""
+
 _SIZE = (320, 240)
 _QUALITY = 90
 
