@@ -21,7 +21,7 @@ from darkroom.engines.protocol import Floats
 from darkroom.model.bundle import Bundle, read_bundle
 from darkroom.prediction import Predictor
 from pictures import write_image_folder
-from small_bundles import CLASSES, rewrite_digests, write_small_bundle
+from small_bundles import CLASSES, rewrite_digests, write_other_weights, write_small_bundle
 
 REGION = "us-east-1"
 BUCKET = "bucket"
@@ -52,7 +52,7 @@ class Rehearsed:
         folder = self.folder / "bundles" / name
         if not folder.exists():
             write_small_bundle(folder)
-            (folder / "model.safetensors").write_text(name)
+            write_other_weights(folder, name=name)
             rewrite_digests(folder)
         return read_bundle(folder)
 

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
 from darkroom.images import Preprocessing
 from darkroom.model.bundle import (
@@ -31,7 +32,7 @@ def write_small_bundle(
     weights = np.zeros((3, outputs), dtype=np.float32)
     weights[[2, 1, 0], range(3)] = 8
     onnx.save(_network(weights, image_size=image_size), folder / ONNX_FILE)
-    (folder / WEIGHTS_FILE).write_bytes(b"not read when predicting")
+    write_other_weights(folder, name="small")
     metadata = BundleMetadata(
         architecture="resnet18",
         classes=classes,
@@ -54,6 +55,11 @@ def pack_small_bundle(archive: Path, *, image_size: int, classes: tuple[str, ...
         folder = Path(scratch) / "bundle"
         pack(write_small_bundle(folder, image_size=image_size, classes=classes), archive)
     return archive
+
+
+def write_other_weights(folder: Path, *, name: str) -> None:
+    """Replace the weights, which are not read when predicting, by a tensor of that name."""
+    save_file({name: np.zeros(2, dtype=np.float32)}, folder / WEIGHTS_FILE)
 
 
 def rewrite_digests(folder: Path) -> None:

@@ -16,7 +16,7 @@ from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.model.bundle import Bundle, read_bundle
 from golden_requests import assert_golden, problems
-from small_bundles import rewrite_digests, write_small_bundle
+from small_bundles import rewrite_digests, write_other_weights, write_small_bundle
 
 DATASET = Dataset(
     root=Path("nowhere"), records=(), classes=("a", "b"), source="pets", shards="s3://b/datasets/1/"
@@ -114,7 +114,7 @@ def test_the_same_bundle_is_registered_once_and_another_is_the_next_version(
     first = register(bundle, clients=clients)
     assert register(bundle, clients=clients) == first
     other = write_small_bundle(tmp_path / "other")
-    (other / "model.safetensors").write_text("other weights")
+    write_other_weights(other, name="other")
     rewrite_digests(other)
     second = register(read_bundle(other), clients=clients)
     assert second.version == 2

@@ -18,7 +18,7 @@ from darkroom.backends.sagemaker.several_models import (
 from darkroom.errors import DarkroomError, UserError
 from darkroom.model.bundle import Bundle, read_bundle
 from rehearsed_hosting import BUCKET, Rehearsed, briefly, enter, rehearsed
-from small_bundles import rewrite_digests, write_small_bundle
+from small_bundles import rewrite_digests, write_other_weights, write_small_bundle
 
 COLOURS, MOODS, SEASONS = (
     ("blue", "green", "red"),
@@ -47,7 +47,7 @@ def bundle_of(aws: Rehearsed, name: str, *, classes: tuple[str, ...], size: int 
     folder = aws.folder / "several" / name
     if not folder.exists():
         write_small_bundle(folder, image_size=size, outputs=len(classes), classes=classes)
-        (folder / "model.safetensors").write_text(name)
+        write_other_weights(folder, name=name)
         rewrite_digests(folder)
     return read_bundle(folder)
 

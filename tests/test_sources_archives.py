@@ -1,5 +1,6 @@
 """Archives: unpacked once, only into their folder, only within the limits."""
 
+import gzip
 import io
 import stat
 import tarfile
@@ -215,3 +216,35 @@ def test_a_file_and_a_folder_of_one_name_are_refused(tmp_path):
 def test_paths_with_backslashes_become_folders(tmp_path):
     unpacked = _unpack(_pack(tmp_path / "a.tar", {"data\\cat\\1.jpg": b"cat"}, kind="tar"))
     assert (unpacked.folder / "data/cat/1.jpg").read_bytes() == b"cat"
+
+
+def _header(name: str, *, size: int, kind: bytes) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _extended(record: str) -> bytes:
+    """A pax header of one record, whose length counts itself, before a small file."""
+    line = f"{len(record) + 4} {record}\n".encode()
+    assert len(line) == len(record) + 4
+    extension = _header("x", size=len(line), kind=tarfile.XHDTYPE) + line.ljust(512, b"\0")
+    return extension + _header("cat/1.jpg", size=512, kind=tarfile.REGTYPE) + b"x" * 512
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ((_header("x", size=512, kind=tarfile.GNUTYPE_LONGNAME) + b"x" * 512) * 2000, "recursion"),
+        (_extended("GNU.sparse.size=x"), "cannot be read: invalid literal"),
+        (_extended("GNU.sparse.map=x,y"), "cannot be read: invalid literal"),
+        (_extended("size=-1536"), "negative size"),
+    ],
+)
+def test_headers_that_lead_tarfile_astray_are_refused(tmp_path, kind, content, message):
+    whole = content + bytes(1024)
+    archive = tmp_path / f"a.{kind}"
+    archive.write_bytes(gzip.compress(whole) if kind == "tar.gz" else whole)
+    with pytest.raises(UserError, match=message):
+        list_archive(archive, maximum_bytes=10**9, maximum_files=1000)

@@ -43,7 +43,8 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     NotImplementedError,
-    UnicodeDecodeError,
+    ValueError,  # numbers in a tar's headers that are none, text that is none
+    RecursionError,  # headers that announce headers that announce headers …
 )
 
 
@@ -229,6 +230,8 @@ def _tar_refusal(info: tarfile.TarInfo) -> str | None:
         return f"is a link to {info.linkname!r}"
     if info.issparse():
         return "is a sparse file"
+    if info.size < 0:
+        return "claims a negative size"
     return None if info.isreg() or info.isdir() else "is a device"
 
 
@@ -236,12 +239,12 @@ def _tar_refusal(info: tarfile.TarInfo) -> str | None:
 def _open_tar(path: Path, *, kind: _Format, meter: Meter) -> Iterator[tarfile.TarFile]:
     if kind == "tar":
         meter.check_claim(meter.packed_bytes)
-        with tarfile.open(path, mode="r:", tarinfo=_ShortNamed) as archive:
+        with tarfile.open(path, mode="r:", tarinfo=ShortNamed) as archive:
             yield archive
         return
     with closing(MeteredReader(_decompressed(path, kind=kind), meter=meter)) as metered:
         stream = cast(IO[bytes], metered)  # a stream is only read, and closed
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_ShortNamed) as archive:
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=ShortNamed) as archive:
             yield archive
 
 
@@ -251,11 +254,11 @@ def _decompressed(path: Path, *, kind: _Format) -> IO[bytes]:
     return cast(IO[bytes], bz2.open(path) if kind == "bzip2" else lzma.open(path))
 
 
-class _ShortNamed(tarfile.TarInfo):
+class ShortNamed(tarfile.TarInfo):
     """Refuses the headers that tarfile would read into memory whole, whatever their size."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_ShortNamed":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "ShortNamed":
         info = super().frombuf(buf, encoding, errors)
         if not (info.isreg() or info.isdir()) and info.size > _LONGEST_TAR_NAME_BYTES:
             raise tarfile.ReadError("a header claims to be larger than any name or attribute")
