@@ -1,12 +1,13 @@
 """Images and archives from http(s) addresses."""
 
+import re
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from time import monotonic
 
 import requests
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
 
 from darkroom.errors import DarkroomError
 from darkroom.files import workspace
@@ -20,6 +21,7 @@ SCHEMES = ("http://", "https://")
 _CONNECT_AND_READ_SECONDS = (5, 10)
 _IMAGE_SECONDS = 30
 _CHUNK_BYTES = 1 << 16
+_USER_INFO = re.compile(r"//[^/?#\s]*@")
 
 
 def fetch(url: str) -> bytes | Path:
@@ -55,7 +57,7 @@ def _image(url: str) -> bytes | None:
         url, stream=True, timeout=_CONNECT_AND_READ_SECONDS, headers=headers
     ) as response:
         response.raise_for_status()
-        chunks = _in_time(response.iter_content(_CHUNK_BYTES))
+        chunks = _in_time(_arriving(response))
         content = b""
         while len(content) < START_BYTES and (chunk := next(chunks, b"")):
             content += chunk
@@ -71,6 +73,12 @@ def _all(content: bytes, *, chunks: Iterator[bytes]) -> bytes:
     return bytes(whole)
 
 
+def _arriving(response: requests.Response) -> Iterator[bytes]:
+    """The body as it comes: to wait until a chunk is full would let it drip for hours."""
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+        yield chunk
+
+
 def _in_time(chunks: Iterator[bytes]) -> Iterator[bytes]:
     started = monotonic()
     for chunk in chunks:
@@ -83,8 +91,10 @@ def _reason(error: Exception) -> str:
     response = getattr(error, "response", None)
     if response is not None:
         return f"HTTP status {response.status_code}"
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, requests.Timeout | ReadTimeoutError):
         return "timed out"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    return str(error)
+    if isinstance(error, ProtocolError):
+        return "the connection broke off"
+    return _USER_INFO.sub("//", str(error))
