@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -91,3 +93,32 @@ def test_a_pattern_that_could_match_nothing_is_refused(pattern: str) -> None:
 
 def test_a_pattern_is_matched_in_small_letters_and_without_its_last_dot() -> None:
     assert UrlPolicy(allowed_hosts=("*.Example.COM.",)).allowed_hosts == ("*.example.com",)
+
+
+def test_a_look_up_that_never_ends_is_waited_for_neither_by_requests_nor_at_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    may_end = threading.Event()
+
+    def resolve(host: str, port: int, *rest: Any, **options: Any) -> list[Any]:
+        if host == "slow.example":
+            may_end.wait(30)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
+
+    async def scenario() -> None:
+        fetcher = UrlFetcher(UrlPolicy(seconds=0.2))
+        with pytest.raises(UrlRefusedError, match=r"within 0\.2 s"):
+            await fetcher.fetch("http://slow.example/")
+        with pytest.raises(UrlRefusedError, match="not public"):
+            await fetcher.fetch("http://quick.example/")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    started = time.monotonic()
+    try:
+        asyncio.run(scenario())
+        assert time.monotonic() - started < 10
+    finally:
+        may_end.set()
+        for thread in threading.enumerate():
+            if thread.name == "look-up":
+                thread.join(10)

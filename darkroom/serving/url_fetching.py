@@ -18,6 +18,7 @@ from yarl import URL
 from darkroom.images import ImageError
 from darkroom.serving.addresses import is_public
 from darkroom.serving.allowed_hosts import HostPattern, is_among
+from darkroom.serving.look_ups import LookUps
 
 _LONGEST_URL = 2048
 _CHUNK_BYTES = 2**16
@@ -58,6 +59,7 @@ class UrlFetcher:
     def __init__(self, policy: UrlPolicy, *, is_allowed: Callable[[str], bool] = is_public) -> None:
         self._policy = policy
         self._is_allowed = is_allowed
+        self._look_ups = LookUps()
 
     async def fetch(self, url: str) -> bytes:
         """The body of a 2xx answer.
@@ -75,7 +77,10 @@ class UrlFetcher:
             return socket.socket(family, kind, protocol)
 
         try:
-            async with asyncio.timeout(self._policy.seconds), _session(make_socket) as session:
+            async with (
+                asyncio.timeout(self._policy.seconds),
+                _session(make_socket, look_ups=self._look_ups) as session,
+            ):
                 return await self._follow(session, url=_parsed(url))
         except TimeoutError as error:
             raise UrlRefusedError(f"not fetched within {self._policy.seconds:g} s") from error
@@ -131,10 +136,16 @@ class UrlFetcher:
         return bytes(body)
 
 
-def _session(make_socket: Callable[[tuple[Any, ...]], socket.socket]) -> aiohttp.ClientSession:
+def _session(
+    make_socket: Callable[[tuple[Any, ...]], socket.socket], *, look_ups: LookUps
+) -> aiohttp.ClientSession:
     """For one URL: no proxies or netrc of the environment, no cookies, nothing unpacked."""
     connector = aiohttp.TCPConnector(
-        socket_factory=make_socket, force_close=True, use_dns_cache=False, limit=1
+        socket_factory=make_socket,
+        resolver=look_ups,
+        force_close=True,
+        use_dns_cache=False,
+        limit=1,
     )
     return aiohttp.ClientSession(
         connector=connector,
