@@ -74,6 +74,22 @@ def deploy(**options: object) -> None:
     call("commands.deploy:deploy_models", options)
 
 
+@click.command("compile")
+@click.argument("model", required=False)
+@click.option(
+    "--images",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Photographs on which the engines have to agree.  [default: generated pictures]",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the compiled bundle there.")
+@CONFIG
+@SET
+def compile_(**options: object) -> None:
+    """Measure which engine runs MODEL (default: the newest) best on this machine."""
+    call("commands.compile:compile_bundle", options)
+
+
 @click.command()
 @REMOTE_STACK
 @click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
@@ -103,4 +119,4 @@ def ui(**options: object) -> None:
     call("commands.ui:serve_ui", options)
 
 
-COMMANDS = (check, predict, serve, deploy, endpoints, down, ui)
+COMMANDS = (check, predict, serve, compile_, deploy, endpoints, down, ui)

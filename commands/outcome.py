@@ -7,7 +7,6 @@ in MLflow: a component that was reused from the cache logs nothing there by itse
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -90,13 +89,20 @@ class _Found:
 
     def __init__(self, run: PipelineRunResponse) -> None:
         self._steps = run.steps
-        self.bundle: Bundle = self.load("train_model", "model_bundle")
+        is_compiled = "compile_model" in run.steps
+        self.bundle: Bundle = (
+            self.load("compile_model", "compiled_bundle")
+            if is_compiled
+            else self.load("train_model", "model_bundle")
+        )
         self.test: Evaluation = self.load("evaluate_model", "test_evaluation")
         self.validation: Evaluation = self.load("evaluate_model", "validation_evaluation")
-        self.reports: Mapping[str, str] = {
+        self.reports: dict[str, str] = {
             "evaluation": self.load("evaluate_model", "evaluation_report"),
             "validation": self.load("validate_dataset", "validation_report"),
         }
+        if is_compiled:
+            self.reports["compilation"] = self.load("compile_model", "compilation_report")
 
     def load(self, step: str, output: str) -> Any:  # noqa: ANN401 - whatever the step returned
         """An output of a component."""

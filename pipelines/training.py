@@ -6,6 +6,7 @@ from darkroom.config import Config
 from darkroom.config.placement import Placement
 from darkroom.evaluation.gate import refusal
 from steps.batch import predict_split
+from steps.compile import compile_model
 from steps.deploy import deploy_model
 from steps.evaluate import evaluate_model
 from steps.hooks import begin, tell_why
@@ -24,7 +25,7 @@ def training_pipeline(
     keep_endpoint: bool = False,
     placement: Placement = Placement(),  # noqa: B008 - immutable
 ) -> None:
-    """Ingest, validate, tune, train, evaluate, register; past the gate deploy and predict.
+    """Ingest, validate, tune, train, compile, evaluate, register; past the gate deploy, predict.
 
     Args:
         config: the whole configuration; each component gets the sections that it needs, so
@@ -42,6 +43,8 @@ def training_pipeline(
             dataset, hyperparameters, config.tuning, placement
         )
     bundle, job = train_model(dataset, hyperparameters, config.tracking, placement)
+    if config.compilation.enabled:
+        bundle, _, _ = compile_model(bundle, dataset, config.compilation)
     evaluation, _, _ = evaluate_model(bundle, dataset, config.evaluation, seed)
     registered = register_model.with_options(model=Model(name=name))(
         bundle, dataset, evaluation, name, job, config.deployment, placement

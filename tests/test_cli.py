@@ -24,6 +24,7 @@ OPTIONS = {
         *("--allow-urls", "--url-hosts", "--capture", "--capture-percent"),
     },
     "deploy": {"--name", "--stack", "--config", "--set", "--check"},
+    "compile": {"--images", "--out", "--config", "--set"},
     "endpoints": {"--stack", "--json"},
     "down": {"--stack", "--model", "--run", "--all", "--expired", "--yes"},
     "ui": {"--stack", "--port"},

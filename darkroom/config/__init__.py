@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from darkroom.config.architectures import ARCHITECTURES
+from darkroom.config.compilation import CompilationConfig
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.config.sections import Section
 
@@ -292,6 +293,7 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     tuning: TuningConfig = TuningConfig()
+    compilation: CompilationConfig = CompilationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     deployment: DeploymentConfig = DeploymentConfig()
     batch: BatchConfig = BatchConfig()

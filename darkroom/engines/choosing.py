@@ -29,7 +29,7 @@ def choose_engine(asked: EngineName | None, *, metadata: BundleMetadata) -> Engi
         return metadata.engine
     logging.getLogger(__name__).warning(
         "the bundle was compiled for %s, which is not installed here (%s); %s runs it instead",
-        *(metadata.engine, _advice(metadata.engine), DEFAULT_ENGINE),
+        *(metadata.engine, advice(metadata.engine), DEFAULT_ENGINE),
     )
     return DEFAULT_ENGINE
 
@@ -47,7 +47,7 @@ def load_engine(
         UserError: the engine is not installed, or refuses the network.
     """
     if not is_installed(name):
-        raise UserError(f"the engine {name!r} is not installed: {_advice(name)}")
+        raise UserError(f"the engine {name!r} is not installed: {advice(name)}")
     if name == "torch":
         from darkroom.engines.torch_engine import TorchEngine
 
@@ -67,5 +67,6 @@ def load_engine(
     return OpenVinoEngine(folder / ONNX_FILE, threads=threads, precision=precision)
 
 
-def _advice(name: EngineName) -> str:
+def advice(name: EngineName) -> str:
+    """What to do where it is not installed."""
     return f"pip install 'darkroom[{EXTRAS[name]}]'"

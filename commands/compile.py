@@ -1,0 +1,94 @@
+"""`python run.py compile`: which engine runs a bundle best on this machine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from commands.newest import model_path
+from darkroom.compilation.agreement import generated_images, prepared
+from darkroom.compilation.compiling import bundle_for
+from darkroom.compilation.measuring import measure
+from darkroom.compilation.results import BATCHES, CompilationReport
+from darkroom.config.compilation import CompilationConfig
+from darkroom.config.loading import load_config
+from darkroom.engines.protocol import Floats
+from darkroom.errors import UserError
+from darkroom.files import workspace, write_text
+from darkroom.model.bundle import Bundle, open_bundle, read_bundle
+from darkroom.progress import terminal_progress
+from darkroom.sources.image_folder import is_image_name
+
+
+def compile_bundle(
+    *,
+    model: str | None,
+    images: Path | None,
+    out: Path | None,
+    config: Path | None,
+    overrides: Sequence[str],
+) -> None:
+    """Measure, print a table, write the report and, where that is wanted, the compiled bundle.
+
+    Raises:
+        UserError: no model, no images, or a configuration that has to change.
+    """
+    settings = load_config(config, overrides=overrides).compilation
+    with open_bundle(model_path(model)) as folder:
+        bundle = read_bundle(folder)
+        pictures = _pictures(images, bundle=bundle, config=settings)
+        report = measure(bundle, images=pictures, config=settings, progress=terminal_progress())
+        page = _write_page(report)
+        if out:
+            bundle_for(bundle, engine=report.chosen, folder=out)
+    console = Console()
+    console.print(_table(report))
+    for result in report.results:
+        if result.problem:
+            console.print(f"[yellow]{result.engine}[/yellow]: {result.problem}")
+    console.print(f"chosen: [bold]{report.chosen}[/bold], {report.reason}")
+    click.echo(f"report: {page}")
+    if out:
+        click.echo(f"bundle: {out}")
+
+
+def _pictures(images: Path | None, *, bundle: Bundle, config: CompilationConfig) -> Floats:
+    how = bundle.metadata.preprocessing
+    if images is None:
+        return generated_images(how.image_size)
+    if not images.is_dir():
+        raise UserError(f"--images {str(images)!r} is no folder; name one with photographs")
+    files = sorted(path for path in images.rglob("*") if is_image_name(path.name))
+    if not files:
+        raise UserError(f"--images {str(images)!r} holds no images")
+    return prepared(files, how=how, most=config.images)
+
+
+def _write_page(report: CompilationReport) -> Path:
+    from darkroom.reports.compilation_page import compilation_page
+
+    path = workspace() / "compilation" / f"{report.version}.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, compilation_page(report))
+    return path
+
+
+def _table(report: CompilationReport) -> Table:
+    table = Table("engine", "1 image", "images/s", "memory", "same class", "differs by")
+    for result in report.results:
+        found = result.measurement
+        if found is None:
+            table.add_row(result.engine, *["–"] * 5)
+            continue
+        batch = max(BATCHES, key=lambda size: found.images_per_second[size])
+        table.add_row(
+            f"{result.engine} {result.version}",
+            f"{found.latency_ms:.2f} ms",
+            f"{found.images_per_second[batch]:.0f} ({batch} at once)",
+            f"{found.memory_mb:.0f} MB",
+            f"{found.top1_agreement:.1%}",
+            f"{found.probability_difference:.1e}",
+        )
+    return table

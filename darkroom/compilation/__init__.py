@@ -1,0 +1,8 @@
+"""`compile_model`: which engine runs a bundle's network best on this machine.
+
+results     what is measured and concluded (data only)
+child       one engine in a process of its own, measured when it is told to
+measuring   starts the children, lets them take turns
+agreement   the pictures on which engines have to agree with torch
+choosing    the configured rule
+"""
