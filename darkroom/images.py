@@ -4,7 +4,9 @@ Pillow and numpy only, so that a server needs no torch. Everything here is pure.
 """
 
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.errors import UserError
+from darkroom.image_parts import MAXIMUM_PARTS, has_too_many_parts
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """Accepted by content, whatever the file is called."""
@@ -46,6 +49,25 @@ MAXIMUM_ASPECT_RATIO = 20
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of torchvision's pretrained weights."""
+
+_JPEGS = ("JPEG", "MPO")
+"""Pillow calls a JPEG with further pictures behind it, as many telephones write, an MPO."""
+
+_BROKEN = (
+    OSError,
+    EOFError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises over damaged files, depending on which byte is wrong."""
 
 
 class ImageError(UserError):
@@ -103,13 +125,15 @@ def _opened(
     """
     try:
         content = source if isinstance(source, bytes) else _read(source)
+        if has_too_many_parts(content):
+            raise ImageError(f"more than {MAXIMUM_PARTS:,} parts, which take too long to read")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 size = image.size
                 check_size(*size)
                 _check_work(image, content=content)
-                if shorter_side and image.format == "JPEG" and image.mode in ("RGB", "L"):
+                if shorter_side and image.format in _JPEGS and image.mode in ("RGB", "L"):
                     side = shorter_side * REDUCED_MARGIN
                     image.draft(None, (side, side))  # both sides stay at least as long
                 image.load()
@@ -118,7 +142,7 @@ def _opened(
         raise ImageError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
     except ImageError:
         raise
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise ImageError(f"broken image: {error}") from error
 
 
@@ -153,7 +177,7 @@ def _check_work(image: Image.Image, *, content: bytes) -> None:
     frames = getattr(image, "n_frames", 1)
     if frames > MAXIMUM_FRAMES:
         raise ImageError(f"an animation of {frames} pictures; at most {MAXIMUM_FRAMES}")
-    if image.format != "JPEG":
+    if image.format not in _JPEGS:
         return
     # The marker before each scan; within compressed data, FF is always followed by 00.
     scans = content.count(b"\xff\xda")

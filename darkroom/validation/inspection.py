@@ -61,7 +61,7 @@ def inspect_image(path: Path) -> ImageFacts:
     try:
         with open_image(path.read_bytes()) as image:
             return ImageFacts(
-                format=image.format or "",
+                format="JPEG" if image.format == "MPO" else image.format or "",
                 mode=_mode(image),
                 width=image.width,
                 height=image.height,
