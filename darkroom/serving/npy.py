@@ -18,6 +18,10 @@ _READERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dt
 }
 _TYPES = ("float32", "float64", "float16")
 
+_LARGEST_VALUE = 1000.0
+"""Normalised pixels lie within ±3. What makes a network overflow would fail the requests of
+others in the same batch."""
+
 
 def read_images(body: bytes, *, image_size: int) -> Floats:
     """Preprocessed images of the body, (N, 3, S, S) or one (3, S, S), as float32.
@@ -34,9 +38,12 @@ def read_images(body: bytes, *, image_size: int) -> Floats:
         )
     if array.ndim == 4 and not 1 <= len(array) <= MAXIMUM_IMAGES:
         raise too_many_images(len(array)) if len(array) else refused("the array holds no image")
-    images = np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
+        images = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(images).all():
         raise refused("the array holds values that are not finite")
+    if np.abs(images).max() > _LARGEST_VALUE:
+        raise refused(f"the array holds values beyond ±{_LARGEST_VALUE:g}, which no pixel has")
     return images
 
 
