@@ -38,7 +38,7 @@ def batching(
     observed: list[int] = []
 
     async def run() -> None:
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(2 * workers) as pool:
             batcher = Batcher(
                 network,
                 pool=pool,
@@ -52,8 +52,9 @@ def batching(
     return observed
 
 
-def image(value: float) -> Floats:
-    return IMAGE + np.float32(value)
+def image(value: float) -> Callable[[], Floats]:
+    """Prepares an image of one value."""
+    return lambda: IMAGE + np.float32(value)
 
 
 def values(outcomes: list[Outcome]) -> list[float]:

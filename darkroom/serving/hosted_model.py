@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -24,16 +25,15 @@ _MILLISECONDS = 1000
 
 
 class Pools:
-    """The threads of a server, shared by all its models.
+    """The threads of a server, shared by all its models: twice as many as may run networks.
 
-    Decoding and running have threads of their own, so that what is decoded already does not
-    queue behind what is not.
+    Args:
+        workers: networks that run at once; as many threads again prepare images meanwhile.
     """
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.decoding = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self.running = ThreadPoolExecutor(workers, thread_name_prefix="run")
+        self.images = ThreadPoolExecutor(2 * workers, thread_name_prefix="images")
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="aside")
 
     def run_aside(self, work: Callable[[], T]) -> "asyncio.Future[T]":
@@ -42,7 +42,7 @@ class Pools:
 
     def close(self) -> None:
         """Wait for what runs, drop what waits."""
-        for pool in (self.decoding, self.running, self._aside):
+        for pool in (self.images, self._aside):
             pool.shutdown(cancel_futures=True)
 
 
@@ -86,7 +86,7 @@ class HostedModel:
         self._images = metrics.images.labels(name)
         self._batcher = Batcher(
             predictor.probabilities,
-            pool=pools.running,
+            pool=pools.images,
             workers=pools.workers,
             maximum=maximum_batch,
             observe=_observer(metrics, name=name),
@@ -99,13 +99,12 @@ class HostedModel:
             ImageError: an image cannot be used; of several, the message says which.
             DarkroomError: the network's output is not finite.
         """
-        arrays, decoding = await self._arrays(content)
-        outcomes = await asyncio.gather(*map(self._batcher.submit, arrays))
+        outcomes = await self._outcomes(content)
         self._images.inc(len(outcomes))
         timing = Timing(
-            decode=decoding,
-            queue=max(outcome.queued_seconds for outcome in outcomes),
-            run=max(outcome.run_seconds for outcome in outcomes),
+            decode=max(outcome.prepared_in for outcome in outcomes),
+            queue=max(outcome.queued_for for outcome in outcomes),
+            run=max(outcome.ran_in for outcome in outcomes),
         )
         rows = np.stack([outcome.probabilities for outcome in outcomes])
         classified = Classified(
@@ -117,32 +116,28 @@ class HostedModel:
         )
         return classified, timing
 
-    async def _arrays(self, content: Content) -> tuple[list[Floats], float]:
-        if content.arrays is not None:
-            return list(content.arrays), 0.0
-        decoded = await asyncio.gather(
-            *(self._decode(image) for image in content.images),
-            return_exceptions=True,
+    async def _outcomes(self, content: Content) -> list[Outcome]:
+        prepare: list[Callable[[], Floats]] = (
+            [partial(self._prepare, image) for image in content.images]
+            if content.arrays is None
+            else [partial(_as_it_is, array) for array in content.arrays]
         )
-        several = len(decoded) > 1
-        for number, found in enumerate(decoded, 1):
-            if isinstance(found, ImageError) and several:
-                raise ImageError(f"image {number}: {found}") from found
-            if isinstance(found, BaseException):
-                raise found
-        pairs = [pair for pair in decoded if not isinstance(pair, BaseException)]
-        return [array for array, _ in pairs], max(seconds for _, seconds in pairs)
+        if len(prepare) == 1:
+            return [await self._batcher.submit(prepare[0])]
+        submitted = map(self._batcher.submit, prepare)
+        found = await asyncio.gather(*submitted, return_exceptions=True)
+        for number, outcome in enumerate(found, 1):
+            if isinstance(outcome, ImageError):
+                raise ImageError(f"image {number}: {outcome}") from outcome
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return [outcome for outcome in found if isinstance(outcome, Outcome)]
 
-    async def _decode(self, image: bytes) -> tuple[Floats, float]:
-        loop = asyncio.get_running_loop()
-        array, seconds = await loop.run_in_executor(self._pools.decoding, self._prepare, image)
-        self._decode_seconds(seconds)
-        return array, seconds
-
-    def _prepare(self, image: bytes) -> tuple[Floats, float]:
+    def _prepare(self, image: bytes) -> Floats:
         started = time.perf_counter()
         array = self.predictor.prepare(image)
-        return array, time.perf_counter() - started
+        self._decode_seconds(time.perf_counter() - started)
+        return array
 
     def _details(self, outcomes: list[Outcome], *, timing: Timing) -> dict[str, object]:
         metadata = self.predictor.metadata
@@ -155,6 +150,10 @@ class HostedModel:
             "queue_ms": round(timing.queue * _MILLISECONDS, 3),
             "predict_ms": round(timing.run * _MILLISECONDS, 3),
         }
+
+
+def _as_it_is(array: Floats) -> Floats:
+    return array
 
 
 def _observer(metrics: ServingMetrics, *, name: str) -> Callable[[int, float], None]:
