@@ -9,6 +9,7 @@ a case was answered wrongly or the other client was.
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from hostile.model_paths import model_cases  # noqa: E402
 
 from served import Client  # noqa: E402
 from small_bundles import write_small_bundle  # noqa: E402
+
+_SECONDS_TO_TIDY = 25
+"""The server gives freed memory back every 20 s."""
 
 _TARGET = {"X-Amzn-SageMaker-Target-Model": "first"}
 
@@ -54,8 +58,11 @@ def _against(*arguments: str) -> int:
         outcomes += slow
         _print(outcomes, other=other)
         restarts = client.send("GET", "/ping", content_type=None).content
+        after = _megabytes(process)
+        time.sleep(_SECONDS_TO_TIDY)
         print(
-            f"memory {before:.0f} MB before, {_megabytes(process):.0f} MB after; "
+            f"memory {before:.0f} MB before, {after:.0f} MB right after, "
+            f"{_megabytes(process):.0f} MB {_SECONDS_TO_TIDY} s later; "
             f"restarts {restarts['restarts']}\n"
         )
     return int(bool(other.failures or [outcome for outcome in outcomes if outcome.fault]))
