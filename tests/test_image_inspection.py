@@ -83,3 +83,9 @@ def test_facts_come_in_the_order_of_the_records_and_warnings_are_left_as_they_we
 
     assert [facts.width for facts in inspection.facts] == widths
     assert warnings.filters == filters
+
+
+def test_a_jpeg_with_more_pictures_behind_it_is_a_jpeg(tmp_path: Path) -> None:
+    picture = Image.fromarray(NOISE)
+    picture.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[picture])
+    assert inspect_image(tmp_path / "a.jpg").format == "JPEG"
