@@ -208,7 +208,7 @@ def test_predict_answers_for_files_folders_and_reports_what_it_cannot_read(
     rows = json.loads(result.stdout)
     assert result.returncode == 0
     assert len(rows) == 21
-    assert set(rows[0]) == {"source", "class", "probability", "top_k", "error"}
+    assert set(rows[0]) == {"source", "class", "probability", "top_k", "error", "label"}
     assert rows[0]["class"] in ("blue", "green", "red")
     assert rows[0]["error"] is None
     assert rows[20]["class"] is None

@@ -148,7 +148,12 @@ def test_a_streamed_oversize_is_refused_while_it_is_read(client: Client) -> None
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/other", 404), ("GET", "/invocations", 405), ("POST", "/ping", 405)],
+    [
+        ("GET", "/other", 404),
+        ("GET", "/ping/", 404),
+        ("GET", "/invocations", 405),
+        ("POST", "/ping", 405),
+    ],
 )
 def test_other_routes_and_methods_are_told_which_exist(
     client: Client, method: str, path: str, status: int

@@ -105,6 +105,25 @@ def test_a_failing_network_fails_the_images_of_its_batch_alone() -> None:
     batching(one_bad, network)
 
 
+def test_one_bad_image_of_a_batch_fails_none_of_the_others() -> None:
+    network = Network()
+    network.go_on.clear()
+
+    async def together(batcher: Batcher) -> None:
+        first = asyncio.create_task(batcher.submit(image(1)))
+        await asyncio.to_thread(network.entered.wait, 10)
+        waiting = [asyncio.create_task(batcher.submit(image(n))) for n in (2, np.nan, 3)]
+        while len(batcher._waiting) < 3:
+            await asyncio.sleep(0.001)
+        network.go_on.set()
+        await first
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert isinstance(outcomes[1], RuntimeError)
+        assert values([outcomes[0], outcomes[2]]) == [2, 3]
+
+    assert batching(together, network) == [1, 1, 1]
+
+
 def test_an_image_whose_client_has_gone_is_not_run() -> None:
     network = Network()
     network.go_on.clear()

@@ -104,8 +104,16 @@ def test_the_end_is_passed_on_and_leaves_nothing(models: Path, number: int) -> N
         server = server_of(supervisor)
         assert client.send(body=encoded()).status == 200
         supervisor.send_signal(number)
-        assert supervisor.wait(20) == 0
+        assert supervisor.wait(30) == 0
         assert not server.is_running()
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.05, 0.2, 0.4, 0.6, 0.8])
+def test_an_end_that_comes_while_it_starts_is_not_lost(models: Path, moment: float) -> None:
+    with program("serve", str(models / "first"), "--port", "0") as child:
+        time.sleep(0.1 + moment)  # Python itself takes as long until it handles signals
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(15) in (0, -signal.SIGTERM)
 
 
 def test_a_killed_supervisor_takes_its_server_with_it(models: Path) -> None:

@@ -62,6 +62,8 @@ class Surroundings:
     """Times that the process before this one crashed."""
     on_exchange: OnExchange = ignore_exchange
     """For data capture."""
+    on_start: Callable[[], None] = lambda: None
+    """Called once the server handles signals, before its first request."""
 
     @property
     def workers(self) -> int:
@@ -182,7 +184,7 @@ class _Frame:
                 return page_response(urls_allowed=urls_allowed, models=has_models)
 
             usual.append(Route("/", page, methods=["GET"]))
-        return Starlette(
+        app = Starlette(
             routes=[*routes, *usual],
             middleware=[Middleware(Watching, log=self.around.log, metrics=self.around.metrics)],
             exception_handlers={
@@ -193,9 +195,13 @@ class _Frame:
             },
             lifespan=self._lifespan,
         )
+        # Else "/models/" is answered with a redirect to wherever the Host header says.
+        app.router.redirect_slashes = False
+        return app
 
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        self.around.on_start()
         tidying = asyncio.create_task(self._tidy())
         yield
         tidying.cancel()

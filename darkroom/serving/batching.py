@@ -123,8 +123,12 @@ class Batcher:
         started = time.perf_counter()
         try:
             rows = self._run(np.stack([w.image for w in batch if w.image is not None]))
-        except Exception as error:  # handed to those who wait
-            _tell(batch, error)
+        except Exception as error:  # handed to whoever waits
+            if len(batch) == 1:
+                _tell(batch, error)
+                return
+            for waiting in batch:  # the fault of one is not that of the others
+                self._run_batch([waiting])
             return
         seconds = time.perf_counter() - started
         self._observe(len(batch), seconds)

@@ -1,5 +1,6 @@
 """The process that serves: settings, models, HTTP server and data capture put together."""
 
+import logging
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from darkroom.serving.parent_watch import end_with_parent
 from darkroom.serving.program import Task
 from darkroom.serving.protocol import ImpatientProtocol
 from darkroom.serving.settings import ServingSettings, read_settings
+from darkroom.serving.supervisor import handle_signals
 
 _DRAIN_SECONDS = 25
 """SageMaker kills a container 30 s after SIGTERM."""
@@ -29,6 +31,8 @@ _KEEP_ALIVE_SECONDS = 65
 """Longer than load balancers wait (60), so that it is they who close."""
 
 _MOST_CONNECTIONS = 2048
+_QUIET = ("python_multipart",)
+"""Loggers of libraries that repeat what callers sent."""
 
 
 def serve_task(
@@ -49,13 +53,21 @@ def serve_task(
     Raises:
         DarkroomError: settings or model are unusable.
     """
-    signal.signal(signal.SIGTERM, _end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     end_with_parent()
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = _settings(task)
     log, metrics = EventLog(settings.log or "text"), ServingMetrics()
     with _capturing(settings, log=log, metrics=metrics) as on_exchange:
         around = Surroundings(
-            settings, log=log, metrics=metrics, restarts=restarts, on_exchange=on_exchange
+            settings,
+            log=log,
+            metrics=metrics,
+            restarts=restarts,
+            on_exchange=on_exchange,
+            on_start=handle_signals,
         )
         app, version = _application(task, around=around, journal=journal)
         _announce(task, version=version, listening=listening, log=log)

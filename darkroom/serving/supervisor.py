@@ -27,9 +27,11 @@ _LOOK_SECONDS = 0.5
 _SECONDS_TO_END = 28
 """After SIGTERM; SageMaker kills the container after 30."""
 
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
 Serve = Callable[[int, Callable[[], None]], int]
 """Serves until it is told to end. Given how often it was started again, and what to call once it
-is ready; returns the exit code."""
+is ready; it calls `handle_signals`, and returns the exit code."""
 
 Say = Callable[..., None]
 """Writes an event with its fields to the log."""
@@ -103,8 +105,12 @@ class _Supervisor:
         sys.stdout.flush()
         sys.stderr.flush()
         supervisor = os.getpid()
+        # The child handles these once it serves (`handle_signals`); until then they wait for
+        # it, rather than being taken by the handlers that it inherits.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         pid = os.fork()
         if pid:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             os.close(tell_ready)
             return _Child(pid, ready=ready)
         # From here on: the child, which never returns.
@@ -166,6 +172,11 @@ class _Supervisor:
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     """A handler, unlike SIG_IGN, leaves the child's status to be waited for."""
+
+
+def handle_signals() -> None:
+    """In the child, once somebody handles them: what ends it is let through from now on."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
 
 def _tell(descriptor: int) -> None:
