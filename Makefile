@@ -8,7 +8,7 @@ IMAGE ?= darkroom
 HOSTING_IMAGE ?= darkroom-hosting
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format docs ui lock image image-hosting clean
+.PHONY: help setup run test test-slow lint format docs ui tvm lock image image-hosting clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,9 @@ docs: setup  ## write docs/configuration.md from the code
 ui: setup  ## MLflow on the runs so far
 	$(BIN)/python run.py ui
 
-lock: $(BIN)/uv  ## resolve pyproject.toml anew into the three locks; ARGS=--upgrade
+tvm: .venv-tvm/.installed  ## Apache TVM in an environment of its own, for compilation.tvm
+
+lock: $(BIN)/uv  ## resolve pyproject.toml anew into the locks; ARGS=--upgrade
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --quiet $(ARGS) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra train --extra zenml --extra aws \
@@ -48,6 +50,8 @@ lock: $(BIN)/uv  ## resolve pyproject.toml anew into the three locks; ARGS=--upg
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	    --constraints requirements.lock \
 	    --generate-hashes --no-header --no-annotate --quiet -o requirements-hosting.lock
+	$(BIN)/uv pip compile requirements-tvm.in --universal --python-version 3.11 \
+	    --generate-hashes --no-header --no-annotate --quiet $(ARGS) -o requirements-tvm.lock
 
 image:  ## build the container image by Docker; IMAGE=name:tag, ARGS for docker build
 	docker build --file infrastructure/Dockerfile --tag $(IMAGE) $(ARGS) .
@@ -56,7 +60,7 @@ image-hosting:  ## build the small image that only serves; HOSTING_IMAGE=name:ta
 	docker build --file infrastructure/Dockerfile.hosting --tag $(HOSTING_IMAGE) $(ARGS) .
 
 clean:  ## remove the environment and everything runs have written
-	rm -rf .venv .darkroom
+	rm -rf .venv .venv-tvm .darkroom
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
@@ -68,4 +72,9 @@ $(BIN)/uv:
 $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/uv
 	VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode requirements.lock
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-tvm/.installed: requirements-tvm.lock | $(BIN)/uv
+	$(BIN)/uv venv --quiet --allow-existing --python $(PYTHON) .venv-tvm
+	VIRTUAL_ENV=.venv-tvm $(BIN)/uv pip sync --quiet --require-hashes requirements-tvm.lock
 	@touch $@

@@ -49,9 +49,23 @@ def compile_bundle(
         if result.problem:
             console.print(f"[yellow]{result.engine}[/yellow]: {result.problem}")
     console.print(f"chosen: [bold]{report.chosen}[/bold], {report.reason}")
+    if told := _told_by_tvm(report):
+        console.print(told)
     click.echo(f"report: {page}")
     if out:
         click.echo(f"bundle: {out}")
+
+
+def _told_by_tvm(report: CompilationReport) -> str:
+    found = report.tvm
+    if found is None:
+        return report.tvm_problem
+    slowest = max(found.operators, key=lambda operator: operator.ms)
+    return (
+        f"TVM {found.version}, untuned: {found.latency_ms:.1f} ms; slowest is {slowest.name} "
+        f"({slowest.ms:.1f} ms in {slowest.calls} calls); first deviation from torch: "
+        f"{found.first_deviation or 'none'}"
+    )
 
 
 def _pictures(images: Path | None, *, bundle: Bundle, config: CompilationConfig) -> Floats:

@@ -20,6 +20,7 @@ from pictures import write_image_folder
 IMAGE_LOCK = CHECKOUT / "requirements-image.lock"
 HOSTING_LOCK = CHECKOUT / "requirements-hosting.lock"
 FULL_LOCK = CHECKOUT / "requirements.lock"
+TVM_LOCK = CHECKOUT / "requirements-tvm.lock"
 
 TEST_PACKAGES = {"pytest", "moto", "hypothesis", "coverage", "mypy", "ruff", "cfn-lint", "uv"}
 COMPILERS = {"cmake", "ninja", "cython", "pybind11", "ziglang", "meson", "scikit-build"}
@@ -143,7 +144,7 @@ def test_the_image_has_neither_test_packages_nor_compilers(lock: Path) -> None:
 
 
 def test_the_locks_name_no_index() -> None:
-    for lock in (IMAGE_LOCK, HOSTING_LOCK, FULL_LOCK):
+    for lock in (IMAGE_LOCK, HOSTING_LOCK, FULL_LOCK, TVM_LOCK):
         lines = lock.read_text().splitlines()
         assert [line for line in lines if "://" in line or line.startswith("-")] == []
 

@@ -5,4 +5,5 @@ child       one engine in a process of its own, measured when it is told to
 measuring   starts the children, lets them take turns
 agreement   the pictures on which engines have to agree with torch
 choosing    the configured rule
+tvm         looks into a network with Apache TVM, in an environment of its own
 """

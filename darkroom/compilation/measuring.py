@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from darkroom.compilation.choosing import choose, judged
-from darkroom.compilation.results import BATCHES, CompilationReport, EngineResult, Measurement
+from darkroom.compilation.results import (
+    BATCHES,
+    CompilationReport,
+    EngineResult,
+    Measurement,
+    TvmInsight,
+)
+from darkroom.compilation.tvm import TvmError, insight
 from darkroom.config.compilation import CompilationConfig
 from darkroom.engines.choosing import advice, is_installed
 from darkroom.engines.protocol import EngineName, Floats
@@ -97,6 +104,7 @@ def measure(
     ]
     candidates = [result for result in results if result.engine in config.engines]
     chosen, reason = choose(candidates, config=config)
+    tvm, tvm_problem = _look_inside(bundle, images=images) if config.tvm else (None, "")
     return CompilationReport(
         architecture=bundle.metadata.architecture,
         version=bundle.metadata.version,
@@ -109,7 +117,16 @@ def measure(
         results=tuple(results),
         chosen=chosen,
         reason=reason,
+        tvm=tvm,
+        tvm_problem=tvm_problem,
     )
+
+
+def _look_inside(bundle: Bundle, *, images: Floats) -> tuple[TvmInsight | None, str]:
+    try:
+        return insight(bundle, images=images), ""
+    except TvmError as error:
+        return None, str(error)
 
 
 def machine() -> str:
