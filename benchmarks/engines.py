@@ -1,4 +1,4 @@
-"""Engines side by side: `python -m benchmarks.engines`, under five minutes.
+"""Engines side by side: `python -m benchmarks.engines`; minutes, by --rounds.
 
 Untrained networks with ten classes at 224 px, measured as `run.py compile` does, with one thread
 and with all cores. torch is eager with channels last, as Darkroom runs it; a line of its own has
@@ -40,7 +40,7 @@ def main() -> None:
     print(machine(), _HEADER, sep="\n")
     with TemporaryDirectory(prefix="darkroom-engines-") as scratch:
         dataset = dataset_of(select(options.data, images=64, scratch=Path(scratch)))
-        for architecture in ARCHITECTURES:
+        for architecture in options.architectures:
             folder = Path(scratch) / architecture
             write_bundle(architecture, dataset=dataset, folder=folder)
             for line in _measured(folder, rounds=options.rounds):
@@ -142,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data", type=Path, default=data, help="folder or tar with train/<class>/*.jpg"
     )
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--architectures", nargs="+", default=ARCHITECTURES)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
     return parser
 
