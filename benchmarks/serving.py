@@ -48,7 +48,7 @@ from benchmarks.serving_resources import many_models, memory, start_seconds
 from benchmarks.serving_tables import table
 from benchmarks.serving_throughput import OURS, Contest, measure
 from benchmarks.upload import machine
-from darkroom.serving.model_memory import memory_of
+from darkroom.serving.memory import memory_of
 
 PARTS = ("throughput", "start", "memory", "models")
 ARCHITECTURES = ("resnet18", "mobilenet_v3_small")
