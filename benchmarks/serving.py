@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-peers", dest="peers", action="store_const", const=())
     parser.add_argument("--architectures", type=lambda text: tuple(text.split(",")))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
     parser.add_argument("--starts", type=int, default=7)
     parser.add_argument("--requests", type=int, default=10_000, help="to ten models")
     parser.add_argument("--serve", nargs="+", default=(), help="more arguments of `serve`")

@@ -120,6 +120,7 @@ def _mms(peer: str, *, model: Path, python: str, scratch: Path) -> Launch:
             "TEMP": str(temporary),
             **threads,
         },
+        folder=str(scratch),
         files={str(properties): _MMS_PROPERTIES.format(workers=workers)},
     )
 

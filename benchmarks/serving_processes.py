@@ -27,6 +27,8 @@ class Launch:
     environment: Mapping[str, str] = field(default_factory=dict)
     ping: str = "/ping"
     path: str = "/invocations"
+    folder: str = "."
+    """Where it works; multi-model-server writes logs/ there."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Written before the start, with {port} filled in; text by path."""
 
@@ -63,7 +65,12 @@ def running(launch: Launch, *, log: Path) -> Iterator[Server]:
     with log.open("wb") as output:
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
+            command,
+            cwd=launch.folder,
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
         )
         try:
             _wait(f"{base}{launch.ping}", process=process, log=log)

@@ -16,6 +16,7 @@ from benchmarks.serving_throughput import load
 
 MEMORY_REQUESTS = 1000
 MEMORY_CLIENTS = 8
+TIDIED_SECONDS = 22
 MODEL_CLIENTS = 4
 SLICES = 5
 _SAMPLE_SECONDS = 0.25
@@ -33,11 +34,14 @@ def start_seconds(launch: Launch, *, times: int, log: Path) -> Measured:
 
 
 def memory(launch: Launch, *, plan: Path, log: Path) -> Measured:
-    """Of all the server's processes, in MB: when ready, and after 1,000 requests."""
+    """Of all the server's processes, in MB: ready, after 1,000 requests, and idle."""
     with running(launch, log=log) as server:
         found: Measured = {"ready": memory_mb(server.process.pid)}
         told = load(server.url, plan=plan, clients=MEMORY_CLIENTS, requests=MEMORY_REQUESTS)
         found[f"after {MEMORY_REQUESTS:,} requests"] = memory_mb(server.process.pid)
+        # The server gives back what is free every 20 s.
+        time.sleep(TIDIED_SECONDS)
+        found[f"{TIDIED_SECONDS} s later"] = memory_mb(server.process.pid)
     return {"mb": found, "requests": told}
 
 
