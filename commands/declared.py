@@ -119,4 +119,32 @@ def ui(**options: object) -> None:
     call("commands.ui:serve_ui", options)
 
 
-COMMANDS = (check, predict, serve, compile_, deploy, endpoints, down, ui)
+@click.command()
+@click.argument("source", required=False, metavar="[FOLDER|ARCHIVE|URL|s3://…]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="Table to write, .parquet or .csv; twice for both.",
+)
+@click.option("--model", metavar="BUNDLE", help="Bundle folder or archive.  [default: newest]")
+@STACK
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    default="all",
+    show_default=True,
+    help="Of a source, the folder of that name; without one, that of the configuration's data.",
+)
+@click.option("--top-k", type=click.IntRange(1, 5), default=5, show_default=True)
+@CONFIG
+@SET
+@click.option("--no-resume", is_flag=True, help="Use nothing of an interrupted batch.")
+def batch(**options: object) -> None:
+    """Classify a whole source (default: the configuration's data) and write a table."""
+    call("commands.batch:run_batch", options)
+
+
+COMMANDS = (batch, check, predict, serve, compile_, deploy, endpoints, down, ui)

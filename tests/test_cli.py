@@ -14,6 +14,9 @@ _CONFIGURED = {"--stack", "--config", "--data", "--set"}
 
 OPTIONS = {
     "": {*_CONFIGURED, "--summary", "--keep-endpoint", "--no-cache", "--fault"},
+    "batch": {
+        *("--out", "--model", "--stack", "--split", "--top-k", "--config", "--set", "--no-resume")
+    },
     "check": {*_CONFIGURED, "--refresh-prices"},
     "predict": {
         *("--model", "--endpoint", "--stack", "--target-model", "--top-k"),

@@ -46,7 +46,7 @@ def ingest(
             from darkroom.backends.published_datasets import fetch_published
 
             return fetch_published(parsed.location, store=store, progress=progress)
-        folder = _bring(parsed, config=config, store=store, progress=progress)
+        folder = bring(parsed, config=config, store=store, progress=progress)
         return assemble(
             folder, source=parsed, config=config, seed=seed, store=store, progress=progress
         )
@@ -159,7 +159,13 @@ def _look_up_s3(source: Source, *, config: DataConfig) -> "S3Listing":
     )
 
 
-def _bring(source: Source, *, config: DataConfig, store: Path, progress: Progress) -> LocalFolder:
+def bring(source: Source, *, config: DataConfig, store: Path, progress: Progress) -> LocalFolder:
+    """A source's files in a local folder, fetched and unpacked where that is needed.
+
+    Raises:
+        UserError: the source is missing, unreadable, or refused.
+        DarkroomError: a server keeps failing.
+    """
     if source.kind != "s3":
         return fetch(source, config=config, store=store, progress=progress)
     _require_boto3()

@@ -1,0 +1,27 @@
+"""Score: a batch's classes compared with its labels."""
+
+from typing import Annotated
+
+from zenml import log_metadata, step
+
+from darkroom.batch.rows import BatchTable
+from darkroom.batch.scoring import BatchScore, score
+from darkroom.tracking.runs import active_run
+
+
+@step(enable_cache=False, experiment_tracker=True)
+def score_batch(table: BatchTable) -> Annotated[BatchScore, "batch_score"]:
+    """Count, and compute metrics where labels are known; keep the table with the run.
+
+    Args:
+        table: rows of all images.
+    """
+    from darkroom.batch.tables import as_csv
+
+    found = score(table)
+    run = active_run()
+    counts = {name: float(value) for name, value in found.model_dump(exclude={"metrics"}).items()}
+    run.log(metrics={**counts, **found.metrics}, parameters={"model_version": table.model_version})
+    run.text(as_csv(table), file="predictions/batch.csv")
+    log_metadata({**counts, **found.metrics})
+    return found
