@@ -16,6 +16,7 @@ from darkroom.serving.app import Surroundings, create_app, create_multi_model_ap
 from darkroom.serving.invocations import OnExchange, ignore_exchange
 from darkroom.serving.journal import Journal
 from darkroom.serving.logs import EventLog
+from darkroom.serving.memory import use_one_arena
 from darkroom.serving.metrics import ServingMetrics
 from darkroom.serving.model_names import ModelNames
 from darkroom.serving.parent_watch import end_with_parent
@@ -53,6 +54,7 @@ def serve_task(
     Raises:
         DarkroomError: settings or model are unusable.
     """
+    use_one_arena()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _end)
     end_with_parent()
