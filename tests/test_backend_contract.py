@@ -25,14 +25,14 @@ from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
 from darkroom.errors import UserError
-from darkroom.model.bundle import ONNX_FILE, WEIGHTS_FILE, Bundle, read_bundle
+from darkroom.model.bundle import ONNX_FILE, Bundle, read_bundle
 from darkroom.prediction import Predictor
 from darkroom.progress import SILENT
 from darkroom.training.history import EpochMetrics
 from darkroom.tuning.results import Trial, TuningResult
 from pretended_jobs import IMAGE, ROLE
 from rehearsal.emulator.server import emulator
-from small_bundles import rewrite_digests, write_small_bundle
+from small_bundles import rewrite_digests, write_other_weights, write_small_bundle
 from small_trainings import small_hyperparameters, write_dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -348,7 +348,7 @@ def test_a_bundle_that_cannot_be_served_is_an_error_and_leaves_nothing(
     before = place.served()
     broken = tmp_path / "broken"
     shutil.copytree(bundle.folder, broken)
-    (broken / WEIGHTS_FILE).write_bytes(b"of another version")
+    write_other_weights(broken, name="of-another-version")
     rewrite_digests(broken)
     told = read_bundle(broken)
     (broken / ONNX_FILE).write_bytes(b"changed")
