@@ -19,7 +19,6 @@ from darkroom.batch.scoring import BatchScore, score
 from darkroom.batch.selecting import SplitChoice
 from darkroom.batch.tables import check_table_name, write_table
 from darkroom.config.loading import load_config
-from darkroom.config.placement import Placement
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import write_text
 from darkroom.progress import terminal_progress
@@ -62,8 +61,8 @@ def _classified(order: BatchOrder, *, stack: str) -> tuple[BatchTable, BatchScor
     name = _run_name(order)
     if stack == "local":
         return _in_pipeline(order, name=name)
-    placement = Placement(jobs=order.config.sagemaker)
-    table = classify_remotely(order, placement=placement, run=name, progress=terminal_progress())
+    jobs = order.config.sagemaker
+    table = classify_remotely(order, jobs=jobs, run=name, progress=terminal_progress())
     return table, score(table)
 
 

@@ -77,6 +77,8 @@ def test_what_comes_while_the_network_is_busy_goes_together() -> None:
     async def at_once(batcher: Batcher) -> None:
         waiting = [asyncio.create_task(batcher.submit(image(n))) for n in range(7)]
         await asyncio.to_thread(network.entered.wait, 10)
+        while len(batcher._waiting) < 6:
+            await asyncio.sleep(0.001)
         network.go_on.set()
         outcomes = await asyncio.gather(*waiting)
         assert values(outcomes) == list(range(7))

@@ -1,5 +1,6 @@
 """A whole source through a model: in this process, or as a batch transform job."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ from darkroom.batch.order import BatchOrder
 from darkroom.batch.predicting import predict_all
 from darkroom.batch.rows import BatchImage, BatchTable, joined
 from darkroom.batch.selecting import image_of_uri, images_in_folder, images_of_dataset
-from darkroom.config.placement import Placement
+from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.files import workspace
 from darkroom.model.bundle import open_bundle, read_bundle
 from darkroom.prediction import Predictor
@@ -41,7 +42,7 @@ def classify(order: BatchOrder, *, progress: Progress = SILENT) -> BatchTable:
 
 
 def classify_remotely(
-    order: BatchOrder, *, placement: Placement, run: str, progress: Progress = SILENT
+    order: BatchOrder, *, jobs: SageMakerConfig, run: str, progress: Progress = SILENT
 ) -> BatchTable:
     """The same by a batch transform job; images are uploaded, unless they lie on S3 already.
 
@@ -49,14 +50,19 @@ def classify_remotely(
         UserError: as `classify`, or AWS refuses.
         DarkroomError: the job failed.
     """
-    from darkroom.backends.choosing import backend_of
+    from darkroom.backends.sagemaker.clients import Clients
+    from darkroom.backends.sagemaker.site import site_of_environment
+    from darkroom.backends.sagemaker.transform import transform
 
     with open_bundle(order.model) as folder:
         bundle = read_bundle(folder)
         metadata = bundle.metadata
-        backend = backend_of(placement, run=run)
+        site = site_of_environment(jobs, run=run)
+        ask = partial(
+            transform, bundle=bundle, site=site, clients=Clients(site.region), progress=progress
+        )
         if order.source and order.source.startswith("s3://") and order.split == "all":
-            answers = backend.predict_batch(bundle, images=order.source, progress=progress)
+            answers = ask(order.source)
             images = [
                 image_of_uri(answer.source, below=order.source, classes=metadata.classes)
                 for answer in answers
@@ -64,7 +70,7 @@ def classify_remotely(
         else:
             images = select(order, metadata=metadata, progress=progress)
             places = [Path(image.place) for image in images]
-            answers = backend.predict_batch(bundle, images=places, progress=progress)
+            answers = ask(places)
     best = [one.model_copy(update={"top_k": one.top_k[: order.top_k]}) for one in answers]
     rows = tuple(joined(images, best))
     return BatchTable(model_version=metadata.version, classes=metadata.classes, rows=rows)
