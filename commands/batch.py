@@ -1,5 +1,6 @@
 """`python run.py batch`: classify a whole source, write tables, say how good it was."""
 
+import logging
 import os
 import secrets
 import time
@@ -12,16 +13,16 @@ from rich.table import Table
 from commands.newest import model_path
 from commands.source_name import short_name
 from commands.where import ready
-from darkroom.backends.batch_source import classify_remotely
+from darkroom.backends.batch_source import check_order
 from darkroom.batch.order import BatchOrder
-from darkroom.batch.rows import BatchTable
-from darkroom.batch.scoring import BatchScore, score
+from darkroom.batch.scoring import BatchScore
 from darkroom.batch.selecting import SplitChoice
+from darkroom.batch.table import BatchTable
 from darkroom.batch.tables import check_table_name, write_table
 from darkroom.config.loading import load_config
+from darkroom.config.placement import Placement
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import write_text
-from darkroom.progress import terminal_progress
 
 
 def run_batch(
@@ -51,31 +52,32 @@ def run_batch(
         resume=not no_resume,
         config=load_config(config, overrides=overrides),
     )
+    check_order(order)
     with ready(stack):
-        table, found = _classified(order, stack=stack)
-    _write(table, found=found, out=out)
+        table, found = _run(order, stack=stack)
+        _write(table, found=found, out=out)
+        reason = next((row.error for row in table.rows() if row.error), "")
+        table.discard()  # until now, the same command would have gone on with it
     _tell(found, out=out)
+    if found.unreadable == found.images:
+        raise DarkroomError(
+            f"none of the images could be read; the table says why of each, the first: {reason}"
+        )
 
 
-def _classified(order: BatchOrder, *, stack: str) -> tuple[BatchTable, BatchScore]:
-    name = _run_name(order)
-    if stack == "local":
-        return _in_pipeline(order, name=name)
-    jobs = order.config.sagemaker
-    table = classify_remotely(order, jobs=jobs, run=name, progress=terminal_progress())
-    return table, score(table)
-
-
-def _in_pipeline(order: BatchOrder, *, name: str) -> tuple[BatchTable, BatchScore]:
+def _run(order: BatchOrder, *, stack: str) -> tuple[BatchTable, BatchScore]:
     # ZenML takes seconds to import: only once the input is known to be good.
     from pipelines.batch import batch_pipeline
     from stacks.loader import use_stack
 
-    use_stack("local")
+    use_stack(stack, orchestrated_here=stack != "local")
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries, which ZenML would show
     os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"
-    tracker = {"experiment_name": order.config.tracking.experiment}
-    options = {"settings": {"experiment_tracker": tracker}}
-    run = batch_pipeline.with_options(run_name=name, **options)(order=order)
+    tracking = order.config.tracking
+    tracker = {"experiment_name": tracking.experiment, "tags": tracking.tags}
+    run = batch_pipeline.with_options(
+        run_name=_run_name(order), settings={"experiment_tracker": tracker}
+    )(order=order, placement=_placement(order, stack=stack))
     if run is None:
         raise DarkroomError("ZenML tells nothing about the run")
     steps = run.steps
@@ -83,6 +85,14 @@ def _in_pipeline(order: BatchOrder, *, name: str) -> tuple[BatchTable, BatchScor
         steps["classify_source"].outputs["batch_table"][0].load(),
         steps["score_batch"].outputs["batch_score"][0].load(),
     )
+
+
+def _placement(order: BatchOrder, *, stack: str) -> Placement:
+    """A job that was interrupted goes on, unless that is not wanted: then it is another job."""
+    if stack == "local":
+        return Placement()
+    fresh = "" if order.resume else secrets.token_hex(4)
+    return Placement(jobs=order.config.sagemaker, fresh=fresh)
 
 
 def _check_outputs(out: Sequence[Path]) -> None:
@@ -105,28 +115,30 @@ def _write(table: BatchTable, *, found: BatchScore, out: Sequence[Path]) -> None
 
 
 def _tell(found: BatchScore, *, out: Sequence[Path]) -> None:
+    """Metrics as a table; last, where the results lie."""
     console = Console()
     if found.metrics:
         shown = Table("metric", "value")
         for name, value in found.metrics.items():
             shown.add_row(name, f"{value:.4f}")
         console.print(shown)
-    right = f", {found.correct:,} of {found.labelled:,} labelled right" if found.labelled else ""
-    unknown = (
-        f", {found.unknown_labels:,} of classes the model lacks" if found.unknown_labels else ""
-    )
     places = " and ".join(str(path) for path in out)
-    console.print(
-        f"{found.images:,} images, {found.unreadable:,} unreadable{right}{unknown}: {places}",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
-    )
-    if found.unreadable == found.images:
-        raise DarkroomError("none of the images could be read; the table says why of each")
+    line = f"{', '.join(_counts(found))}: {places}"
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _counts(found: BatchScore) -> list[str]:
+    counts = [f"{found.images:,} images", f"{found.unreadable:,} unreadable"]
+    if found.labelled:
+        counts.append(f"{found.correct:,} of {found.labelled:,} labelled right")
+    if found.unknown_labels:
+        counts.append(f"{found.unknown_labels:,} of classes that the model does not know")
+    if not found.labelled and not found.unknown_labels and found.unreadable < found.images:
+        counts.append("no metrics, as no folder is named like one of the model's classes")
+    return counts
 
 
 def _run_name(order: BatchOrder) -> str:
-    source = short_name(order.source or order.config.data.source)
+    source = short_name(order.whole_source)
     moment = time.strftime("%Y%m%d-%H%M%S")
     return f"batch-{source}-{moment}-{secrets.token_hex(2)}"

@@ -3,15 +3,17 @@
 from zenml import pipeline
 
 from darkroom.batch.order import BatchOrder
+from darkroom.config.placement import Placement
 from steps.classify import classify_source
 from steps.score import score_batch
 
 
 @pipeline(dynamic=True, name="batch", enable_cache=False)
-def batch_pipeline(order: BatchOrder) -> None:
+def batch_pipeline(order: BatchOrder, placement: Placement) -> None:
     """Classify, score.
 
     Args:
         order: source, split and model.
+        placement: where the images are classified.
     """
-    score_batch(classify_source(order))
+    score_batch(classify_source(order, placement))

@@ -36,13 +36,19 @@ class _NotNeeded(Integration):
         return False
 
 
-def use_stack(name: str) -> UUID:
+def use_stack(name: str, *, orchestrated_here: bool = False) -> UUID:
     """Register or update the stack `name` and make it this process's active one.
 
     The user's own active stack, working folder and home stay as they are.
+
+    Args:
+        orchestrated_here: with the stack's artifacts and tracker, but components that run in
+            this process: for pipelines that are not worth a job that orchestrates.
     """
     set_custom_source_root(str(CHECKOUT))
     description = read_stack(_FOLDER / f"{name}.yaml")
+    if orchestrated_here:
+        description = _orchestrated_here(description)
     _skip_unused_integrations(description)
     # Two processes that create ZenML's database at once would crash.
     lock = Path(os.environ["DARKROOM_HOME"]) / "stack.lock"
@@ -77,6 +83,18 @@ def read_stack(path: Path) -> dict[str, Any]:
             }
             part["configuration"] = {key: value for key, value in values.items() if value != ""}
     return description
+
+
+def _orchestrated_here(description: dict[str, Any]) -> dict[str, Any]:
+    name, components = f"{description['stack_name']}-here", description["components"]
+    return {
+        "stack_name": name,
+        "components": {
+            "orchestrator": [{"name": name, "flavor": "local", "configuration": {}}],
+            "artifact_store": components["artifact_store"],
+            "experiment_tracker": components["experiment_tracker"],
+        },
+    }
 
 
 def _filled_in(value: object, *, path: Path) -> object:

@@ -1,20 +1,39 @@
-"""Classify: every image of a source, in this process."""
+"""Classify: every image of a source, in this process or in a batch transform job."""
 
 from typing import Annotated
 
-from zenml import step
+from zenml import get_step_context, step
 
-from darkroom.backends.batch_source import classify
+from darkroom.backends.batch_source import classify, classify_remotely
 from darkroom.batch.order import BatchOrder
-from darkroom.batch.rows import BatchTable
+from darkroom.batch.table import BatchTable
+from darkroom.config.placement import Placement
 from darkroom.progress import terminal_progress
+from darkroom.tracking.runs import active_run
+from materializers.batch_table import BatchTableMaterializer
 
 
-@step(enable_cache=False)
-def classify_source(order: BatchOrder) -> Annotated[BatchTable, "batch_table"]:
+@step(
+    enable_cache=False,
+    experiment_tracker=True,
+    output_materializers=BatchTableMaterializer,
+)
+def classify_source(
+    order: BatchOrder, placement: Placement
+) -> Annotated[BatchTable, "batch_table"]:
     """Classify a source's images; an interrupted call goes on where it was.
 
     Args:
         order: source, split and model.
+        placement: in this process, or as a batch transform job.
     """
-    return classify(order, progress=terminal_progress())
+    active_run().log(parameters={"split": order.split}, tags={"data": order.public_source})
+    if placement.jobs is None:
+        return classify(order, progress=terminal_progress())
+    return classify_remotely(
+        order,
+        jobs=placement.jobs,
+        run=get_step_context().pipeline_run.name,
+        fresh=placement.fresh,
+        progress=terminal_progress(),
+    )

@@ -1,11 +1,13 @@
 """Score: a batch's classes compared with its labels."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 from zenml import log_metadata, step
 
-from darkroom.batch.rows import BatchTable
 from darkroom.batch.scoring import BatchScore, score
+from darkroom.batch.table import BatchTable
 from darkroom.tracking.runs import active_run
 
 
@@ -16,12 +18,17 @@ def score_batch(table: BatchTable) -> Annotated[BatchScore, "batch_score"]:
     Args:
         table: rows of all images.
     """
-    from darkroom.batch.tables import as_csv
+    from darkroom.batch.tables import write_table
 
-    found = score(table)
-    run = active_run()
+    found, run = score(table), active_run()
     counts = {name: float(value) for name, value in found.model_dump(exclude={"metrics"}).items()}
-    run.log(metrics={**counts, **found.metrics}, parameters={"model_version": table.model_version})
-    run.text(as_csv(table), file="predictions/batch.csv")
+    run.log(
+        metrics={**counts, **found.metrics},
+        parameters={"model_version": table.about.model_version},
+    )
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / "batch.csv"
+        write_table(table, path)
+        run.file(path, folder="predictions")
     log_metadata({**counts, **found.metrics})
     return found

@@ -11,7 +11,6 @@ from darkroom.backends.weights import local_weights
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
-from darkroom.errors import UserError
 from darkroom.files import workspace
 from darkroom.model.bundle import Bundle
 from darkroom.progress import Progress
@@ -133,17 +132,11 @@ class LocalBackend:
         stop_endpoint(endpoint)
 
     def predict_batch(
-        self, bundle: Bundle, *, images: Sequence[Path] | str, progress: Progress
+        self, bundle: Bundle, *, images: Sequence[Path], progress: Progress
     ) -> "list[BatchPrediction]":
-        """Classify in this process.
-
-        Raises:
-            UserError: a prefix, which has to be fetched first.
-        """
+        """Classify in this process."""
         from darkroom.backends.batch import predict_batch
 
-        if isinstance(images, str):
-            raise UserError(f"{images!r} is not on this machine: fetch it first")
         return predict_batch(images, bundle=bundle, progress=progress)
 
 

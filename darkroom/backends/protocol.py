@@ -89,9 +89,6 @@ class Backend(Protocol):
         """Take the endpoint down."""
 
     def predict_batch(
-        self, bundle: Bundle, *, images: Sequence[Path] | str, progress: Progress
+        self, bundle: Bundle, *, images: Sequence[Path], progress: Progress
     ) -> "list[BatchPrediction]":
-        """Classify many files, or the images below an S3 prefix that the backend can read.
-
-        What cannot be read is a row with its error.
-        """
+        """Classify many files; what cannot be read is a row with its error."""

@@ -1,8 +1,9 @@
 """Predictions for a whole source: what `run.py batch` and its components call.
 
-selecting    which images of a source, and what they show
+order        what is asked for
+selecting    which images of a source;  labelling  what their folders say they show
 predicting   in this process; goes on where an interrupted batch was
-rows         what is known of one image
-tables       rows as CSV and Parquet
+rows         what is known of one image;  table  of all of them, in files
+tables       as CSV and Parquet
 scoring      metrics, where labels are known
 """

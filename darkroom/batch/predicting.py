@@ -1,27 +1,30 @@
-"""A batch in this process. Finished parts are kept, so that it goes on where it was.
+"""A batch in this process, which goes on where an interrupted one was.
 
-A part is a file of some hundred rows, written whole; the parts of a batch lie in a folder
-whose name says what decides the rows: the model, its engine, and each image's path, size and
-time of change. The folder is removed once all rows have been handed over.
+Its finished parts lie in a folder whose name says what decides the rows: the model, its engine,
+and each image's path, size and time of change. Whoever has written them where they were wanted
+removes it.
 """
 
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterable, Sequence
-from itertools import islice
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from darkroom.batch.rows import BatchImage, BatchRow, joined
-from darkroom.errors import UserError
-from darkroom.files import write_text
+from pydantic import ValidationError
+
+from darkroom.batch.rows import BatchImage, joined
+from darkroom.batch.table import BatchAbout, BatchTable, finish, part_of, read_part, write_parts
 from darkroom.inputs.found import FoundImage
+from darkroom.model.bundle import BundleMetadata
 from darkroom.prediction import Prediction, Predictor
 from darkroom.prediction_inputs import predict_images
 from darkroom.progress import SILENT, Progress
 
-_PART_ROWS = 256
 _DIGITS = 24
+_SECONDS_BETWEEN_SPEEDS = 5
 
 
 def predict_all(
@@ -32,71 +35,98 @@ def predict_all(
     folder: Path,
     resume: bool = True,
     progress: Progress = SILENT,
-) -> list[BatchRow]:
+) -> BatchTable:
     """Classify files; those that cannot be read are rows with an error.
 
     Args:
-        folder: below which unfinished batches are kept.
+        folder: below which batches are kept until they are discarded.
         resume: go on from what an interrupted call with the same images has left.
+
+    Raises:
+        DarkroomError: the model is unusable.
     """
-    parts = folder / _identity(images, predictor=predictor, top_k=top_k)
+    about = describe(
+        images, metadata=predictor.metadata, program=predictor.engine.name, top_k=top_k
+    )
+    kept = folder / about.identity
     if not resume:
-        shutil.rmtree(parts, ignore_errors=True)
-    rows = _read_parts(parts, images=images)
-    with progress.task("predicting", total=len(images)) as task:
-        task.advance(len(rows))
-        rest = images[len(rows) :]
-        predictions = _predictions(rest, predictor=predictor, top_k=top_k)
-        for start in range(0, len(rest), _PART_ROWS):
-            part = rest[start : start + _PART_ROWS]
-            finished = joined(part, islice(predictions, len(part)))
-            _write_part(parts, number=len(rows), rows=finished)
-            rows += finished
-            task.advance(len(finished))
-    shutil.rmtree(parts, ignore_errors=True)
-    return rows
+        shutil.rmtree(kept, ignore_errors=True)
+    done = _finished(kept, images=images)
+    rest = images[done:]
+    predictions = _shown(
+        _predictions(rest, predictor=predictor, top_k=top_k),
+        total=len(images),
+        done=done,
+        progress=progress,
+    )
+    write_parts(kept, joined(rest, predictions, top_k=top_k), start=done)
+    return finish(kept, about)
 
 
-def _predictions(
-    images: Sequence[BatchImage], *, predictor: Predictor, top_k: int
-) -> Iterable[Prediction]:
-    found = (FoundImage(image.name, content=Path(image.place)) for image in images)
-    return (row for _, row in predict_images(found, predictor=predictor, top_k=top_k))
+def describe(
+    images: Sequence[BatchImage], *, metadata: BundleMetadata, program: str, top_k: int
+) -> BatchAbout:
+    """What a batch is of, with an identity by all that decides its rows.
 
-
-def _identity(images: Sequence[BatchImage], *, predictor: Predictor, top_k: int) -> str:
+    Args:
+        program: what runs the network.
+    """
     digest = hashlib.sha256()
-    what = [predictor.metadata.files, predictor.engine.name, top_k]
+    what = [metadata.files, program, top_k]
     digest.update(json.dumps(what, sort_keys=True).encode())
     for image in images:
-        digest.update(f"{image.place}\0{image.label}\0{_state(Path(image.place))}\n".encode())
-    return digest.hexdigest()[:_DIGITS]
+        line = f"{image.place}\0{image.label}\0{image.error}\0{_state(image.place)}\n"
+        digest.update(os.fsencode(line))
+    return BatchAbout(
+        identity=digest.hexdigest()[:_DIGITS],
+        model_version=metadata.version,
+        classes=metadata.classes,
+    )
 
 
-def _state(path: Path) -> str:
+def _state(place: str) -> str:
     try:
-        state = path.stat()
+        state = Path(place).stat()
     except OSError:
         return "missing"
     return f"{state.st_size} {state.st_mtime_ns}"
 
 
-def _read_parts(folder: Path, *, images: Sequence[BatchImage]) -> list[BatchRow]:
-    """The rows of the parts that follow each other from the first."""
-    rows: list[BatchRow] = []
-    while (path := _part(folder, len(rows))).is_file():
-        part = [BatchRow.model_validate_json(line) for line in path.read_text().splitlines()]
-        if [row.file for row in part] != [i.name for i in images[len(rows) :][: len(part)]]:
-            raise UserError(f"{str(path)!r} is no part of this batch; remove it, or --no-resume")
-        rows += part
-    return rows
+def _finished(folder: Path, *, images: Sequence[BatchImage]) -> int:
+    """How many rows are there, in parts that follow each other from the first."""
+    done = 0
+    while (path := part_of(folder, done)).is_file():
+        try:
+            names = [row.file for row in read_part(path)]
+        except (ValidationError, UnicodeDecodeError):
+            break  # not ours: the rows are made anew
+        if not names or names != [image.name for image in images[done : done + len(names)]]:
+            break
+        done += len(names)
+    return done
 
 
-def _write_part(folder: Path, *, number: int, rows: Sequence[BatchRow]) -> None:
-    text = "".join(f"{row.model_dump_json()}\n" for row in rows)
-    write_text(_part(folder, number), text)
+def _predictions(
+    images: Sequence[BatchImage], *, predictor: Predictor, top_k: int
+) -> Iterator[Prediction]:
+    found = (
+        FoundImage(image.name, content=Path(image.place), error=image.error) for image in images
+    )
+    return (row for _, row in predict_images(found, predictor=predictor, top_k=top_k))
 
 
-def _part(folder: Path, number: int) -> Path:
-    """Of the rows from `number` on."""
-    return folder / f"{number:08}.jsonl"
+def _shown(
+    predictions: Iterator[Prediction], *, total: int, done: int, progress: Progress
+) -> Iterator[Prediction]:
+    """The same, with a bar and, now and then, the speed."""
+    started = told = time.monotonic()
+    if done:
+        progress.message(f"Going on after {done:,} of {total:,} images")
+    with progress.task("predicting", total=total) as task:
+        task.advance(done)
+        for count, prediction in enumerate(predictions, start=1):
+            yield prediction
+            now, speed = time.monotonic(), ""
+            if now - told >= _SECONDS_BETWEEN_SPEEDS:
+                told, speed = now, f"{count / (now - started):.0f} images/s"
+            task.advance(detail=speed)

@@ -1,16 +1,16 @@
 """What a batch knows of one image."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.prediction import ClassProbability, Prediction
 
 
-class BatchImage(BaseModel):
+@dataclass(frozen=True, slots=True)
+class BatchImage:
     """One image of a batch, before it is classified."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     """Relative to the source, with forward slashes."""
@@ -18,6 +18,8 @@ class BatchImage(BaseModel):
     """Path or URI."""
     label: str | None = None
     """What its folder says it shows."""
+    error: str | None = None
+    """Why there is nothing to classify."""
 
 
 class BatchRow(BaseModel):
@@ -40,26 +42,16 @@ class BatchRow(BaseModel):
         return self.class_name == self.label
 
 
-class BatchTable(BaseModel):
-    """All rows of a batch, in the order of the source."""
-
-    model_config = ConfigDict(frozen=True)
-
-    model_version: str
-    classes: tuple[str, ...]
-    rows: tuple[BatchRow, ...]
-
-
-def joined(images: Sequence[BatchImage], predictions: Iterable[Prediction]) -> list[BatchRow]:
+def joined(
+    images: Iterable[BatchImage], predictions: Iterable[Prediction], *, top_k: int
+) -> Iterator[BatchRow]:
     """Rows from images and what was predicted of them, in the same order."""
-    return [
-        BatchRow(
+    for image, found in zip(images, predictions, strict=True):
+        yield BatchRow(
             file=image.name,
             class_name=found.class_name,
             probability=found.probability,
-            top_k=found.top_k,
+            top_k=found.top_k[:top_k],
             error=found.error,
             label=image.label,
         )
-        for image, found in zip(images, predictions, strict=True)
-    ]

@@ -1,12 +1,16 @@
 """How good a batch is, where labels are known."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.batch.rows import BatchRow, BatchTable
-from darkroom.evaluation.metrics import confusion_counts, confusion_metrics
+from darkroom.batch.table import BatchTable
+from darkroom.evaluation.metrics import confusion_metrics
+
+Pairs = Counter[tuple[str, str]]
+"""Images by label and predicted class."""
 
 
 class BatchScore(BaseModel):
@@ -22,30 +26,32 @@ class BatchScore(BaseModel):
     """Readable images with a label that it does not."""
     correct: int
     metrics: dict[str, float]
-    """Accuracy, F1 and their kin; empty where nothing is labelled."""
+    """Accuracy, F1 and their kin over `labelled`; empty where nothing is."""
 
 
 def score(table: BatchTable) -> BatchScore:
-    """Compare classes with labels. Labels are folders named like the model's classes."""
-    readable = [row for row in table.rows if row.correct is not None]
-    rows = [row for row in readable if row.label in table.classes]
+    """Compare classes with labels."""
+    images, unreadable, pairs = 0, 0, Pairs()
+    for row in table.rows():
+        images += 1
+        unreadable += row.error is not None
+        if row.label is not None and row.class_name is not None:
+            pairs[row.label, row.class_name] += 1
+    classes = table.about.classes
+    known = Pairs({pair: count for pair, count in pairs.items() if pair[0] in classes})
     return BatchScore(
-        images=len(table.rows),
-        unreadable=sum(row.error is not None for row in table.rows),
-        labelled=len(rows),
-        unknown_labels=len(readable) - len(rows),
-        correct=sum(row.correct is True for row in rows),
-        metrics=_metrics(rows, classes=table.classes) if rows else {},
+        images=images,
+        unreadable=unreadable,
+        labelled=known.total(),
+        unknown_labels=pairs.total() - known.total(),
+        correct=sum(count for (label, found), count in known.items() if label == found),
+        metrics=_metrics(known, classes=classes) if known else {},
     )
 
 
-def _metrics(rows: Sequence[BatchRow], *, classes: Sequence[str]) -> dict[str, float]:
+def _metrics(pairs: Mapping[tuple[str, str], int], *, classes: Sequence[str]) -> dict[str, float]:
     position = {name: index for index, name in enumerate(classes)}
-    pairs = [
-        (position[row.label], position[row.class_name])
-        for row in rows
-        if row.label and row.class_name
-    ]
-    labels, predicted = np.array(pairs, dtype=np.int64).T
-    confusion = confusion_counts(labels, predicted, classes=len(classes))
+    confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
+    for (label, found), count in pairs.items():
+        confusion[position[label], position[found]] = count
     return {name: float(value) for name, value in confusion_metrics(confusion).items()}

@@ -1,15 +1,17 @@
 """Rows of a batch as CSV and Parquet; the columns are the same, and docs/batch.md has them."""
 
 import csv
-import io
+import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.batch.rows import BatchRow, BatchTable
+from darkroom.batch.rows import BatchRow
+from darkroom.batch.table import BatchTable
 from darkroom.errors import UserError
-from darkroom.files import atomic_path, write_text
+from darkroom.files import atomic_path
 
 if TYPE_CHECKING:
     import pyarrow
@@ -17,19 +19,23 @@ if TYPE_CHECKING:
 COLUMNS = (
     *("file", "class", "probability", "top_k", "error", "label", "correct", "model_version"),
 )
+_GROUP_ROWS = 4096
 
 
 def check_table_name(path: Path) -> None:
-    """Refuse names whose ending names no format.
+    """Refuse names whose ending names no format, or one that cannot be written here.
 
     Raises:
-        UserError: neither .csv nor .parquet.
+        UserError: neither .csv nor .parquet, or the latter without pyarrow.
     """
-    if path.suffix.lower() not in _WRITERS:
+    ending = path.suffix.lower()
+    if ending not in _WRITERS:
         raise UserError(
             f"--out {str(path)!r} ends in {path.suffix!r}; tables are written as "
             f"{' or '.join(_WRITERS)}"
         )
+    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UserError("Parquet needs pyarrow, which is not installed: write .csv, or install it")
 
 
 def write_table(table: BatchTable, path: Path) -> None:
@@ -39,23 +45,35 @@ def write_table(table: BatchTable, path: Path) -> None:
         UserError: as `check_table_name`.
     """
     check_table_name(path)
-    _WRITERS[path.suffix.lower()](table, path)
+    with atomic_path(path) as temporary:
+        _WRITERS[path.suffix.lower()](table, temporary)
 
 
-def as_csv(table: BatchTable) -> str:
-    """The table with a header; top_k is JSON."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in table.rows:
-        best = {item.class_name: item.probability for item in row.top_k}
-        top_k = json.dumps(best, ensure_ascii=False) if best else None
-        writer.writerow((*_before(row), top_k, *_after(row), table.model_version))
-    return text.getvalue()
+def _write_csv(table: BatchTable, path: Path) -> None:
+    """With a header; top_k is a JSON object."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for row in table.rows():
+            best = {item.class_name: item.probability for item in row.top_k}
+            top_k = json.dumps(best, ensure_ascii=False) if best else None
+            values = _values(row, version=table.about.model_version) | {"top_k": top_k}
+            writer.writerow(values[name] for name in COLUMNS)
 
 
-def as_arrow(table: BatchTable) -> "pyarrow.Table":
-    """The table for Parquet; top_k is a list of structs."""
+def _write_parquet(table: BatchTable, path: Path) -> None:
+    """In groups of rows; top_k is a list of structs."""
+    import pyarrow
+    from pyarrow import parquet
+
+    schema = _schema()
+    with parquet.ParquetWriter(path, schema) as writer:
+        for rows in _groups(table.rows()):
+            values = [_values(row, version=table.about.model_version) for row in rows]
+            writer.write_table(pyarrow.Table.from_pylist(values, schema=schema))
+
+
+def _schema() -> "pyarrow.Schema":
     import pyarrow
 
     best = pyarrow.struct([("class", pyarrow.string()), ("probability", pyarrow.float32())])
@@ -69,35 +87,16 @@ def as_arrow(table: BatchTable) -> "pyarrow.Table":
         "correct": pyarrow.bool_(),
         "model_version": pyarrow.string(),
     }
-    rows = [
-        (*_before(row), [k.model_dump() for k in row.top_k], *_after(row), table.model_version)
-        for row in table.rows
-    ]
-    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
-    arrays = [
-        pyarrow.array(list(values), type=types[name])
-        for name, values in zip(COLUMNS, columns, strict=True)
-    ]
-    return pyarrow.table(arrays, schema=pyarrow.schema(list(types.items())))
+    return pyarrow.schema([(name, types[name]) for name in COLUMNS])
 
 
-def _before(row: BatchRow) -> tuple[object, ...]:
-    return row.file, row.class_name, row.probability
+def _values(row: BatchRow, *, version: str) -> dict[str, object]:
+    return row.model_dump() | {"correct": row.correct, "model_version": version}
 
 
-def _after(row: BatchRow) -> tuple[object, ...]:
-    return row.error, row.label, row.correct
-
-
-def _write_csv(table: BatchTable, path: Path) -> None:
-    write_text(path, as_csv(table))
-
-
-def _write_parquet(table: BatchTable, path: Path) -> None:
-    from pyarrow import parquet
-
-    with atomic_path(path) as temporary:
-        parquet.write_table(as_arrow(table), temporary)
+def _groups(rows: Iterator[BatchRow]) -> Iterator[list[BatchRow]]:
+    while group := list(islice(rows, _GROUP_ROWS)):
+        yield group
 
 
 _WRITERS: dict[str, Callable[[BatchTable, Path], None]] = {

@@ -61,7 +61,7 @@ def open_path(
     from darkroom.sources.unpacking import unpack
 
     unpacked = unpack(
-        _existing(path),
+        existing(path),
         store=store,
         maximum_bytes=config.maximum_archive_bytes,
         maximum_files=config.maximum_files,
@@ -79,7 +79,7 @@ def list_path(path: Path, *, config: DataConfig) -> Listing:
     if path.is_dir():
         return list_folder(path, maximum_files=config.maximum_files)
     return list_archive(
-        _existing(path),
+        existing(path),
         maximum_bytes=config.maximum_archive_bytes,
         maximum_files=config.maximum_files,
     )
@@ -91,14 +91,21 @@ def archive_version(path: Path) -> str:
     Raises:
         UserError: it is missing, or no archive.
     """
-    if not is_archive(_existing(path)):
+    if not is_archive(existing(path)):
         raise UserError(f"{str(path)!r} is neither a folder nor an archive. Give {ALLOWED}.")
     status = path.stat()
     state = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
     return hashlib.sha256(state.encode()).hexdigest()
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
+    """A path at which there is a folder or a file that may be read.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if path.is_dir():
+        return path
     if not path.exists():
         raise UserError(f"data source {str(path)!r} does not exist. Give {ALLOWED}.")
     if not path.is_file():

@@ -10,6 +10,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import distributions
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import mlflow
@@ -53,6 +54,10 @@ class RunLog:
     def text(self, text: str, *, file: str) -> None:
         """Store a text or HTML file."""
         self._client.log_text(self.run_id, text, file)
+
+    def file(self, path: Path, *, folder: str) -> None:
+        """Store a file in a folder of the run's."""
+        self._client.log_artifact(self.run_id, str(path), folder)
 
     def figure(self, figure: "Figure", *, file: str) -> None:
         """Store a figure as PNG."""

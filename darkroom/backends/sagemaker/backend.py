@@ -158,7 +158,7 @@ class SageMakerBackend:
         remove_endpoint(endpoint, clients=self._clients)
 
     def predict_batch(
-        self, bundle: Bundle, *, images: Sequence[Path] | str, progress: Progress
+        self, bundle: Bundle, *, images: Sequence[Path], progress: Progress
     ) -> "list[BatchPrediction]":
         """Run a batch transform job over the images."""
         from darkroom.backends.sagemaker.transform import transform
