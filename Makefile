@@ -33,8 +33,9 @@ format: setup  ## let ruff rewrite
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: setup  ## write docs/configuration.md from the code
+docs: setup  ## write docs/configuration.md and the table of docs/rules.md from the code
 	$(BIN)/python docs/configuration_reference.py
+	$(BIN)/python docs/rules_reference.py
 
 ui: setup  ## MLflow on the runs so far
 	$(BIN)/python run.py ui
@@ -45,7 +46,7 @@ lock: $(BIN)/uv  ## resolve pyproject.toml anew into the locks; ARGS=--upgrade
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 \
 	    --generate-hashes --no-header --no-annotate --quiet $(ARGS) -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra train --extra zenml --extra aws \
-	    --extra sagemaker --universal --python-version 3.11 --constraints requirements.lock \
+	    --extra sagemaker --extra debug --universal --python-version 3.11 --constraints requirements.lock \
 	    --generate-hashes --no-header --no-annotate --quiet -o requirements-image.lock
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	    --constraints requirements.lock \

@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _list_of(allowed: Sequence[str]) -> Any:  # noqa: ANN401
+def _list_of(allowed: Sequence[str]) -> Any:
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
         if unknown := [name for name in names if name not in allowed]:

@@ -94,7 +94,7 @@ def write_travelling_plan(
     return file
 
 
-def _calibrate(model: Any, *, dataset: Dataset, hyperparameters: Any) -> None:  # noqa: ANN401
+def _calibrate(model: Any, *, dataset: Dataset, hyperparameters: Any) -> None:
     """Let batch normalisation see photographs, and spread the logits as training would."""
     import torch
 
@@ -109,7 +109,7 @@ def _calibrate(model: Any, *, dataset: Dataset, hyperparameters: Any) -> None:  
         head.weight *= _LOGIT_SPREAD / model.eval()(images).std(dim=0).mean()
 
 
-def _photographs(dataset: Dataset, *, hyperparameters: Any) -> Any:  # noqa: ANN401
+def _photographs(dataset: Dataset, *, hyperparameters: Any) -> Any:
     import numpy as np
 
     from darkroom.images import prepare

@@ -147,4 +147,16 @@ def batch(**options: object) -> None:
     call("commands.batch:run_batch", options)
 
 
-COMMANDS = (batch, check, predict, serve, compile_, deploy, endpoints, down, ui)
+@click.command()
+@click.argument("before", metavar="RUN")
+@click.argument("after", metavar="RUN")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Page to write.")
+def compare(**options: object) -> None:
+    """Compare two trainings: settings, metrics, findings, time.
+
+    RUN is a run's name in .darkroom/runs, or the folder of a recording.
+    """
+    call("commands.compare:compare_runs", options)
+
+
+COMMANDS = (batch, check, predict, serve, compile_, compare, deploy, endpoints, down, ui)

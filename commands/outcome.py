@@ -18,6 +18,7 @@ import darkroom
 from darkroom.config import Config
 from darkroom.config.loading import config_digest, to_yaml
 from darkroom.dataset import SPLITS
+from darkroom.diagnosis.result import Diagnosis
 from darkroom.errors import DarkroomError
 from darkroom.evaluation.evaluate import Evaluation
 from darkroom.evaluation.gate import refusal
@@ -101,6 +102,10 @@ class _Found:
             "evaluation": self.load("evaluate_model", "evaluation_report"),
             "validation": self.load("validate_dataset", "validation_report"),
         }
+        self.diagnosis: Diagnosis | None = None
+        if "diagnose_training" in run.steps:
+            self.reports["training"] = self.load("diagnose_training", "training_report")
+            self.diagnosis = self.load("diagnose_training", "diagnosis")
         if is_compiled:
             self.reports["compilation"] = self.load("compile_model", "compilation_report")
 
@@ -204,6 +209,10 @@ def _write_folder(folder: Path, *, found: _Found, summary: Summary) -> None:
     with atomic_path(folder / "model") as temporary:
         # Links where the file system has them: a model can be hundreds of megabytes.
         shutil.copytree(found.bundle.folder, temporary, copy_function=_link_or_copy)
+    if found.diagnosis and (recording := found.load("train_model", "training_recording").folder):
+        write_text(folder / "diagnosis.json", found.diagnosis.model_dump_json(indent=1))
+        with atomic_path(folder / "recording") as temporary:
+            shutil.copytree(recording, temporary, copy_function=_link_or_copy)
     write_summary(summary, folder / "summary.json")
     with atomic_path(folder.parent / "latest") as temporary:
         temporary.symlink_to(folder.name)

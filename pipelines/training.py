@@ -8,6 +8,7 @@ from darkroom.evaluation.gate import refusal
 from steps.batch import predict_split
 from steps.compile import compile_model
 from steps.deploy import deploy_model
+from steps.diagnose import diagnose_training
 from steps.evaluate import evaluate_model
 from steps.hooks import begin, tell_why
 from steps.ingest import ingest_images
@@ -25,7 +26,9 @@ def training_pipeline(
     keep_endpoint: bool = False,
     placement: Placement = Placement(),  # noqa: B008 - immutable
 ) -> None:
-    """Ingest, validate, tune, train, compile, evaluate, register; past the gate deploy, predict.
+    """Ingest, validate, tune, train, diagnose, compile, evaluate, register; then the gate.
+
+    Past the gate deploy, predict.
 
     Args:
         config: the whole configuration; each component gets the sections that it needs, so
@@ -40,9 +43,13 @@ def training_pipeline(
     hyperparameters = config.hyperparameters
     if config.tuning.enabled:
         hyperparameters, _ = tune_hyperparameters(
-            dataset, hyperparameters, config.tuning, placement
+            dataset, hyperparameters, config.tuning, config.debugging, placement
         )
-    bundle, job = train_model(dataset, hyperparameters, config.tracking, placement)
+    bundle, recording, job = train_model(
+        dataset, hyperparameters, config.tracking, config.debugging, placement
+    )
+    if config.debugging.is_on and config.diagnosis.enabled:
+        diagnose_training(recording, dataset, config.diagnosis, placement)
     if config.compilation.enabled:
         bundle, _, _ = compile_model(bundle, dataset, config.compilation)
     evaluation, _, _ = evaluate_model(bundle, dataset, config.evaluation, seed)

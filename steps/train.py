@@ -1,17 +1,24 @@
 """Train: the final training with the best values, and its packing as a bundle."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from zenml import step
 
+from darkroom.capture.recording import Recording
 from darkroom.config import Hyperparameters, TrackingConfig
+from darkroom.config.debugging import Debugging, DiagnosisConfig
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError
+from darkroom.files import write_text
 from darkroom.model.bundle import Bundle
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run, training_run
 from darkroom.tracking.trials import log_epoch
 from materializers.bundle import BundleMaterializer
+from materializers.recording import RecordingMaterializer
 from steps.cache_policy import depends_on
 from steps.chosen_backend import chosen_backend
 
@@ -21,23 +28,36 @@ from steps.chosen_backend import chosen_backend
     cache_policy=depends_on(
         "darkroom.backends.local",
         "darkroom.backends.weights",
+        "darkroom.diagnosis.reporting",
         "darkroom.reports.figures",
         "darkroom.tracking.trials",
     ),
-    output_materializers={"model_bundle": BundleMaterializer},
+    output_materializers={
+        "model_bundle": BundleMaterializer,
+        "training_recording": RecordingMaterializer,
+    },
 )
 def train_model(
     dataset: Dataset,
     hyperparameters: Hyperparameters,
     tracking: TrackingConfig,
+    debugging: Debugging,
     placement: Placement,
-) -> tuple[Annotated[Bundle, "model_bundle"], Annotated[str, "training_job"]]:
+) -> tuple[
+    # ZenML hands outputs on with those first that have a materializer of their own.
+    Annotated[Bundle, "model_bundle"],
+    Annotated[Recording, "training_recording"],
+    Annotated[str, "training_job"],
+]:
     """Train, keep the best epoch, export and check it. A killed training resumes.
+
+    One that fails is diagnosed at once, for no later component will be reached.
 
     Args:
         dataset: cleaned.
         hyperparameters: everything that shapes the training.
         tracking: whether the machine is sampled meanwhile.
+        debugging: how the training is recorded and judged.
         placement: whether the training runs here or as a managed job, whose name is returned.
     """
     from darkroom.reports.figures import training_figure
@@ -46,14 +66,45 @@ def train_model(
     sampled = tracking.system_metrics and placement.jobs is None
     with training_run(system_metrics=sampled) as run:
         run.log(parameters=hyperparameters.model_dump())
-        trained = chosen_backend(placement).train(
-            dataset,
-            hyperparameters=hyperparameters,
-            on_epoch=lambda epoch: log_epoch(run, epoch),
-            progress=terminal_progress(),
-        )
+        with _diagnosed_on_failure(dataset, config=debugging.diagnosis, placement=placement):
+            trained = chosen_backend(placement).train(
+                dataset,
+                hyperparameters=hyperparameters,
+                debugging=debugging,
+                on_epoch=lambda epoch: log_epoch(run, epoch),
+                progress=terminal_progress(),
+            )
     figure = training_figure(
         trained.history, best_epoch=trained.best_epoch, metric=hyperparameters.objective
     )
     active_run().figure(figure, file="figures/training.png")
-    return trained.bundle, trained.job or ""
+    return trained.bundle, Recording(trained.recording), trained.job or ""
+
+
+@contextmanager
+def _diagnosed_on_failure(
+    dataset: Dataset, *, config: DiagnosisConfig, placement: Placement
+) -> Iterator[None]:
+    """Let the error of a training say what the rules find in its recording."""
+    from darkroom.backends.results import FailedTrainingError
+    from darkroom.backends.training_prices import training_prices
+    from darkroom.diagnosis.diagnosing import summary_lines
+    from darkroom.diagnosis.reporting import diagnose_and_report
+
+    try:
+        yield
+    except FailedTrainingError as failure:
+        if not config.enabled:
+            raise
+        told = diagnose_and_report(
+            failure.recording,
+            config=config,
+            dataset=dataset,
+            prices=training_prices(placement.jobs),
+            run_name=active_run().name,
+        )
+        active_run().text(told.report, file="reports/training.html")
+        report = failure.recording / "training.html"
+        write_text(report, told.report)
+        found = "\n".join(f"  {line}" for line in summary_lines(told.diagnosis))
+        raise DarkroomError(f"{failure}\n{found}\n  The report: {report}") from failure

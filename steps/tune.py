@@ -5,6 +5,7 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config.debugging import Debugging
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.progress import terminal_progress
@@ -29,6 +30,7 @@ def tune_hyperparameters(
     dataset: Dataset,
     hyperparameters: Hyperparameters,
     tuning: TuningConfig,
+    debugging: Debugging,
     placement: Placement,
 ) -> tuple[
     Annotated[Hyperparameters, "best_hyperparameters"],
@@ -40,6 +42,7 @@ def tune_hyperparameters(
         dataset: cleaned.
         hyperparameters: the values that are not searched.
         tuning: search space, strategy, objective and pruning.
+        debugging: how trials are recorded: the best one is the final training.
         placement: whether the trials run here or as a managed tuning job.
     """
     from darkroom.reports.figures import tuning_figure
@@ -50,6 +53,7 @@ def tune_hyperparameters(
         dataset,
         hyperparameters=hyperparameters,
         tuning=tuning,
+        debugging=debugging,
         on_epoch=trials.epoch,
         on_trial=trials.finish,
         progress=terminal_progress(),

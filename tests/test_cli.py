@@ -28,6 +28,7 @@ OPTIONS = {
     },
     "deploy": {"--name", "--stack", "--config", "--set", "--check"},
     "compile": {"--images", "--out", "--config", "--set"},
+    "compare": {"--out"},
     "endpoints": {"--stack", "--json"},
     "down": {"--stack", "--model", "--run", "--all", "--expired", "--yes"},
     "ui": {"--stack", "--port"},

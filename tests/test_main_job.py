@@ -35,6 +35,7 @@ COMPONENTS = [
     "validate_dataset",
     "tune_hyperparameters",
     "train_model",
+    "diagnose_training",
     "evaluate_model",
     "register_model",
     "deploy_model",
@@ -216,7 +217,7 @@ def test_predict_answers_for_files_folders_and_reports_what_it_cannot_read(
 
 
 def test_a_second_identical_run_repeats_deploy_and_predict_alone(first: dict, second: dict) -> None:
-    assert second["timings"]["reused"] == COMPONENTS[:6]
+    assert second["timings"]["reused"] == COMPONENTS[:7]
     assert second["metrics"] == first["metrics"]
     assert second["endpoint"]["agreement"] == 1.0
 
@@ -238,7 +239,7 @@ def test_a_changed_setting_repeats_what_depends_on_it_and_the_gate_refuses(
         "--set", "evaluation.bootstrap_samples=120", "--set", "deployment.gate_threshold=1.0",
         "--set", "deployment.gate_metric=log_loss", "--set", "deployment.gate_threshold=0.0001",
     )  # fmt: skip
-    assert summary["timings"]["reused"] == COMPONENTS[:4]
+    assert summary["timings"]["reused"] == COMPONENTS[:5]
     assert summary["endpoint"] is None
     assert "log_loss" in summary["endpoint_reason"]
 

@@ -15,6 +15,7 @@ from darkroom.backends.sagemaker.identity import (
 )
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config.debugging import RecordingConfig
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 
@@ -33,7 +34,19 @@ def configured(**config: Any) -> Site:
 
 def training(site: Site = SITE, *, data: Dataset | None = None, **values: Any) -> JobIdentity:
     return training_identity(
-        data or dataset("cat", "dog"), hyperparameters=HYPERPARAMETERS.replace(**values), site=site
+        data or dataset("cat", "dog"),
+        hyperparameters=HYPERPARAMETERS.replace(**values),
+        recording=RecordingConfig(),
+        site=site,
+    )
+
+
+def recorded(**values: Any) -> JobIdentity:
+    return training_identity(
+        dataset("cat", "dog"),
+        hyperparameters=HYPERPARAMETERS,
+        recording=RecordingConfig(**values),
+        site=SITE,
     )
 
 
@@ -42,6 +55,7 @@ def tuning(site: Site = SITE, **settings: Any) -> JobIdentity:
         dataset("cat", "dog"),
         hyperparameters=HYPERPARAMETERS,
         tuning=TuningConfig.model_validate(settings),
+        recording=RecordingConfig(),
         site=site,
     )
 
@@ -58,6 +72,7 @@ def test_names_fit_and_count_the_attempts() -> None:
     [
         training(data=dataset("cat", "cow")),
         training(seed=1),
+        recorded(every_steps=7),
         training(configured(training={"instance_type": "ml.g5.xlarge"})),
         training(configured(training={"instance_count": 2})),
         training(replace(SITE, fresh="again")),

@@ -18,6 +18,7 @@ from darkroom.config import (
     SearchSpace,
     TuningConfig,
 )
+from darkroom.config.debugging import Debugging, RecordingConfig
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.errors import UserError
 from darkroom.training.history import EpochMetrics
@@ -26,6 +27,7 @@ from golden_requests import assert_golden
 
 DATASET = f"s3://bucket/darkroom/datasets/{'0' * 64}"
 HYPERPARAMETERS = Hyperparameters(learning_rate=3e-4, epochs=9, weights="none")
+DEBUGGING = Debugging(recording=RecordingConfig(every_steps=50))
 SPOT = {"training": {"spot": True, "max_runtime_seconds": 3600}}
 VPC = {
     "network": {
@@ -68,6 +70,7 @@ def training(weights: str = "", **config: Any) -> dict[str, Any]:
         identity=identity,
         dataset=DATASET,
         hyperparameters=HYPERPARAMETERS,
+        debugging=DEBUGGING,
         site=site(**config),
         weights=weights,
     )
@@ -81,6 +84,7 @@ def tuning(config: dict[str, Any] | None = None, **settings: Any) -> dict[str, A
         dataset=DATASET,
         hyperparameters=HYPERPARAMETERS,
         tuning=TuningConfig.model_validate(settings),
+        debugging=DEBUGGING,
         site=site(**(config or {})),
     )
 
@@ -211,7 +215,7 @@ def test_what_is_searched_is_not_fixed_as_well() -> None:
     ranges = request["HyperParameterTuningJobConfig"]["ParameterRanges"]
     searched = {each["Name"] for kind in ranges.values() for each in kind}
     assert searched == {"learning_rate", "batch_size", "epochs"}
-    assert {*fixed} == {*Hyperparameters.model_fields} - searched
+    assert {*fixed} == {*Hyperparameters.model_fields, "debugging"} - searched
     assert fixed["weight_decay"] == "0.01"
 
 

@@ -18,6 +18,7 @@ from darkroom.config import (
     SearchSpace,
     TuningConfig,
 )
+from darkroom.config.debugging import Debugging
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.training.checkpoints import training_folder
@@ -42,7 +43,7 @@ class Training:
 
     def __call__(
         self, dataset: Dataset, *, hyperparameters: Hyperparameters, folder: Path, cache: Path,
-        on_epoch: Any,
+        debugging: Debugging, on_epoch: Any,
     ) -> Any:  # fmt: skip
         number = len(self.calls)
         self.calls.append(hyperparameters)

@@ -32,7 +32,7 @@ class Classifier(litserve.LitAPI):
     def batch(self, inputs: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(inputs)
 
-    def predict(self, inputs: torch.Tensor) -> Any:  # noqa: ANN401
+    def predict(self, inputs: torch.Tensor) -> Any:
         if inputs.ndim == 3:
             return self._network.classify(inputs.unsqueeze(0))[0]
         return self._network.classify(inputs)

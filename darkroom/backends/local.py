@@ -2,24 +2,29 @@
 
     <folder>/training/<identity>/   the training under way: checkpoint, history, job
     <folder>/bundles/<version>/     what came of it
+    <folder>/recordings/<identity>/ what was recorded of it
 
 The identity is of data and hyperparameters, so the same training goes on where it was.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from darkroom.backends.kept_bundles import keep_bundle
 from darkroom.backends.local_job import run_job
-from darkroom.backends.results import TrainedBundle
+from darkroom.backends.results import FailedTrainingError, TrainedBundle
 from darkroom.config import Hyperparameters
+from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError, UserError
 from darkroom.model.export import pack_bundle
 from darkroom.progress import SILENT, Progress
 from darkroom.training.checkpoints import training_folder
 from darkroom.training.history import EpochMetrics
 from darkroom.training.loop import train
+from darkroom.training.program import RECORDING_FOLDER, Job
 
 OnEpoch = Callable[[EpochMetrics], None]
 
@@ -30,6 +35,7 @@ def train_bundle(
     hyperparameters: Hyperparameters,
     folder: Path,
     cache: Path,
+    debugging: Debugging = NO_DEBUGGING,
     on_epoch: OnEpoch | None = None,
     progress: Progress = SILENT,
 ) -> TrainedBundle:
@@ -39,26 +45,61 @@ def train_bundle(
         hyperparameters: with `processes` above 1 the `train` program is started.
         folder: shared between trainings; the bundle is left there, the rest removed.
         cache: of decoded images.
+        debugging: how the training is recorded and judged.
         on_epoch: called with each epoch, those before an interruption included.
 
     Raises:
         UserError: data, weights or hyperparameters cannot be trained with.
-        DarkroomError: the training failed, or the bundle would not predict the same.
+        FailedTrainingError: the training failed; its recording is there.
+        DarkroomError: it failed unrecorded, or the bundle would not predict the same.
     """
     place = training_folder(folder, dataset=dataset, hyperparameters=hyperparameters)
     place.mkdir(parents=True, exist_ok=True)
     how = _train_here if hyperparameters.processes == 1 else run_job
-    history, best_epoch, packed = how(
-        dataset,
-        hyperparameters=hyperparameters,
-        folder=place,
-        cache=cache,
-        on_epoch=on_epoch,
-        progress=progress,
-    )
+    with _recording_kept_on_failure(place):
+        history, best_epoch, packed = how(
+            dataset,
+            hyperparameters=hyperparameters,
+            folder=place,
+            cache=cache,
+            debugging=debugging,
+            on_epoch=on_epoch,
+            progress=progress,
+        )
     bundle = keep_bundle(packed, folder=folder / "bundles")
+    recording = _keep_recording(place, folder=folder / "recordings")
     shutil.rmtree(place, ignore_errors=True)
-    return TrainedBundle(bundle, history=history, best_epoch=best_epoch)
+    return TrainedBundle(bundle, history=history, best_epoch=best_epoch, recording=recording)
+
+
+def _recording_of(place: Path) -> Path | None:
+    """Where a training below `place` has recorded; a job does so with its checkpoints."""
+    candidates = (place / RECORDING_FOLDER, Job(place).recording)
+    return next((path for path in candidates if path.is_dir()), None)
+
+
+def _keep_recording(place: Path, *, folder: Path) -> Path | None:
+    """Move the recording to `folder/<identity>`; an older one of the same training goes."""
+    recording, kept = _recording_of(place), folder / place.name
+    if recording is None:
+        return None
+    shutil.rmtree(kept, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.move(recording, kept))
+
+
+@contextmanager
+def _recording_kept_on_failure(place: Path) -> Iterator[None]:
+    """Tell with the error where the recording lies."""
+    try:
+        yield
+    except UserError:
+        raise
+    except DarkroomError as error:
+        recording = _recording_of(place)
+        if recording is None:
+            raise
+        raise FailedTrainingError(str(error), recording=recording) from error
 
 
 def _train_here(
@@ -67,6 +108,7 @@ def _train_here(
     hyperparameters: Hyperparameters,
     folder: Path,
     cache: Path,
+    debugging: Debugging,
     on_epoch: OnEpoch | None,
     progress: Progress,
 ) -> tuple[list[EpochMetrics], int, Path]:
@@ -75,6 +117,7 @@ def _train_here(
         hyperparameters=hyperparameters,
         folder=folder,
         cache=cache,
+        debugging=debugging,
         on_epoch=on_epoch,
         progress=progress,
     )

@@ -9,6 +9,7 @@ from darkroom.backends.local_endpoint import check_endpoint, start_endpoint, sto
 from darkroom.backends.results import TrainedBundle
 from darkroom.backends.weights import local_weights
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.config.debugging import Debugging
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
 from darkroom.files import workspace
@@ -41,6 +42,7 @@ class LocalBackend:
         *,
         hyperparameters: Hyperparameters,
         tuning: TuningConfig,
+        debugging: Debugging,
         on_epoch: Callable[[int, EpochMetrics], None],
         on_trial: Callable[[Trial], None],
         progress: Progress,
@@ -52,6 +54,7 @@ class LocalBackend:
             dataset,
             hyperparameters=_with_weights(hyperparameters, progress=progress),
             tuning=tuning,
+            debugging=debugging,
             folder=workspace(),
             cache=workspace() / "cache",
             on_epoch=on_epoch,
@@ -64,6 +67,7 @@ class LocalBackend:
         dataset: Dataset,
         *,
         hyperparameters: Hyperparameters,
+        debugging: Debugging,
         on_epoch: Callable[[EpochMetrics], None],
         progress: Progress,
     ) -> TrainedBundle:
@@ -75,6 +79,7 @@ class LocalBackend:
             hyperparameters=_with_weights(hyperparameters, progress=progress),
             folder=workspace(),
             cache=workspace() / "cache",
+            debugging=debugging,
             on_epoch=on_epoch,
             progress=progress,
         )

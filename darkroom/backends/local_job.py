@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from darkroom.config import Hyperparameters
+from darkroom.config.debugging import Debugging
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import write_text
@@ -19,7 +20,7 @@ from darkroom.progress import SILENT, Progress
 from darkroom.serving.parent_watch import parent_environment
 from darkroom.training.channels import MANIFEST_FILE
 from darkroom.training.history import EpochMetrics
-from darkroom.training.hyperparameters import to_strings
+from darkroom.training.hyperparameters import debugging_strings, to_strings
 from darkroom.training.program import Job
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -33,6 +34,7 @@ def run_job(
     hyperparameters: Hyperparameters,
     folder: Path,
     cache: Path,
+    debugging: Debugging,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: Progress = SILENT,
 ) -> tuple[list[EpochMetrics], int, Path]:
@@ -45,7 +47,8 @@ def run_job(
         UserError, DarkroomError: the job failed; the message is its own.
     """
     job = Job(folder.resolve())
-    _prepare(job, dataset=dataset, hyperparameters=hyperparameters, cache=cache)
+    strings = to_strings(hyperparameters) | debugging_strings(debugging)
+    _prepare(job, dataset=dataset, strings=strings, cache=cache)
     history: list[EpochMetrics] = []
     with (
         progress.task("train", total=hyperparameters.epochs) as task,
@@ -68,9 +71,9 @@ def run_job(
     return history, json.loads(job.history.read_text())["best_epoch"], job.model
 
 
-def _prepare(job: Job, *, dataset: Dataset, hyperparameters: Hyperparameters, cache: Path) -> None:
+def _prepare(job: Job, *, dataset: Dataset, strings: dict[str, str], cache: Path) -> None:
     job.history.unlink(missing_ok=True)  # written anew, from the checkpoint's first epoch on
-    write_text(job.config / "hyperparameters.json", json.dumps(to_strings(hyperparameters)))
+    write_text(job.config / "hyperparameters.json", json.dumps(strings))
     dataset = replace(dataset, root=dataset.root.resolve())
     write_text(job.data / "training" / MANIFEST_FILE, dataset.to_json())
     cache.mkdir(parents=True, exist_ok=True)

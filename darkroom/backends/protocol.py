@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from darkroom.backends.endpoint import Endpoint, EndpointCheck
 from darkroom.backends.results import TrainedBundle
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.config.debugging import Debugging
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
 from darkroom.model.bundle import Bundle
@@ -30,6 +31,7 @@ class Backend(Protocol):
         *,
         hyperparameters: Hyperparameters,
         tuning: TuningConfig,
+        debugging: Debugging,
         on_epoch: Callable[[int, EpochMetrics], None],
         on_trial: Callable[[Trial], None],
         progress: Progress,
@@ -41,6 +43,7 @@ class Backend(Protocol):
         dataset: Dataset,
         *,
         hyperparameters: Hyperparameters,
+        debugging: Debugging,
         on_epoch: Callable[[EpochMetrics], None],
         progress: Progress,
     ) -> TrainedBundle:

@@ -1,9 +1,19 @@
 """What a training comes to, wherever it ran. Imports no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from darkroom.errors import DarkroomError
 from darkroom.model.bundle import Bundle
 from darkroom.training.history import EpochMetrics
+
+
+class FailedTrainingError(DarkroomError):
+    """A training failed; what was recorded until then may tell why."""
+
+    def __init__(self, reason: str, *, recording: Path) -> None:
+        super().__init__(reason)
+        self.recording = recording
 
 
 @dataclass(frozen=True)
@@ -16,6 +26,8 @@ class TrainedBundle:
     """From 1; the bundle holds its weights."""
     job: str | None = None
     """Name of the managed job that trained it."""
+    recording: Path | None = None
+    """Folder of the recording; None where nothing was recorded."""
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from darkroom.config.architectures import ARCHITECTURES
 from darkroom.config.compilation import CompilationConfig
+from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.config.sections import Section
 
@@ -293,6 +294,8 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     tuning: TuningConfig = TuningConfig()
+    recording: RecordingConfig = RecordingConfig()
+    diagnosis: DiagnosisConfig = DiagnosisConfig()
     compilation: CompilationConfig = CompilationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     deployment: DeploymentConfig = DeploymentConfig()
@@ -304,6 +307,11 @@ class Config(Section):
     def hyperparameters(self) -> "Hyperparameters":
         """Everything the `train` program needs to know, flat."""
         return Hyperparameters(**self.model.model_dump(), **self.training.model_dump())
+
+    @property
+    def debugging(self) -> Debugging:
+        """How a training is recorded and judged."""
+        return Debugging(recording=self.recording, diagnosis=self.diagnosis)
 
 
 class Hyperparameters(ModelConfig, TrainingConfig):

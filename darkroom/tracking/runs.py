@@ -31,6 +31,11 @@ class RunLog:
     def __init__(self, client: MlflowClient, *, run_id: str, experiment_id: str) -> None:
         self._client, self.run_id, self.experiment_id = client, run_id, experiment_id
 
+    @property
+    def name(self) -> str:
+        """The run's name, as the user interface shows it."""
+        return str(self._client.get_run(self.run_id).info.run_name)
+
     def log(
         self,
         *,

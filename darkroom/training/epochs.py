@@ -8,10 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from darkroom.capture.opening import Recorded
+from darkroom.capture.recorder import SILENT, Recorder
 from darkroom.config import Hyperparameters
+from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.evaluation.metrics import headline_metrics
 from darkroom.progress import Task
+from darkroom.rules.findings import Finding
 from darkroom.training.batches import evaluation_batch, steps_per_epoch, training_batch
 from darkroom.training.distributed import ProcessGroup
 from darkroom.training.examples import Examples
@@ -21,6 +25,14 @@ from darkroom.training.optimisation import class_weights, learning_rate_at
 from darkroom.training.shares import TrainingShares
 
 _VALIDATION_BATCH = 64
+
+
+class TrainingStopped(Exception):  # noqa: N818 - no error: a rule was asked to do this
+    """A rule whose action is to stop or to fail the training has found something."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.title)
+        self.finding = finding
 
 
 class EpochRunner:
@@ -37,6 +49,7 @@ class EpochRunner:
         shares: TrainingShares,
         group: ProcessGroup,
     ) -> None:
+        self._recorder = SILENT
         self._train, self._validation = train, validation
         self._shares, self._labels = shares, shares.labels
         self._hyperparameters, self._group = hyperparameters, group
@@ -53,11 +66,30 @@ class EpochRunner:
         )
         self.steps = steps_per_epoch(len(self._labels), batch_size=hyperparameters.batch_size)
 
+    def record_with(self, recorder: Recorder) -> None:
+        """Tell a recorder of everything from now on."""
+        self._recorder = self.learner.recorder = recorder
+
+    def recorded(self, dataset: Dataset, *, head: str) -> Recorded:
+        """What a recording of this training is of."""
+        return Recorded(
+            model=self.learner.model,
+            hyperparameters=self._hyperparameters,
+            classes=dataset.classes,
+            train_labels=self._train.labels,
+            validation_labels=self._validation.labels,
+            train_paths=[record.path for record in self._shares.dataset.split("train")],
+            head=head,
+            steps_per_epoch=self.steps,
+            processes=self._group.size,
+        )
+
     def run(self, epoch: int, *, task: Task) -> EpochMetrics:
         """Train and validate; `task` advances by one a step.
 
         Raises:
             DarkroomError: the loss is no longer finite.
+            TrainingStopped: a rule ends the training.
         """
         started = time.perf_counter()
         torch.manual_seed(self._seed(epoch))
@@ -83,14 +115,23 @@ class EpochRunner:
         self.learner.start_epoch()
         loss = correct = 0.0
         for step, (positions, own) in enumerate(zip(share.batches, share.own, strict=True)):
-            result = self.learner.step(
-                self._pixels(own, draws=share.draws[step]),
-                torch.from_numpy(self._train.labels[own]),
-                batch_labels=torch.from_numpy(self._labels[positions]),
-                learning_rate=self._learning_rate((epoch - 1) * self.steps + step),
-            )
+            number = (epoch - 1) * self.steps + step
+            rate = self._learning_rate(number)
+            with self._recorder.step(number, epoch=epoch, learning_rate=rate):
+                with self._recorder.phase("data_wait"):
+                    pixels = self._pixels(own, draws=share.draws[step])
+                result = self.learner.step(
+                    pixels,
+                    torch.from_numpy(self._train.labels[own]),
+                    positions=own,
+                    batch_labels=torch.from_numpy(self._labels[positions]),
+                    learning_rate=rate,
+                )
             if not math.isfinite(result.loss):
                 raise self._diverged(epoch, f"in step {step + 1} of {self.steps}")
+            # Several processes can only stop together, after an epoch.
+            if self._group.size == 1 and (verdict := self._recorder.verdict()):
+                raise TrainingStopped(verdict)
             loss += result.loss * len(positions)
             correct += result.correct
             task.advance()
@@ -116,14 +157,17 @@ class EpochRunner:
         self._group.synchronise_buffers(self.learner.model)
         labels = self._validation.labels
         share = self._group.share(np.arange(len(labels)))
-        own = self.learner.probabilities(
-            evaluation_batch(
-                self._validation.cache,
-                share[start : start + _VALIDATION_BATCH],
-                size=self._hyperparameters.image_size,
+        with self._recorder.evaluation(epoch):
+            logits = self.learner.logits(
+                evaluation_batch(
+                    self._validation.cache,
+                    share[start : start + _VALIDATION_BATCH],
+                    size=self._hyperparameters.image_size,
+                )
+                for start in range(0, len(share), _VALIDATION_BATCH)
             )
-            for start in range(0, len(share), _VALIDATION_BATCH)
-        )
+            self._recorder.evaluated(logits=logits, labels=labels[share])
+        own = logits.softmax(dim=1)
         probabilities = torch.zeros((len(labels), own.shape[1]))
         probabilities[share] = own
         probabilities = self._group.sum(probabilities)

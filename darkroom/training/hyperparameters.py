@@ -11,14 +11,36 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from darkroom.config import Hyperparameters
+from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.errors import UserError
 
+DEBUGGING = "debugging"
+"""The hyperparameter that says how a training is recorded and judged."""
 _ADDED_BY_SAGEMAKER = ("_tuning_objective_metric", "sagemaker_")
 
 
 def to_strings(hyperparameters: Hyperparameters) -> dict[str, str]:
     """Every hyperparameter by name, as text that `from_strings` reads back unchanged."""
     return {name: _encode(value) for name, value in hyperparameters.model_dump().items()}
+
+
+def debugging_strings(debugging: Debugging) -> dict[str, str]:
+    """How a job is to be recorded and judged, as one hyperparameter: JSON, defaults left out."""
+    return {DEBUGGING: debugging.model_dump_json(exclude_defaults=True)}
+
+
+def debugging_from(strings: Mapping[str, str]) -> Debugging:
+    """What `debugging_strings` wrote; a job that is not told records nothing.
+
+    Raises:
+        UserError: it is invalid.
+    """
+    if DEBUGGING not in strings:
+        return NO_DEBUGGING
+    try:
+        return Debugging.model_validate_json(_decode(strings[DEBUGGING]))
+    except ValidationError as error:
+        raise UserError([_invalid_debugging(detail) for detail in error.errors()]) from error
 
 
 def from_strings(strings: Mapping[str, str]) -> Hyperparameters:
@@ -31,7 +53,9 @@ def from_strings(strings: Mapping[str, str]) -> Hyperparameters:
         UserError: unknown names and invalid values, all of them.
     """
     given = {
-        name: value for name, value in strings.items() if not name.startswith(_ADDED_BY_SAGEMAKER)
+        name: value
+        for name, value in strings.items()
+        if name != DEBUGGING and not name.startswith(_ADDED_BY_SAGEMAKER)
     }
     known = Hyperparameters.model_fields
     problems = [_unknown(name) for name in given if name not in known]
@@ -75,3 +99,8 @@ def _invalid(detail: ErrorDetails) -> str:
     if not detail["loc"]:
         return f"the hyperparameters contradict each other: {message}"
     return f"hyperparameter {str(detail['loc'][0])!r} is {detail['input']!r}: {message}"
+
+
+def _invalid_debugging(detail: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    return f"hyperparameter {DEBUGGING!r}: {place or 'the value'}: {detail['msg']}"

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from darkroom.capture.recorder import SILENT
 from darkroom.config import Hyperparameters
 from darkroom.images import IMAGENET_MEAN, IMAGENET_STD
 from darkroom.model.network import set_training_mode
@@ -37,6 +40,7 @@ class Learner:
         class_weights: Tensor,
         group: ProcessGroup,
     ) -> None:
+        self.recorder = SILENT
         self.model = model.to(group.device).to(memory_format=torch.channels_last)
         self._hyperparameters = hyperparameters
         self._group = group
@@ -57,38 +61,55 @@ class Learner:
         set_training_mode(self.model)
 
     def step(
-        self, batch: Tensor, labels: Tensor, *, batch_labels: Tensor, learning_rate: float
+        self,
+        batch: Tensor,
+        labels: Tensor,
+        *,
+        positions: NDArray[np.int64],
+        batch_labels: Tensor,
+        learning_rate: float,
     ) -> StepResult:
         """Learn from this process's share of a batch.
 
         Args:
             batch: (n, S, S, 3) bytes, of this process's share.
             labels: (n,) class indices, of this process's share.
+            positions: (n,) of this process's share among all training images it has.
             batch_labels: class indices of the whole batch, all processes.
             learning_rate: of this step.
         """
-        labels = labels.to(self._group.device)
-        with self._autocast():
-            logits = self._forward(self._normalise(batch))
-        loss = batch_loss(
-            logits,
-            labels,
-            weights=self._class_weights,
-            total_weight=float(self._class_weights[batch_labels].sum()),
-            smoothing=self._hyperparameters.label_smoothing,
-        )
-        value = loss.item()
+        with self.recorder.phase("transfer"):
+            images, labels = self._normalise(batch), labels.to(self._group.device)
+        with self.recorder.phase("forward"):
+            with self._autocast(), self.recorder.forward(self.model):
+                logits = self._forward(images)
+            loss = batch_loss(
+                logits,
+                labels,
+                weights=self._class_weights,
+                total_weight=float(self._class_weights[batch_labels].sum()),
+                smoothing=self._hyperparameters.label_smoothing,
+            )
+            value = loss.item()
+        self.recorder.outcome(positions, images=images, logits=logits, labels=labels, loss=value)
         if math.isfinite(value):
             # DDP averages over the processes; the losses of their shares are to be added.
             self._update(loss * self._group.size, learning_rate=learning_rate)
+        else:
+            with self._autocast():
+                self.recorder.dissect(self.model, images=images)
         correct = int((logits.detach().argmax(dim=1) == labels).sum())
         return StepResult(loss=value, correct=correct)
 
-    def probabilities(self, batches: Iterable[Tensor]) -> Tensor:
-        """(N, C) class probabilities of centre-cropped batches, in float32 throughout."""
+    def logits(self, batches: Iterable[Tensor]) -> Tensor:
+        """(N, C) outputs for centre-cropped batches, in float32 throughout, on the CPU."""
         self.model.eval()
+        rows = []
         with torch.inference_mode():
-            rows = [self.model(self._normalise(batch)).softmax(dim=1).cpu() for batch in batches]
+            for number, batch in enumerate(batches):
+                images = self._normalise(batch)
+                with self.recorder.forward(self.model) if number == 0 else nullcontext():
+                    rows.append(self.model(images).cpu())
         return torch.cat(rows)
 
     def weights(self) -> dict[str, Tensor]:
@@ -121,13 +142,17 @@ class Learner:
     def _update(self, loss: Tensor, *, learning_rate: float) -> None:
         for parameters in self._optimizer.param_groups:
             parameters["lr"] = learning_rate
-        self._optimizer.zero_grad()
-        torch.autograd.backward(self._scaler.scale(loss))
-        if self._hyperparameters.gradient_clip:
+        with self.recorder.phase("backward"):
+            self._optimizer.zero_grad()
+            torch.autograd.backward(self._scaler.scale(loss))
             self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self._hyperparameters.gradient_clip)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self.recorder.gradients()
+        with self.recorder.phase("optimiser"):
+            if limit := self._hyperparameters.gradient_clip:
+                norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+                self.recorder.gradient_norm(float(norm))
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self._dtype is None:

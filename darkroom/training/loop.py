@@ -4,8 +4,8 @@ Augmentation, order and dropout follow from (seed, epoch), so a training that wa
 and started again ends as if nothing had happened.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -15,10 +15,16 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor, nn
 
+from darkroom.capture.opening import open_recorder
+from darkroom.capture.recorder import SILENT as SILENT_RECORDER
+from darkroom.capture.recorder import Recorder
 from darkroom.config import Hyperparameters
+from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.dataset import Dataset
-from darkroom.model.network import build_model
+from darkroom.errors import DarkroomError
+from darkroom.model.network import build_model, head_name
 from darkroom.progress import SILENT, Progress, Task
+from darkroom.rules.findings import Finding
 from darkroom.training.checkpoints import (
     CHECKPOINT_FILE,
     BrokenCheckpointError,
@@ -29,7 +35,7 @@ from darkroom.training.checkpoints import (
     write_checkpoint,
 )
 from darkroom.training.distributed import ProcessGroup, process_group
-from darkroom.training.epochs import EpochRunner
+from darkroom.training.epochs import EpochRunner, TrainingStopped
 from darkroom.training.examples import check_splits, load_examples
 from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted, write_history
 from darkroom.training.shares import TrainingShares, check_batches
@@ -39,6 +45,7 @@ __all__ = ["EpochMetrics", "TrainingResult", "train"]
 
 CHECKPOINT_FOLDER = "checkpoint"
 HISTORY_FILE = "history.json"
+RECORDING_FOLDER = "recording"
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,8 @@ class TrainingResult:
     metrics: dict[str, float]
     """Of the validation split at the best epoch."""
     stopped_early: bool
+    stopped_by: Finding | None = None
+    """What a rule found that was to stop the training."""
 
 
 def train(
@@ -63,6 +72,8 @@ def train(
     cache: Path,
     held: frozenset[str] | None = None,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
+    debugging: Debugging = NO_DEBUGGING,
+    on_finding: Callable[[Finding], None] | None = None,
     progress: Progress = SILENT,
 ) -> TrainingResult:
     """Train on the training split, keep the epoch that does best on the validation split.
@@ -81,11 +92,15 @@ def train(
             images; None: all are here.
         on_epoch: called after each epoch; first, when going on from a checkpoint, for the
             epochs in it. What it raises ends the training and leaves the checkpoint.
+        debugging: what is recorded in `folder`/recording, and how it is judged meanwhile.
+        on_finding: called with what rules find while the training runs; None: `progress`
+            shows it.
         progress: shows optimiser steps, and a line for each epoch.
 
     Raises:
         UserError: an empty split, too small a batch, weights or images that are unusable.
-        DarkroomError: the loss is no longer finite, or the disk is full.
+        DarkroomError: the loss is no longer finite, a rule fails the training or stops it
+            before its first epoch has ended, or the disk is full.
     """
     check_splits(dataset)
     with (
@@ -100,6 +115,8 @@ def train(
             cache=cache,
             held=held,
             group=group,
+            debugging=debugging if group.is_first else NO_DEBUGGING,
+            on_finding=on_finding or (lambda finding: progress.message(finding.headline)),
             progress=progress if group.is_first else SILENT,
         )
         return training.run(on_epoch if group.is_first else None)
@@ -113,6 +130,8 @@ def _prepare(
     cache: Path,
     held: frozenset[str] | None,
     group: ProcessGroup,
+    debugging: Debugging,
+    on_finding: Callable[[Finding], None],
     progress: Progress,
 ) -> "_Training":
     shares = TrainingShares.of(dataset, held=held, group=group)
@@ -140,6 +159,13 @@ def _prepare(
         folder=folder,
         group=group,
         identity=training_identity(dataset, hyperparameters=hyperparameters),
+        open_recorder=partial(
+            open_recorder,
+            folder / RECORDING_FOLDER,
+            recorded=epochs.recorded(dataset, head=head_name(model, classes=len(dataset.classes))),
+            debugging=debugging,
+            on_finding=on_finding,
+        ),
         progress=progress,
     )
 
@@ -171,9 +197,12 @@ class _Training:
         folder: Path,
         group: ProcessGroup,
         identity: str,
+        open_recorder: "Callable[..., AbstractContextManager[Recorder]]",
         progress: Progress,
     ) -> None:
         self._epochs, self._learner = epochs, epochs.learner
+        self._open_recorder, self._recorder = open_recorder, SILENT_RECORDER
+        self._stopped_by: Finding | None = None
         self._hyperparameters, self._progress = hyperparameters, progress
         self._folder, self._group, self._identity = folder, group, identity
         self._history: list[EpochMetrics] = []
@@ -185,26 +214,65 @@ class _Training:
         total = self._hyperparameters.epochs * self._epochs.steps
         with self._progress.task("train", total=total) as task:
             task.advance(len(self._history) * self._epochs.steps)
-            for metrics in chain(tuple(self._history), self._remaining(task)):
-                if on_epoch:
-                    on_epoch(metrics)
+            # Closed at once where a callback ends the training, so that its recorder is too.
+            with closing(self._remaining(task)) as remaining:
+                for metrics in chain(tuple(self._history), remaining):
+                    if on_epoch:
+                        on_epoch(metrics)
         return self._result()
 
-    def _remaining(self, task: Task) -> Iterator[EpochMetrics]:
-        """Train epoch by epoch; each is on the disk before it is yielded."""
-        while len(self._history) < self._hyperparameters.epochs and not self._is_exhausted():
-            metrics = self._epochs.run(len(self._history) + 1, task=task)
-            self._history.append(metrics)
-            if self._best_epoch() == metrics.epoch:
-                self._best = self._learner.weights()
+    def _remaining(self, task: Task) -> Generator[EpochMetrics]:
+        """Train epoch by epoch, recorded; each is on the disk before it is yielded."""
+        if self._is_done():  # a recording, if there is one, is complete
+            return
+        with self._open_recorder(is_resumed=bool(self._history)) as recorder:
+            self._recorder = recorder
+            self._epochs.record_with(recorder)
+            try:
+                while not self._is_done():
+                    yield self._epoch(task)
+                    self._stop_together()
+            except TrainingStopped as stopped:
+                self._stop(stopped.finding)
+
+    def _epoch(self, task: Task) -> EpochMetrics:
+        metrics = self._epochs.run(len(self._history) + 1, task=task)
+        self._history.append(metrics)
+        if self._best_epoch() == metrics.epoch:
+            self._best = self._learner.weights()
+        with self._recorder.phase("checkpoint"):
             self._save()
-            self._progress.message(
-                metrics.headline(
-                    epochs=self._hyperparameters.epochs,
-                    objective=self._hyperparameters.objective,
-                )
+        self._recorder.epoch(metrics)
+        self._progress.message(
+            metrics.headline(
+                epochs=self._hyperparameters.epochs,
+                objective=self._hyperparameters.objective,
             )
-            yield metrics
+        )
+        return metrics
+
+    def _stop_together(self) -> None:
+        """End the training in all processes, if a rule of the first one says so."""
+        verdict = self._recorder.verdict()
+        told = self._group.from_first(verdict.model_dump_json().encode() if verdict else b"")
+        if told:
+            raise TrainingStopped(Finding.model_validate_json(told))
+
+    def _stop(self, finding: Finding) -> None:
+        """Keep the best epoch, if the rule lets us and there is one.
+
+        Raises:
+            DarkroomError: the training has failed, by the rule's action or for want of an epoch.
+        """
+        if finding.action == "fail" or not self._history:
+            raise DarkroomError(f"the training was ended by a rule: {finding.in_words}")
+        self._stopped_by = finding
+        self._progress.message(
+            f"stopped in epoch {len(self._history) + 1} by a rule: {finding.headline}"
+        )
+
+    def _is_done(self) -> bool:
+        return len(self._history) >= self._hyperparameters.epochs or self._is_exhausted()
 
     def _resume(self) -> None:
         try:
@@ -260,6 +328,7 @@ class _Training:
             best_epoch=best,
             metrics=self._history[best - 1].validation,
             stopped_early=len(self._history) < self._hyperparameters.epochs,
+            stopped_by=self._stopped_by,
         )
 
     def _best_epoch(self) -> int:

@@ -2,10 +2,11 @@
 
     input/config/   hyperparameters.json, resourceconfig.json, inputdataconfig.json
     input/data/     channels: training_channels.py
-    checkpoints/    what a job that was stopped goes on from
+    checkpoints/    what a job that was stopped goes on from, and the recording under way
     model/          the bundle's files
     output/         history.json after each epoch; failure, with the reason, on an error
-    output/data/    history.json once more: SageMaker keeps what lies here as output.tar.gz
+    output/data/    history.json and the recording once more: SageMaker keeps what lies here
+                    as output.tar.gz
 
 Another base folder by $SAGEMAKER_BASE_DIR. Exit codes: 0 done, 1 failed, 2 the user's
 mistake, 143 stopped by SIGTERM. Metrics are printed as `name=value`, a line an epoch.
@@ -27,6 +28,7 @@ from darkroom.errors import DarkroomError, UserError
 
 if TYPE_CHECKING:
     from darkroom.config import Hyperparameters
+    from darkroom.config.debugging import Debugging
     from darkroom.dataset import Dataset
     from darkroom.training.channels import TrainingData
     from darkroom.training.hosts import Hosts
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 STOPPED = 128 + signal.SIGTERM
 _LOST = "another process of this training failed, on this host or another: its reason is there"
+RECORDING_FOLDER = "recording"
+"""Below the checkpoints, and below output/data."""
 WEIGHTS_CHANNEL = "weights"
 """Holds the initial weights where the hyperparameter `weights` is an S3 URI."""
 
@@ -80,6 +84,16 @@ class Job:
         return self.base / "output" / "data" / "history.json"
 
     @property
+    def recording(self) -> Path:
+        """What is recorded; with the checkpoints, so that a training that goes on finds it."""
+        return self.checkpoints / RECORDING_FOLDER
+
+    @property
+    def kept_recording(self) -> Path:
+        """A copy, where SageMaker looks for what is to outlive the job."""
+        return self.base / "output" / "data" / RECORDING_FOLDER
+
+    @property
     def failure(self) -> Path:
         """Why the job failed; SageMaker shows its first 1,024 characters."""
         return self.base / "output" / "failure"
@@ -92,6 +106,7 @@ class Order:
     hyperparameters: "Hyperparameters"
     data: "TrainingData"
     hosts: "Hosts"
+    debugging: "Debugging"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,18 +166,16 @@ def read_job(job: Job) -> "Order":
     """
     from darkroom.training.channels import check_inputs, read_channels, read_settings
     from darkroom.training.hosts import Hosts
-    from darkroom.training.hyperparameters import from_strings
+    from darkroom.training.hyperparameters import debugging_from, from_strings
 
     hosts = Hosts.of_job(read_settings(job.config / "resourceconfig.json"))
     inputs = read_settings(job.config / "inputdataconfig.json")
     check_inputs(inputs)
-    strings = read_settings(job.config / "hyperparameters.json")
-    hyperparameters = _with_weights(
-        from_strings({name: str(value) for name, value in strings.items()}),
-        channel=job.data / WEIGHTS_CHANNEL,
-    )
+    settings = read_settings(job.config / "hyperparameters.json")
+    strings = {name: str(value) for name, value in settings.items()}
+    hyperparameters = _with_weights(from_strings(strings), channel=job.data / WEIGHTS_CHANNEL)
     data = read_channels(job.data, seed=hyperparameters.seed, store=job.cache, inputs=inputs)
-    return Order(hyperparameters, data=data, hosts=hosts)
+    return Order(hyperparameters, data=data, hosts=hosts, debugging=debugging_from(strings))
 
 
 def _with_weights(hyperparameters: "Hyperparameters", *, channel: Path) -> "Hyperparameters":
@@ -199,10 +212,21 @@ def _train(job: Job, *, order: "Order") -> None:
         cache=job.cache,
         held=order.data.held,
         on_epoch=note,
+        debugging=order.debugging,
+        on_finding=lambda finding: print(finding.headline, flush=True),
     )
     if is_first_process():
+        if result.stopped_by:
+            print(f"stopped by a rule: {result.stopped_by.in_words}", flush=True)
         print(result.history[result.best_epoch - 1].kept_line(), flush=True)
+        _keep_recording(job)
         _deliver(job, result=result, hyperparameters=hyperparameters, dataset=dataset)
+
+
+def _keep_recording(job: Job) -> None:
+    """Copy the recording to where it outlives a job whose checkpoints do not."""
+    if job.recording.is_dir():
+        shutil.copytree(job.recording, job.kept_recording, dirs_exist_ok=True)
 
 
 def _deliver(

@@ -21,6 +21,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.config.grid import trials_wanted
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
@@ -45,6 +46,7 @@ class RunTrial(Protocol):
         hyperparameters: Hyperparameters,
         folder: Path,
         cache: Path,
+        debugging: Debugging,
         on_epoch: "Callable[[EpochMetrics], None] | None",
     ) -> "TrainingResult":
         """Train, and call `on_epoch` after each epoch; what that raises ends the training."""
@@ -57,6 +59,7 @@ def tune(
     tuning: TuningConfig,
     folder: Path,
     cache: Path,
+    debugging: Debugging = NO_DEBUGGING,
     run_trial: RunTrial | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     on_epoch: "Callable[[int, EpochMetrics], None] | None" = None,
@@ -68,6 +71,7 @@ def tune(
         hyperparameters: the values that are not searched.
         folder: where the search is stored; shared between searches.
         cache: of decoded images.
+        debugging: how trials are recorded: the best one's recording is the final training's.
         on_trial: called with each trial that ends now, not with those of an earlier start.
         on_epoch: called with a trial's number and each of its epochs.
 
@@ -86,6 +90,7 @@ def tune(
         study=study,
         folder=place,
         cache=cache,
+        debugging=debugging,
         run_trial=run_trial or _train,
         on_epoch=on_epoch,
     )
@@ -103,6 +108,7 @@ class _Search:
     study: optuna.Study
     folder: Path
     cache: Path
+    debugging: Debugging
     run_trial: RunTrial
     on_epoch: "Callable[[int, EpochMetrics], None] | None"
 
@@ -159,6 +165,7 @@ def _run_one(search: _Search, *, number: int, task: Task) -> None:
             hyperparameters=hyperparameters,
             folder=search.trial_folder(number),
             cache=search.cache,
+            debugging=search.debugging.of_trials,
             on_epoch=watch.epoch,
         )
     except optuna.TrialPruned:
@@ -227,12 +234,18 @@ def _train(
     hyperparameters: Hyperparameters,
     folder: Path,
     cache: Path,
+    debugging: Debugging,
     on_epoch: "Callable[[EpochMetrics], None] | None",
 ) -> "TrainingResult":
     from darkroom.training.loop import train
 
     return train(
-        dataset, hyperparameters=hyperparameters, folder=folder, cache=cache, on_epoch=on_epoch
+        dataset,
+        hyperparameters=hyperparameters,
+        folder=folder,
+        cache=cache,
+        debugging=debugging,
+        on_epoch=on_epoch,
     )
 
 

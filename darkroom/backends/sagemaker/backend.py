@@ -9,6 +9,7 @@ from darkroom.backends.results import TrainedBundle
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.config.debugging import Debugging
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
 from darkroom.files import workspace
@@ -46,6 +47,7 @@ class SageMakerBackend:
         *,
         hyperparameters: Hyperparameters,
         tuning: TuningConfig,
+        debugging: Debugging,
         on_epoch: Callable[[int, EpochMetrics], None],
         on_trial: Callable[[Trial], None],
         progress: Progress,
@@ -57,6 +59,7 @@ class SageMakerBackend:
             dataset,
             hyperparameters=hyperparameters,
             tuning=tuning,
+            debugging=debugging,
             site=self._site,
             clients=self._clients,
             on_epoch=on_epoch,
@@ -69,6 +72,7 @@ class SageMakerBackend:
         dataset: Dataset,
         *,
         hyperparameters: Hyperparameters,
+        debugging: Debugging,
         on_epoch: Callable[[EpochMetrics], None],
         progress: Progress,
     ) -> TrainedBundle:
@@ -81,6 +85,7 @@ class SageMakerBackend:
             site=self._site,
             clients=self._clients,
             folder=workspace(),
+            debugging=debugging,
             on_epoch=on_epoch,
             progress=progress,
         )

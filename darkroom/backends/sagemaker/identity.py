@@ -4,11 +4,12 @@
     darkroom-tuning-<digest>-<attempt>      at most 32, SageMaker's limit for tuning jobs
 
 The digest is of what decides the result: the data's fingerprint, the hyperparameters, the
-search, the instances (type, number and who sees which images: they decide number formats
-and the order of the images), and `site.fresh`. What merely decides where and how cheaply a
-job runs (spot, volume, network, keys, tags, time limits, input mode) is left out, and so is
-the image: it is built anew for every change of any file, and an interrupted run would not
-find its jobs again. To train anew with changed code, run with `--no-cache`.
+search, what is recorded, the instances (type, number and who sees which images: they decide
+number formats and the order of the images), and `site.fresh`. What merely decides where and
+how cheaply a job runs (spot, volume, network, keys, tags, time limits, input mode) is left
+out, and so are the rules that judge it, and the image: it is built anew for every change of
+any file, and an interrupted run would not find its jobs again. To train anew with changed
+code, run with `--no-cache`.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from typing import Literal, TypedDict
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config.debugging import RecordingConfig
 from darkroom.dataset import Dataset
 
 Kind = Literal["training", "tuning"]
@@ -58,20 +60,24 @@ class JobIdentity:
 
 
 def training_identity(
-    dataset: Dataset, *, hyperparameters: Hyperparameters, site: Site
+    dataset: Dataset, *, hyperparameters: Hyperparameters, recording: RecordingConfig, site: Site
 ) -> JobIdentity:
     """The identity of a training."""
-    return JobIdentity(
-        "training", _digest("training", _work(dataset, hyperparameters=hyperparameters, site=site))
-    )
+    work = _work(dataset, hyperparameters=hyperparameters, recording=recording, site=site)
+    return JobIdentity("training", _digest("training", work))
 
 
 def tuning_identity(
-    dataset: Dataset, *, hyperparameters: Hyperparameters, tuning: TuningConfig, site: Site
+    dataset: Dataset,
+    *,
+    hyperparameters: Hyperparameters,
+    tuning: TuningConfig,
+    recording: RecordingConfig,
+    site: Site,
 ) -> JobIdentity:
     """The identity of a search; with more trials it is another one."""
     content = {
-        **_work(dataset, hyperparameters=hyperparameters, site=site),
+        **_work(dataset, hyperparameters=hyperparameters, recording=recording, site=site),
         "tuning": tuning.model_dump(exclude=_NO_MATTER),
         "jobs": site.config.tuning.model_dump(exclude={"parallel_jobs"}),
     }
@@ -98,11 +104,14 @@ def take_over(arn: str, *, site: Site, clients: Clients) -> None:
         clients.sagemaker.add_tags(ResourceArn=arn, Tags=[tag])
 
 
-def _work(dataset: Dataset, *, hyperparameters: Hyperparameters, site: Site) -> dict[str, object]:
+def _work(
+    dataset: Dataset, *, hyperparameters: Hyperparameters, recording: RecordingConfig, site: Site
+) -> dict[str, object]:
     machines = {"instance_type", "instance_count", "distribution"}
     return {
         "data": dataset.fingerprint,
         "hyperparameters": hyperparameters.model_dump(),
+        "recording": recording.model_dump(),
         "machines": site.config.training.model_dump(include=machines),
         "fresh": site.fresh,
     }

@@ -2,10 +2,12 @@
 
 jobs/<digest>/job.json                          which job's result is that of an identity
 jobs/<digest>/output/<job>/output/model.tar.gz  the bundle
-jobs/<digest>/output/<job>/output/output.tar.gz history.json
+jobs/<digest>/output/<job>/output/output.tar.gz history.json, recording/
+jobs/<digest>/checkpoints/recording/            of a job that has not ended well
 """
 
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +19,8 @@ from typing import TypeVar
 from botocore.exceptions import ClientError
 
 from darkroom.backends.kept_bundles import keep_bundle
-from darkroom.backends.s3_listing import S3Address
+from darkroom.backends.s3_download import Download
+from darkroom.backends.s3_listing import S3Address, list_address
 from darkroom.backends.sagemaker.archives import encryption
 from darkroom.backends.sagemaker.aws_errors import is_missing
 from darkroom.backends.sagemaker.clients import Clients
@@ -27,7 +30,9 @@ from darkroom.backends.sagemaker.site import Site
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.model.bundle import ARCHIVE_FILE, Bundle, unpack
+from darkroom.progress import SILENT
 from darkroom.training.history import EpochMetrics, read_history
+from darkroom.training.program import RECORDING_FOLDER
 
 T = TypeVar("T")
 
@@ -35,6 +40,8 @@ _POINTER_FILE = "job.json"
 _OUTPUT_FILE = "output.tar.gz"
 _HISTORY_FILE = "history.json"
 _MOST_HISTORY_BYTES = 64 * 2**20
+_MOST_RECORDING_BYTES, _MOST_RECORDING_FILES = 16 * 2**30, 1_000_000
+_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,15 @@ class JobResult:
     def output(self) -> str:
         """s3:// URI of output.tar.gz."""
         return f"{self.model.removesuffix(ARCHIVE_FILE)}{_OUTPUT_FILE}"
+
+
+@dataclass(frozen=True)
+class JobOutput:
+    """What a job left beside its model."""
+
+    history: Sequence[EpochMetrics] = ()
+    recording: Path | None = None
+    """Folder; None: nothing was recorded."""
 
 
 class ResultStore:
@@ -112,15 +128,41 @@ class ResultStore:
             )
         return bundle
 
-    def fetch_history(self, result: JobResult) -> Sequence[EpochMetrics]:
-        """The exact history; empty where the job left none."""
-        with TemporaryDirectory(prefix="darkroom-history-") as scratch:
+    def fetch_output(self, result: JobResult, *, recording: Path) -> JobOutput:
+        """The exact history, and what was recorded, brought to a folder; what there is."""
+        with TemporaryDirectory(prefix="darkroom-output-") as scratch:
             archive = Path(scratch, _OUTPUT_FILE)
             try:
                 self._download(result.output, to=archive)
             except DarkroomError:
-                return ()
-            return _history_in(archive)
+                return JobOutput()
+            with suppress(tarfile.TarError, EOFError, OSError):
+                return JobOutput(
+                    history=_history_in(archive), recording=_recording_in(archive, to=recording)
+                )
+        return JobOutput()
+
+    def fetch_unfinished_recording(self, identity: JobIdentity, *, to: Path) -> Path | None:
+        """What a job has recorded that did not end well; None: nothing."""
+        place = f"{identity.place(self._site, 'checkpoints', RECORDING_FOLDER)}/"
+
+        def download(clients: Clients) -> bool:
+            found = list_address(
+                clients.s3,
+                S3Address.parse(place),
+                maximum_bytes=_MOST_RECORDING_BYTES,
+                maximum_files=_MOST_RECORDING_FILES,
+            )
+            Download(clients.s3, found=found, folder=to, pause=self._pause).run(
+                threads=_THREADS, progress=SILENT
+            )
+            return bool(found.objects)
+
+        shutil.rmtree(to, ignore_errors=True)
+        try:
+            return to if self._ask(place, question=download) else None
+        except DarkroomError:  # there is nothing, and the job's own error is what matters
+            return None
 
     def _download(self, uri: str, *, to: Path) -> None:
         address = S3Address.parse(uri)
@@ -131,6 +173,29 @@ class ResultStore:
 
     def _ask(self, uri: str, *, question: Callable[[Clients], T]) -> T:
         return Patient(self._clients, what=uri, pause=self._pause).ask(question)
+
+
+def _recording_in(archive: Path, *, to: Path) -> Path | None:
+    """Unpack the recording, and nothing else, into a folder that it replaces."""
+    prefix = f"{RECORDING_FOLDER}/"
+    with tarfile.open(archive, mode="r:*") as tar, TemporaryDirectory(prefix="rec-") as scratch:
+        size = 0
+        for member in tar:
+            name = member.name.removeprefix("./")
+            if not (member.isreg() and name.startswith(prefix)):
+                continue
+            size += member.size
+            if size > _MOST_RECORDING_BYTES:
+                raise DarkroomError(f"the recording in {archive.name} is larger than expected")
+            member.name = name
+            tar.extract(member, scratch, filter="data")
+        unpacked = Path(scratch, RECORDING_FOLDER)
+        if not unpacked.is_dir():
+            return None
+        shutil.rmtree(to, ignore_errors=True)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(unpacked, to)
+    return to
 
 
 def _history_in(archive: Path) -> Sequence[EpochMetrics]:

@@ -74,6 +74,20 @@ def find_rate(instance_type: str, *, region: str, kind: Kind) -> Rate | None:
     return None
 
 
+def all_rates(*, region: str, kind: Kind) -> dict[str, float]:
+    """USD per hour of every instance type that a table knows for the use.
+
+    Raises:
+        UserError: the refreshed table is damaged.
+    """
+    rates: dict[str, float] = {}
+    for table in _tables():
+        prices = table.regions.get(region)
+        known = prices.rates.get(kind, {}) if prices else {}
+        rates = {**known, **rates}
+    return rates
+
+
 def refreshed_path() -> Path:
     """Where refreshed prices lie: $DARKROOM_HOME/prices.json."""
     return workspace() / "prices.json"

@@ -1,10 +1,11 @@
 """A training as a managed job: found or started, followed, and its model fetched."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.backends.results import TrainedBundle
+from darkroom.backends.results import FailedTrainingError, TrainedBundle
 from darkroom.backends.sagemaker.attempts import start_or_find
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.following import Pause, interruptible, sleep
@@ -15,7 +16,9 @@ from darkroom.backends.sagemaker.job_results import JobResult, ResultStore
 from darkroom.backends.sagemaker.requests.training import training_request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Hyperparameters
+from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SILENT, Progress
 from darkroom.training.history import EpochMetrics, best_epoch
 
@@ -27,6 +30,7 @@ def run_training(
     site: Site,
     clients: Clients,
     folder: Path,
+    debugging: Debugging = NO_DEBUGGING,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     progress: Progress = SILENT,
     pause: Pause = sleep,
@@ -37,6 +41,7 @@ def run_training(
     used, and one that failed or was stopped is gone on from where its checkpoints are.
 
     Args:
+        debugging: how the training is recorded and judged.
         on_epoch: called with each epoch, once and in order, while the job runs.
 
     Raises:
@@ -47,19 +52,45 @@ def run_training(
     inputs = bring_inputs(
         dataset, hyperparameters=hyperparameters, site=site, clients=clients, progress=progress
     )
-    identity = training_identity(inputs.dataset, hyperparameters=inputs.hyperparameters, site=site)
+    identity = training_identity(
+        inputs.dataset,
+        hyperparameters=inputs.hyperparameters,
+        recording=debugging.recording,
+        site=site,
+    )
+    recordings = folder / "recordings"
     store, epochs = ResultStore(site, clients=clients, pause=pause), Epochs(on_epoch)
     if result := store.look_up(identity):
         progress.message(f"training job {result.job!r} has done this: its result is used")
     else:
-        job = _Job(identity, inputs=inputs, site=site)
-        result = job.run(clients, epochs=epochs, progress=progress, pause=pause)
+        job = _Job(identity, inputs=inputs, debugging=debugging, site=site)
+        with _recording_kept_on_failure(store, identity=identity, folder=recordings):
+            result = job.run(clients, epochs=epochs, progress=progress, pause=pause)
         store.note(identity, result=result)
     with progress.task(f"fetching {result.model}"):
         bundle = store.fetch_bundle(result, folder=folder / "bundles", dataset=dataset)
-        history = epochs.complete(store.fetch_history(result))
+        left = store.fetch_output(result, recording=recordings / identity.digest)
+        history = epochs.complete(left.history)
     best = best_epoch(history, objective=hyperparameters.objective)
-    return TrainedBundle(bundle, history=history, best_epoch=best, job=result.job)
+    return TrainedBundle(
+        bundle, history=history, best_epoch=best, job=result.job, recording=left.recording
+    )
+
+
+@contextmanager
+def _recording_kept_on_failure(
+    store: ResultStore, *, identity: JobIdentity, folder: Path
+) -> Iterator[None]:
+    """Fetch what a failed job has recorded, from beside its checkpoints."""
+    try:
+        yield
+    except UserError:
+        raise
+    except DarkroomError as error:
+        recording = store.fetch_unfinished_recording(identity, to=folder / identity.digest)
+        if recording is None:
+            raise
+        raise FailedTrainingError(str(error), recording=recording) from error
 
 
 @dataclass(frozen=True)
@@ -68,6 +99,7 @@ class _Job:
 
     identity: JobIdentity
     inputs: JobInputs
+    debugging: Debugging
     site: Site
 
     def run(
@@ -99,6 +131,7 @@ class _Job:
             identity=self.identity,
             dataset=self.inputs.dataset.shards,
             hyperparameters=self.inputs.hyperparameters,
+            debugging=self.debugging,
             site=self.site,
             weights=self.inputs.weights,
         )

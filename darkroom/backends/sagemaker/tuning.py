@@ -18,6 +18,7 @@ from darkroom.backends.sagemaker.requests.tuning import tuning_request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.backends.sagemaker.tuning_following import TuningFollower
 from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.config.grid import trials_wanted
 from darkroom.dataset import Dataset
 from darkroom.progress import SILENT, Progress
@@ -32,6 +33,7 @@ def run_tuning(
     tuning: TuningConfig,
     site: Site,
     clients: Clients,
+    debugging: Debugging = NO_DEBUGGING,
     on_epoch: Callable[[int, EpochMetrics], None] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
     progress: Progress = SILENT,
@@ -53,7 +55,7 @@ def run_tuning(
     inputs = bring_inputs(
         dataset, hyperparameters=hyperparameters, site=site, clients=clients, progress=progress
     )
-    search = _Search(inputs, tuning=tuning, site=site)
+    search = _Search(inputs, tuning=tuning, debugging=debugging, site=site)
     name = search.start_or_find(clients, progress=progress, pause=pause)
     follower = TuningFollower(
         name, tuning=tuning, clients=clients, on_epoch=on_epoch, on_trial=on_trial, pause=pause
@@ -73,6 +75,7 @@ class _Search:
 
     inputs: JobInputs
     tuning: TuningConfig
+    debugging: Debugging
     site: Site
 
     @property
@@ -81,6 +84,7 @@ class _Search:
             self.inputs.dataset,
             hyperparameters=self.inputs.hyperparameters,
             tuning=self.tuning,
+            recording=self.debugging.recording,
             site=self.site,
         )
 
@@ -103,6 +107,7 @@ class _Search:
             dataset=self.inputs.dataset.shards,
             hyperparameters=self.inputs.hyperparameters,
             tuning=self.tuning,
+            debugging=self.debugging,
             site=self.site,
             weights=self.inputs.weights,
         )
@@ -133,6 +138,7 @@ class _Search:
         identity = training_identity(
             self.inputs.dataset,
             hyperparameters=self.inputs.hyperparameters.replace(**best.values),
+            recording=self.debugging.recording,
             site=self.site,
         )
         result = JobResult(job, model=described["ModelArtifacts"]["S3ModelArtifacts"])

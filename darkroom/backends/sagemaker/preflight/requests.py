@@ -79,6 +79,7 @@ def _training(site: Site, *, config: Config) -> dict[str, Any]:
         identity=identity,
         dataset=site.uri("datasets", _NAME),
         hyperparameters=config.hyperparameters,
+        debugging=config.debugging,
         site=site,
     )
 
@@ -90,6 +91,7 @@ def _tuning(site: Site, *, config: Config) -> dict[str, Any]:
         identity=identity,
         dataset=site.uri("datasets", _NAME),
         hyperparameters=config.hyperparameters,
+        debugging=config.debugging,
         tuning=config.tuning,
         site=site,
     )

@@ -8,9 +8,10 @@ from darkroom.backends.sagemaker.metric_lines import metric_definitions
 from darkroom.backends.sagemaker.requests.volumes import volume_key
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Hyperparameters
+from darkroom.config.debugging import Debugging
 from darkroom.config.sagemaker import NetworkConfig, TrainingJobConfig
 from darkroom.training.channels import MANIFEST_CHANNEL, SHARDS_CHANNEL
-from darkroom.training.hyperparameters import to_strings
+from darkroom.training.hyperparameters import debugging_strings, to_strings
 from darkroom.training.program import WEIGHTS_CHANNEL
 
 Request: TypeAlias = dict[str, Any]
@@ -22,6 +23,7 @@ def training_request(
     identity: JobIdentity,
     dataset: str,
     hyperparameters: Hyperparameters,
+    debugging: Debugging,
     site: Site,
     weights: str = "",
 ) -> Request:
@@ -33,7 +35,7 @@ def training_request(
     """
     return {
         "TrainingJobName": name,
-        "HyperParameters": to_strings(hyperparameters),
+        "HyperParameters": to_strings(hyperparameters) | debugging_strings(debugging),
         **job_definition(identity, dataset=dataset, site=site, weights=weights),
         "CheckpointConfig": checkpoint_config(identity, site=site),
         **_debugger(identity, site=site),

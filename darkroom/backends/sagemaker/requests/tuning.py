@@ -10,9 +10,10 @@ from darkroom.backends.sagemaker.requests.training import (
 )
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config import Choices, FloatRange, Hyperparameters, IntRange, TuningConfig
+from darkroom.config.debugging import Debugging
 from darkroom.config.grid import Dimension, dimensions, grid_values, trials_wanted
 from darkroom.config.sagemaker import TuningJobConfig
-from darkroom.training.hyperparameters import to_strings
+from darkroom.training.hyperparameters import debugging_strings, to_strings
 
 _STRATEGIES = {"tpe": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
 
@@ -24,6 +25,7 @@ def tuning_request(
     dataset: str,
     hyperparameters: Hyperparameters,
     tuning: TuningConfig,
+    debugging: Debugging,
     site: Site,
     weights: str = "",
 ) -> Request:
@@ -44,7 +46,10 @@ def tuning_request(
             tuning, hyperparameters=hyperparameters, jobs=site.config.tuning
         ),
         "TrainingJobDefinition": {
-            "StaticHyperParameters": _static_strings(hyperparameters, tuning=tuning),
+            "StaticHyperParameters": {
+                **_static_strings(hyperparameters, tuning=tuning),
+                **debugging_strings(debugging.of_trials),
+            },
             **job_definition(identity, dataset=dataset, site=site, weights=weights),
             **(checkpoints if site.config.training.spot else {}),
         },

@@ -1,0 +1,159 @@
+"""`python run.py compare`: two trainings, before and after a change."""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from pydantic import ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from darkroom.capture.layout import RecordingFolder
+from darkroom.diagnosis.result import Diagnosis
+from darkroom.errors import UserError
+from darkroom.files import workspace, write_text
+from darkroom.reports.charts.scales import number
+from darkroom.reports.comparison_page import comparison_page, signed, verdict
+from darkroom.reports.run_differences import (
+    Pair,
+    RecordedRun,
+    caveats,
+    course,
+    findings,
+    metrics,
+    phases,
+    settings,
+)
+
+if TYPE_CHECKING:
+    from darkroom.rules.evidence import Evidence
+
+Read = Callable[[Path], "Evidence"]
+
+_RUNS_NAMED = 8
+_PHASES_SHOWN = 2
+_COLOURS = {"good": "green", "bad": "red", "": "default"}
+_FATES = {"came": "red", "stayed": "yellow", "went": "green"}
+
+
+def compare_runs(*, before: str, after: str, out: Path | None, read: Read | None = None) -> None:
+    """Print the most telling differences, and write a page with all of them.
+
+    Args:
+        read: from a recording's folder to its evidence; by default the recorder's own.
+
+    Raises:
+        UserError: a run is unknown, or was not recorded.
+    """
+    first, second = (_recorded(name, read=read or _read) for name in _found([before, after]))
+    page = out or workspace() / "comparisons" / f"{first.name}-to-{second.name}.html"
+    write_text(page, comparison_page(first, after=second))
+    console = Console()
+    console.print(_table(first, after=second))
+    for told in caveats(first, after=second):
+        console.print(f"[yellow]{escape(told)}[/yellow]")
+    console.print(verdict(first, after=second), markup=False)
+    click.echo(f"report: {page}")
+
+
+def _read(folder: Path) -> "Evidence":
+    # It imports the formats of recordings: only once both runs are known to be there.
+    from darkroom.capture.reading import read_evidence
+
+    return read_evidence(folder)
+
+
+def _found(names: Sequence[str]) -> list[RecordingFolder]:
+    """The recordings of both runs; every one that is missing is told at once."""
+    places = [(name, _recording(name)) for name in names]
+    problems = [_unknown(name) for name, place in places if place is None]
+    if problems:
+        raise UserError(problems)
+    return [place for _, place in places if place is not None]
+
+
+def _recording(name: str) -> RecordingFolder | None:
+    """Of a run's name, its folder, or the recording's own folder."""
+    run = workspace() / "runs" / name
+    candidates = [run / "recording", Path(name).expanduser() / "recording", Path(name).expanduser()]
+    folders = [RecordingFolder(folder.resolve()) for folder in candidates]
+    return next((folder for folder in folders if folder.facts.is_file()), None)
+
+
+def _unknown(name: str) -> str:
+    if (workspace() / "runs" / name).is_dir():
+        return f"run {name!r} has no recording: it ran with recording.backend=off, or failed early"
+    known = _known_runs()
+    if not known:
+        return f"run {name!r} is unknown: no run has left a recording yet"
+    close = get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    rest = f" and {len(known) - _RUNS_NAMED} more" if len(known) > _RUNS_NAMED else ""
+    listed = ", ".join(known[:_RUNS_NAMED])
+    return f"run {name!r} is unknown: {hint}Recorded runs, the newest first: {listed}{rest}"
+
+
+def _known_runs() -> list[str]:
+    runs = [
+        facts.parent.parent
+        for facts in (workspace() / "runs").glob("*/recording/recording.json")
+        if not facts.parent.parent.is_symlink()
+    ]
+    newest = sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)
+    return [run.name for run in newest]
+
+
+def _recorded(place: RecordingFolder, *, read: Read) -> RecordedRun:
+    is_of_run = place.root.name == "recording"
+    return RecordedRun(
+        name=place.root.parent.name if is_of_run else place.root.name,
+        evidence=read(place.root),
+        diagnosis=_diagnosis(place.root.parent / "diagnosis.json"),
+    )
+
+
+def _diagnosis(path: Path) -> Diagnosis:
+    """What was found; nothing where the run was not judged."""
+    if not path.is_file():
+        return Diagnosis(findings=(), rules=())
+    try:
+        return Diagnosis.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"{str(path)!r} is no diagnosis of this version: {error}") from error
+
+
+def _table(before: RecordedRun, *, after: RecordedRun) -> Table:
+    table = Table(
+        "", "before", "after", "difference", title=escape(f"{before.name} → {after.name}")
+    )
+    for setting in settings(before, after=after):
+        told = (setting.name, setting.before, setting.after)
+        table.add_row(*map(escape, told), "changed")
+    table.add_section()
+    for pair in [*metrics(before, after=after), *course(before, after=after)]:
+        table.add_row(*_row(pair))
+    table.add_section()
+    for pair in _most_changed(phases(before, after=after)):
+        table.add_row(*_row(pair, unit=" s"))
+    table.add_section()
+    for traced in findings(before, after=after):
+        fate = f"[{_FATES[traced.fate]}]{traced.fate}[/]"
+        was, is_ = (found.severity if found else "–" for found in (traced.before, traced.after))
+        table.add_row(escape(traced.finding.title), was, is_, fate)
+    return table
+
+
+def _row(pair: Pair, *, unit: str = "") -> tuple[str, str, str, str]:
+    was, is_ = (
+        "–" if value is None else f"{number(value)}{unit}" for value in (pair.before, pair.after)
+    )
+    colour = _COLOURS[pair.verdict]
+    return pair.name, was, is_, f"[{colour}]{signed(pair.difference)}[/]"
+
+
+def _most_changed(pairs: Sequence[Pair]) -> list[Pair]:
+    ranked = sorted(pairs, key=lambda pair: -abs(pair.difference or 0.0))
+    return [pair for pair in ranked[:_PHASES_SHOWN] if pair.difference]

@@ -1,0 +1,47 @@
+"""Where the parts of a recording lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RecordingFolder:
+    """Paths below a recording's folder."""
+
+    root: Path
+
+    @property
+    def facts(self) -> Path:
+        return self.root / "recording.json"
+
+    @property
+    def steps(self) -> Path:
+        return self.root / "steps.jsonl"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.root / "evaluations.jsonl"
+
+    @property
+    def epochs(self) -> Path:
+        return self.root / "epochs.jsonl"
+
+    @property
+    def margins(self) -> Path:
+        return self.root / "margins.npz"
+
+    @property
+    def tensors(self) -> Path:
+        return self.root / "tensors"
+
+    @property
+    def system(self) -> Path:
+        return self.root / "system.jsonl"
+
+    @property
+    def profile(self) -> Path:
+        return self.root / "profile"
+
+    @property
+    def findings(self) -> Path:
+        return self.root / "findings.json"

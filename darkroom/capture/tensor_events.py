@@ -1,0 +1,171 @@
+"""Tensors as the records of a smdebug event file: TensorFlow's Event messages, framed.
+
+smdebug parses and writes them by Google's protobuf library, which at the version that it is
+tied to has no compiled form for Python 3.11: a third of a millisecond a tensor, a second a
+look. The messages are few and fixed, so they are put together and taken apart here; tests
+hold both against smdebug's own.
+
+    Event         1 wall_time, 2 step, 5 summary
+    Summary       1 value
+    Value         1 tag, 8 tensor, 9 metadata (two plug-ins: mode_step, mode)
+    TensorProto   1 type, 2 shape (2 dim: 1 size, 2 name), 4 content
+
+https://protobuf.dev/programming-guides/encoding/; the framing is TFRecord's, whose checksum
+of the content smdebug replaces by that of a constant.
+"""
+
+import struct
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_VARINT, _FIXED64, _LENGTH = 0, 1, 2
+_TYPES = {
+    "float32": 1,
+    "float64": 2,
+    "int32": 3,
+    "uint8": 4,
+    "int16": 5,
+    "int8": 6,
+    "int64": 9,
+    "bool": 10,
+    "uint16": 17,
+    "float16": 19,
+}
+_NUMPY = {number: np.dtype(name) for name, number in _TYPES.items()}
+_HEADER, _FOOTER = 12, 4
+"""Bytes before and after an event in its file."""
+
+
+def encode_record(
+    name: str, value: NDArray[Any], *, step: int, mode: int, mode_step: int, time: float
+) -> bytes:
+    """One tensor as a framed record.
+
+    Args:
+        step: of both modes together.
+        mode: smdebug's number: 1 for training, 2 for evaluation.
+        time: seconds since 1970.
+    """
+    shape = b"".join(
+        _field(2, _number(1, size) + _field(2, f"{name}_{size}".encode())) for size in value.shape
+    )
+    tensor = (
+        _number(1, _TYPES[value.dtype.name])
+        + _field(2, shape)
+        + _field(4, np.ascontiguousarray(value).tobytes())
+    )
+    summary = _field(1, name.encode()) + _field(8, tensor) + _field(9, _metadata(mode, mode_step))
+    event = (
+        _key(1, _FIXED64)
+        + struct.pack("<d", time)
+        + _number(2, step)
+        + _field(5, _field(1, summary))
+    )
+    header = struct.pack("<Q", len(event))
+    return header + _checksum(header) + event + _checksum(b"0x12345678")
+
+
+def decode_record(record: bytes) -> NDArray[Any] | None:
+    """The tensor of a framed record; None: it holds something else."""
+    event = memoryview(record)[_HEADER : len(record) - _FOOTER]
+    content = event
+    for number in (5, 1, 8):  # event, summary, value, tensor
+        found = _first(content, number)
+        if found is None:
+            return None
+        content = found
+    return _tensor(content)
+
+
+def _tensor(message: memoryview) -> NDArray[Any] | None:
+    kind, shape, content = 0, [], memoryview(b"")
+    for number, value in _fields(message):
+        if number == 1:
+            kind = int(value)
+        elif number == 2:
+            shape = [_size(dimension) for one, dimension in _fields(value) if one == 2]
+        elif number == 4:
+            content = value
+    if kind not in _NUMPY:
+        return None
+    array: NDArray[Any] = np.frombuffer(content, dtype=_NUMPY[kind])
+    return array.reshape(shape)
+
+
+def _size(dimension: Any) -> int:  # noqa: ANN401 - a field's value
+    return next((int(value) for number, value in _fields(dimension) if number == 1), 0)
+
+
+def _first(message: memoryview, wanted: int) -> memoryview | None:
+    return next((value for number, value in _fields(message) if number == wanted), None)
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """Numbers and values of a message's fields: integers, or what lies in them."""
+    position, end = 0, len(message)
+    while position < end:
+        key, position = _read_varint(message, position)
+        kind = key & 7
+        if kind == _VARINT:
+            value, position = _read_varint(message, position)
+            yield key >> 3, value
+        elif kind == _LENGTH:
+            length, position = _read_varint(message, position)
+            yield key >> 3, message[position : position + length]
+            position += length
+        elif kind == _FIXED64:
+            position += 8
+        else:
+            position += 4
+
+
+def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[position]
+        value |= (byte & 0x7F) << shift
+        position += 1
+        if byte < 0x80:
+            return value, position
+        shift += 7
+
+
+@lru_cache(maxsize=64)
+def _metadata(mode: int, mode_step: int) -> bytes:
+    return _plugin(b"mode_step", mode_step) + _plugin(b"mode", mode)
+
+
+def _plugin(name: bytes, value: int) -> bytes:
+    return _field(1, _field(1, name) + _field(2, str(value).encode()))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _key(number, _LENGTH) + _varint(len(content)) + content
+
+
+def _number(number: int, value: int) -> bytes:
+    return _key(number, _VARINT) + _varint(value)
+
+
+def _key(number: int, kind: int) -> bytes:
+    return _varint(number << 3 | kind)
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+@lru_cache(maxsize=4096)
+def _checksum(content: bytes) -> bytes:
+    from smdebug.core.tfrecord.record_writer import masked_crc32c
+
+    return struct.pack("<I", masked_crc32c(content))

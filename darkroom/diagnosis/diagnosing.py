@@ -1,0 +1,57 @@
+"""A recording judged as a whole, with what only the data set tells."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from darkroom.capture.layout import RecordingFolder
+from darkroom.capture.reading import read_evidence
+from darkroom.config.debugging import DiagnosisConfig
+from darkroom.dataset import Dataset
+from darkroom.diagnosis.result import Diagnosis
+from darkroom.diagnosis.shared_images import shared_images
+from darkroom.files import write_text
+from darkroom.profiling.operators_table import OperatorTable, read_operators
+from darkroom.rules.evidence import Evidence
+from darkroom.rules.judging import judge
+
+
+@dataclass(frozen=True)
+class DiagnosedTraining:
+    """What was recorded, and what is made of it."""
+
+    evidence: Evidence
+    diagnosis: Diagnosis
+    operators: OperatorTable | None
+
+
+def diagnose(
+    recording: Path, *, config: DiagnosisConfig, dataset: Dataset | None = None
+) -> DiagnosedTraining:
+    """Judge a recording; the diagnosis is left in it as findings.json.
+
+    Args:
+        recording: its folder.
+        dataset: what was trained on; with it, images that are in two splits are found.
+
+    Raises:
+        UserError: the folder is no recording, or a rule is unknown.
+    """
+    evidence = read_evidence(recording)
+    if dataset is not None:
+        evidence = _with_shared_images(evidence, dataset=dataset)
+    diagnosis = judge(evidence, config=config)
+    place = RecordingFolder(recording)
+    write_text(place.findings, diagnosis.model_dump_json(indent=1))
+    return DiagnosedTraining(evidence, diagnosis, read_operators(place.profile))
+
+
+def summary_lines(diagnosis: Diagnosis) -> Sequence[str]:
+    """The most important findings, a line each; one line where there are none."""
+    return [finding.in_words for finding in diagnosis.headline] or ["nothing was found"]
+
+
+def _with_shared_images(evidence: Evidence, *, dataset: Dataset) -> Evidence:
+    pairs = shared_images(dataset)
+    facts = replace(evidence.facts, shared_images=pairs[:100], shared_count=len(pairs))
+    return replace(evidence, facts=facts)

@@ -1,0 +1,210 @@
+"""Two recorded trainings, before and after a change: what differs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from darkroom.config import Metric, is_better
+from darkroom.diagnosis.result import Diagnosis
+from darkroom.reports.training_parts.curves import best
+from darkroom.reports.training_parts.findings import written
+from darkroom.reports.training_parts.times import OTHER, PARTS, time_by_phase
+from darkroom.rules.evidence import Evidence
+from darkroom.rules.findings import Finding
+
+_SAME_WITHIN = 1e-9
+
+Fate = Literal["went", "came", "stayed"]
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A training, what was found in it, and what an hour of it costs."""
+
+    name: str
+    evidence: Evidence
+    diagnosis: Diagnosis
+    dollars_per_hour: float | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A value of both runs; None where a run has none."""
+
+    name: str
+    before: float | None
+    after: float | None
+    less_is_better: bool | None = None
+    """None: neither is."""
+
+    @property
+    def difference(self) -> float | None:
+        if self.before is None or self.after is None:
+            return None
+        return self.after - self.before
+
+    @property
+    def verdict(self) -> str:
+        """A class of the style sheet: 'good', 'bad', or nothing."""
+        change = self.difference
+        if change is None or self.less_is_better is None or abs(change) <= _SAME_WITHIN:
+            return ""
+        return "good" if (change < 0) == self.less_is_better else "bad"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting that differs."""
+
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What became of what a rule found."""
+
+    fate: Fate
+    before: Finding | None
+    after: Finding | None
+
+    @property
+    def finding(self) -> Finding:
+        """As it is now, or as it was where it went."""
+        found = self.after or self.before
+        assert found  # noqa: S101 - one of the two runs has it
+        return found
+
+
+def settings(before: RecordedRun, *, after: RecordedRun) -> list[Setting]:
+    """Those that differ, by name."""
+    old, new = _settings(before.evidence), _settings(after.evidence)
+    names = sorted(old.keys() | new.keys())
+    return [
+        Setting(name, before=written(old.get(name)), after=written(new.get(name)))
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def metrics(before: RecordedRun, *, after: RecordedRun) -> list[Pair]:
+    """Of the epoch whose weights were kept, on the validation images."""
+    old, new = best(before.evidence), best(after.evidence)
+    was: Mapping[str, float] = old.validation if old else {}
+    is_: Mapping[str, float] = new.validation if new else {}
+    return [
+        Pair(
+            metric.replace("_", " ").replace("f1", "F1"),
+            before=was.get(metric),
+            after=is_.get(metric),
+            less_is_better=is_better(0.0, 1.0, metric=metric),
+        )
+        for metric in get_args(Metric)
+        if metric in was or metric in is_
+    ]
+
+
+def course(before: RecordedRun, *, after: RecordedRun) -> list[Pair]:
+    """How the trainings went: losses, length, speed, cost."""
+
+    def pair(
+        name: str, of: Callable[[RecordedRun], float | None], *, less: bool | None = None
+    ) -> Pair:
+        return Pair(name, before=of(before), after=of(after), less_is_better=less)
+
+    pairs = [
+        pair("training loss, epoch kept", _train_loss),
+        pair("epoch kept", _kept_epoch),
+        pair("steps", lambda run: float(len(run.evidence.steps))),
+        pair("seconds", seconds, less=True),
+        pair("training images per second", _speed, less=False),
+        pair("dollars, estimated", _dollars, less=True),
+    ]
+    return [one for one in pairs if one.before is not None or one.after is not None]
+
+
+def phases(before: RecordedRun, *, after: RecordedRun) -> list[Pair]:
+    """Seconds by phase, in the order of a step."""
+    old, new = time_by_phase(before.evidence), time_by_phase(after.evidence)
+    return [
+        Pair(
+            part.label,
+            before=old.get(part.name, 0.0),
+            after=new.get(part.name, 0.0),
+            less_is_better=None if part.name == OTHER else True,
+        )
+        for part in PARTS
+        if part.name in old or part.name in new
+    ]
+
+
+def findings(before: RecordedRun, *, after: RecordedRun) -> list[Traced]:
+    """What came first, then what stayed, then what went; by rule, for places move."""
+    old, new = _by_rule(before.diagnosis), _by_rule(after.diagnosis)
+    came = [Traced("came", None, new[rule]) for rule in new if rule not in old]
+    stayed = [Traced("stayed", old[rule], new[rule]) for rule in new if rule in old]
+    went = [Traced("went", old[rule], None) for rule in old if rule not in new]
+    return [*came, *stayed, *went]
+
+
+def caveats(before: RecordedRun, *, after: RecordedRun) -> list[str]:
+    """Why figures of the two may not be comparable."""
+    old, new = before.evidence.facts, after.evidence.facts
+    told = []
+    if old.classes != new.classes:
+        told.append("The classes differ: metrics cannot be compared.")
+    elif dict(old.class_counts) != dict(new.class_counts):
+        told.append("The numbers of images differ: metrics are of other images.")
+    for run in (before, after):
+        if not run.diagnosis.rules:
+            told.append(f"{run.name} was not judged: what it has no finding of may be there.")
+        if not run.evidence.ended:
+            told.append(f"{run.name} had not ended.")
+    return told
+
+
+def seconds(run: RecordedRun) -> float | None:
+    """Of the whole training."""
+    return sum(time_by_phase(run.evidence).values()) or None
+
+
+def _settings(evidence: Evidence) -> dict[str, int | float | str | bool]:
+    facts = evidence.facts
+    images = {f"{split} images": sum(counts) for split, counts in facts.class_counts.items()}
+    return {
+        **facts.hyperparameters,
+        "architecture": facts.architecture,
+        "classes": len(facts.classes),
+        "processes": facts.processes,
+        **images,
+    }
+
+
+def _by_rule(diagnosis: Diagnosis) -> dict[str, Finding]:
+    """The most important finding of each rule, the most important rule first."""
+    ranked: Sequence[Finding] = sorted(diagnosis.findings, key=lambda one: one.rank, reverse=True)
+    latest = {one.rule: one for one in ranked}
+    return dict(sorted(latest.items(), key=lambda item: item[1].rank))
+
+
+def _train_loss(run: RecordedRun) -> float | None:
+    kept = best(run.evidence)
+    return kept.train_loss if kept else None
+
+
+def _kept_epoch(run: RecordedRun) -> float | None:
+    kept = best(run.evidence)
+    return float(kept.epoch) if kept else None
+
+
+def _speed(run: RecordedRun) -> float | None:
+    total = seconds(run)
+    return float(run.evidence.steps.images.sum()) / total if total else None
+
+
+def _dollars(run: RecordedRun) -> float | None:
+    total = seconds(run)
+    if total is None or run.dollars_per_hour is None:
+        return None
+    return total / 3600 * run.dollars_per_hour

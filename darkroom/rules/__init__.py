@@ -1,0 +1,1 @@
+"""Judging a training: rules over what was recorded of it. Needs numpy and pydantic, no torch."""

@@ -1,0 +1,285 @@
+"""What the values of tensors show: not finite, zero, too spread, unchanged, unlike another run."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from darkroom.rules.advising import always
+from darkroom.rules.evidence import Evidence, Kind, Statistics
+from darkroom.rules.findings import Hit
+from darkroom.rules.rule import NotApplicableError, Rule
+from darkroom.rules.selecting import described, is_trainable, select
+from darkroom.rules.series import at_steps, first_run, rate_shares
+
+_ANY: tuple[Kind, ...] = (
+    *("input", "activation_input", "activation", "logits", "gradient", "weight", "bias"),
+)
+
+
+def exploding_tensor(
+    evidence: Evidence,
+    *,
+    collection_names: str | None = None,
+    tensor_regex: str | None = None,
+    only_nan: bool = False,
+    gradient_persistence: int = 5,
+) -> list[Hit]:
+    """A tensor has elements that are NaN or infinite.
+
+    SageMaker Debugger's ExplodingTensor. The earliest step comes first, and within it what
+    the step computes first.
+
+    Args:
+        collection_names: such as 'weights, gradients'; null: all.
+        tensor_regex: sought in 'kind/name'; null: all.
+        only_nan: infinite elements are no matter.
+        gradient_persistence: recorded steps in a row, if the loss is a number: float16's
+            loss scale begins too high, and the first gradients overflow by design
+            (Micikevicius et al., Mixed precision training, ICLR 2018). 1 in AWS' rule.
+    """
+    hits = []
+    for kind, name in select(
+        evidence,
+        collection_names=collection_names,
+        tensor_regex=tensor_regex,
+        otherwise=_ANY,
+    ):
+        statistics = evidence.tensors.statistics(name, kind=kind)
+        bad = statistics["nan_share"] > 0
+        if not only_nan:
+            bad = bad | (statistics["infinite_share"] > 0)
+        persistence = gradient_persistence if kind == "gradient" else 1
+        at = _first_bad(evidence, statistics, bad=bad, persistence=persistence)
+        if at is not None:
+            hits.append(_not_finite(kind, name, statistics=statistics, at=at))
+    return sorted(hits, key=lambda hit: hit.step or 0)
+
+
+def all_zero(
+    evidence: Evidence,
+    *,
+    collection_names: str | None = None,
+    tensor_regex: str | None = None,
+    threshold: float = 100.0,
+    persistence: int = 3,
+) -> list[Hit]:
+    """`threshold` % or more of a tensor are zero.
+
+    SageMaker Debugger's AllZero, which has to be told of which tensors. By default of
+    weights: biases begin at zero by design; gradients that are zero are the matter of
+    layer_not_learning.
+
+    Args:
+        collection_names: such as 'weights, gradients'; null: weights.
+        tensor_regex: sought in 'kind/name'.
+        threshold: percent.
+        persistence: recorded steps in a row; ours: some heads begin at zero by design, and
+            leave it with the first step. 1 in AWS' rule.
+    """
+    hits = []
+    for kind, name in select(
+        evidence,
+        collection_names=collection_names,
+        tensor_regex=tensor_regex,
+        otherwise=("weight",),
+    ):
+        statistics = evidence.tensors.statistics(name, kind=kind)
+        at = first_run(100 * statistics["zero_share"] >= threshold, length=persistence)
+        if at is not None:
+            figures: dict[str, float | str] = {
+                "zeros_percent": float(100 * statistics["zero_share"][at]),
+                "threshold_percent": threshold,
+            }
+            hits.append(Hit(described(kind, name), int(statistics.steps[at]), figures))
+    return sorted(hits, key=lambda hit: (hit.step or 0, -float(hit.figures["zeros_percent"])))
+
+
+def tensor_variance(
+    evidence: Evidence,
+    *,
+    collection_names: str | None = None,
+    tensor_regex: str | None = None,
+    max_threshold: float | None = None,
+    min_threshold: float | None = None,
+) -> list[Hit]:
+    """The variance of a tensor leaves a range.
+
+    SageMaker Debugger's TensorVariance; its documentation's example has 10 and 1e-5.
+
+    Args:
+        collection_names: such as 'weights, gradients'; null: weights.
+        tensor_regex: sought in 'kind/name'.
+        max_threshold: of the variance; null: any.
+        min_threshold: of the variance; null: any.
+    """
+    if max_threshold is None and min_threshold is None:
+        raise NotApplicableError("neither max_threshold nor min_threshold is given")
+    low = -np.inf if min_threshold is None else min_threshold
+    high = np.inf if max_threshold is None else max_threshold
+    hits = []
+    for kind, name in select(
+        evidence,
+        collection_names=collection_names,
+        tensor_regex=tensor_regex,
+        otherwise=("weight",),
+    ):
+        statistics = evidence.tensors.statistics(name, kind=kind)
+        variance = statistics["std"] ** 2
+        at = first_run((variance > high) | (variance < low), length=1)
+        if at is not None:
+            figures: dict[str, float | str] = {
+                "variance": float(variance[at]),
+                "min_threshold": low,
+                "max_threshold": high,
+            }
+            hits.append(Hit(described(kind, name), int(statistics.steps[at]), figures))
+    return sorted(hits, key=lambda hit: hit.step or 0)
+
+
+def unchanged_tensor(
+    evidence: Evidence,
+    *,
+    collection_names: str | None = None,
+    tensor_regex: str | None = None,
+    num_steps: int = 3,
+    rtol: float = 1e-5,
+    atol: float = 1e-8,
+    equal_nan: bool = False,
+    span: int = 20,
+    rate_share: float = 0.01,
+) -> list[Hit]:
+    """numpy.allclose calls a tensor equal over the last `num_steps` recorded steps.
+
+    SageMaker Debugger's UnchangedTensor, which has to be told of which tensors; by default
+    of trainable weights.
+
+    Args:
+        collection_names: such as 'weights, biases'; null: trainable weights.
+        tensor_regex: sought in 'kind/name'.
+        num_steps: values that are compared, one with the next.
+        rtol: numpy.allclose's; other than 1e-5 it needs whole tensors.
+        atol: numpy.allclose's.
+        equal_nan: whether NaN equals NaN; true needs whole tensors.
+        span: training steps that these values span at least; ours: in the first steps of a
+            warm-up hardly anything moves. 0 in AWS' rule.
+        rate_share: of the peak learning rate; steps below it are left out, ours: at the end
+            of the decay hardly anything moves. 0 in AWS' rule.
+    """
+    chosen = collection_names is not None or tensor_regex is not None
+    hits = []
+    for kind, name in select(
+        evidence,
+        collection_names=collection_names,
+        tensor_regex=tensor_regex,
+        otherwise=("weight",),
+    ):
+        if not chosen and not is_trainable(evidence, name):
+            continue
+        statistics = evidence.tensors.statistics(name, kind=kind)
+        if rtol == 1e-5 and not equal_nan:
+            equal = statistics["change_excess"] <= atol
+        else:
+            equal = _equal(evidence, kind, name, rtol=rtol, atol=atol, equal_nan=equal_nan)
+        equal &= rate_shares(evidence, wanted=statistics.steps) >= rate_share
+        at = _unchanged_at(statistics, equal=equal, num_steps=num_steps, span=span)
+        if at is not None:
+            figures: dict[str, float | str] = {
+                "steps": float(num_steps),
+                "unchanged_since_step": float(statistics.steps[at - num_steps + 1]),
+            }
+            hits.append(Hit(described(kind, name), int(statistics.steps[at]), figures))
+    return sorted(hits, key=lambda hit: hit.step or 0)
+
+
+def _unchanged_at(
+    statistics: Statistics, *, equal: NDArray[np.bool_], num_steps: int, span: int
+) -> int | None:
+    """The first look that ends so many equal ones over so many steps."""
+    steps = statistics.steps
+    for at in range(num_steps - 1, len(steps)):
+        first = at - num_steps + 1
+        if equal[first + 1 : at + 1].all() and steps[at] - steps[first] >= span:
+            return at
+    return None
+
+
+def _equal(
+    evidence: Evidence, kind: Kind, name: str, *, rtol: float, atol: float, equal_nan: bool
+) -> NDArray[np.bool_]:
+    """By look, whether the whole tensor equals the one before."""
+    steps = evidence.tensors.statistics(name, kind=kind).steps.tolist()
+    values = [evidence.tensors.value(name, kind=kind, step=step) for step in steps]
+    if any(value is None for value in values):
+        raise NotApplicableError("other tolerances need whole tensors (recording.tensors: full)")
+    arrays = [np.asarray(value, dtype=np.float64) for value in values]
+    pairs = zip(arrays[1:], arrays, strict=False)
+    later = [np.allclose(a, b, rtol=rtol, atol=atol, equal_nan=equal_nan) for a, b in pairs]
+    return np.array([False, *later][: len(arrays)], dtype=np.bool_)
+
+
+def _first_bad(
+    evidence: Evidence, statistics: Statistics, *, bad: NDArray[np.bool_], persistence: int
+) -> int | None:
+    """The first look at which the loss is bad too, or of so many in a row."""
+    log = evidence.steps
+    losses = at_steps(log, np.isfinite(log.loss).astype(np.float64), wanted=statistics.steps)
+    with_the_loss = first_run(bad & (losses == 0), length=1)
+    lasting = first_run(bad, length=persistence)
+    found = [at for at in (with_the_loss, lasting) if at is not None]
+    return min(found, default=None)
+
+
+def _not_finite(kind: Kind, name: str, *, statistics: Statistics, at: int) -> Hit:
+    figures: dict[str, float | str] = {
+        "nan_percent": float(100 * statistics["nan_share"][at]),
+        "infinite_percent": float(100 * statistics["infinite_share"][at]),
+    }
+    return Hit(described(kind, name), int(statistics.steps[at]), figures)
+
+
+RULES = (
+    Rule(
+        name="exploding_tensor",
+        title="Numbers in the network are no longer finite",
+        severity="error",
+        meaning="NaN and infinity spread to every weight with the next step; nothing recovers.",
+        advice=always(
+            "look at the named tensor: what is computed before it was still finite",
+            "lower training.learning_rate, or lengthen training.warmup_epochs",
+            "set training.mixed_precision to 'off'",
+        ),
+        evaluate=exploding_tensor,
+    ),
+    Rule(
+        name="all_zero",
+        title="Weights are all zero",
+        severity="error",
+        meaning=(
+            "A layer of zeros puts out nothing, and passes no gradient on: neither it nor the "
+            "layers around it can leave zero."
+        ),
+        advice=always(
+            "use random or trained initial weights: model.weights 'none' or 'imagenet'",
+            "check the file that model.weights names, if it is one",
+        ),
+        evaluate=all_zero,
+    ),
+    Rule(
+        name="tensor_variance",
+        title="The variance of a tensor is out of range",
+        severity="warning",
+        meaning="The values are spread more, or less, than you said is sound.",
+        advice=always("look at the named tensor, and at the layer before it"),
+        evaluate=tensor_variance,
+    ),
+    Rule(
+        name="unchanged_tensor",
+        title="Weights do not change",
+        severity="note",
+        meaning="The optimiser has these weights, yet they stay as they are.",
+        advice=always(
+            "raise training.learning_rate, if all weights stay",
+            "see whether a gradient reaches the named layer (layer_not_learning says so)",
+        ),
+        evaluate=unchanged_tensor,
+    ),
+)

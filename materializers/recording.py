@@ -1,0 +1,64 @@
+"""A recording as an artifact: recording.tar.gz."""
+
+import os
+import shutil
+from hashlib import sha256
+from pathlib import Path
+from typing import ClassVar
+
+from zenml.enums import ArtifactType
+from zenml.materializers.base_materializer import BaseMaterializer
+from zenml.metadata.metadata_types import MetadataType
+
+from darkroom.capture.recording import Recording, pack_recording, unpack_recording
+from darkroom.files import workspace
+
+_ARCHIVE = "recording.tar.gz"
+
+
+class RecordingMaterializer(BaseMaterializer):
+    """Stores an archive, or nothing where nothing was recorded."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type, ...]] = (Recording,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
+
+    def load(self, data_type: type[Recording]) -> Recording:
+        """Unpack into the workspace, unless it is there."""
+        if not self.artifact_store.exists(self._path):
+            return Recording(None)
+        folder = workspace() / "recordings" / sha256(self.uri.encode()).hexdigest()[:16]
+        if not folder.is_dir():
+            with self.get_temporary_directory(delete_at_exit=True) as scratch:
+                archive = Path(scratch, _ARCHIVE)
+                with (
+                    self.artifact_store.open(self._path, "rb") as source,
+                    archive.open("wb") as target,
+                ):
+                    shutil.copyfileobj(source, target)
+                unpack_recording(archive, folder=folder)
+        return Recording(folder)
+
+    def save(self, data: Recording) -> None:
+        """Write the archive."""
+        if data.folder is None:
+            return
+        with self.get_temporary_directory(delete_at_exit=True) as scratch:
+            archive = Path(scratch, _ARCHIVE)
+            pack_recording(data.folder, archive)
+            with (
+                archive.open("rb") as source,
+                self.artifact_store.open(self._path, "wb") as target,
+            ):
+                shutil.copyfileobj(source, target)
+
+    def extract_metadata(self, data: Recording) -> dict[str, MetadataType]:
+        """How much there is."""
+        if data.folder is None:
+            return {"recorded": False}
+        files = [path for path in data.folder.rglob("*") if path.is_file()]
+        size = sum(path.stat().st_size for path in files)
+        return {"recorded": True, "files": len(files), "megabytes": round(size / 1e6, 1)}
+
+    @property
+    def _path(self) -> str:
+        return os.path.join(self.uri, _ARCHIVE)
