@@ -17,12 +17,15 @@ from darkroom.backends.batch import BatchPrediction
 from darkroom.backends.endpoint import Endpoint, EndpointCheck, EndpointError
 from darkroom.backends.local_backend import LocalBackend
 from darkroom.backends.protocol import Backend
-from darkroom.backends.results import TrainedBundle
+from darkroom.backends.results import FailedTrainingError, TrainedBundle
 from darkroom.backends.sagemaker.backend import SageMakerBackend
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
+from darkroom.capture.reading import read_evidence
 from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig
 from darkroom.dataset import Dataset
+from darkroom.diagnosis.diagnosing import diagnose
 from darkroom.engines.protocol import Floats
 from darkroom.errors import UserError
 from darkroom.model.bundle import ONNX_FILE, Bundle, read_bundle
@@ -98,6 +101,7 @@ class Place:
         trained = self.backend.train(
             dataset,
             hyperparameters=hyperparameters(**values),
+            debugging=DEBUGGING,
             on_epoch=told.append,
             progress=SILENT,
         )
@@ -125,6 +129,9 @@ class Search:
     result: TuningResult
     epochs: list[tuple[int, EpochMetrics]]
     trials: list[Trial]
+
+
+DEBUGGING = Debugging(recording=RecordingConfig(every_steps=2, profiled_steps=2))
 
 
 def hyperparameters(**values: object) -> Hyperparameters:
@@ -192,6 +199,7 @@ def searched(place: Place, dataset: Dataset) -> Search:
         dataset,
         hyperparameters=hyperparameters(objective="log_loss"),
         tuning=TUNING,
+        debugging=DEBUGGING,
         on_epoch=lambda number, epoch: epochs.append((number, epoch)),
         on_trial=trials.append,
         progress=SILENT,
@@ -290,6 +298,8 @@ def test_a_training_with_the_best_values_is_as_good_as_the_best_trial(
     trained, told = place.train(dataset, **search.result.best, objective="log_loss")
     assert trained.metrics["log_loss"] == pytest.approx(search.result.best_value, rel=1e-6)
     assert [epoch.epoch for epoch in told] == [epoch.epoch for epoch in trained.history]
+    assert trained.recording is not None
+    assert list(read_evidence(trained.recording).epochs) == list(trained.history)
 
 
 def test_a_version_is_registered_once(
@@ -416,6 +426,28 @@ def test_a_batch_of_nothing_but_broken_files_is_rows_with_errors(
 
 def test_no_images_are_no_rows(place: Place, bundle: Bundle) -> None:
     assert place.backend.predict_batch(bundle, images=[], progress=SILENT) == []
+
+
+def test_what_was_recorded_comes_back_with_the_model(
+    training: tuple[TrainedBundle, list[EpochMetrics]],
+) -> None:
+    trained, epochs = training
+    assert trained.recording is not None
+    evidence = read_evidence(trained.recording)
+    assert list(evidence.epochs) == list(trained.history)
+    assert len(evidence.steps) == 3 * len(epochs)
+    assert len(evidence.tensors.names("gradient")) == 142
+    assert evidence.system is not None
+    judged = diagnose(trained.recording, config=DiagnosisConfig())
+    assert [rule.rule for rule in judged.diagnosis.rules if rule.outcome == "failed"] == []
+
+
+def test_a_training_that_fails_leaves_its_recording(place: Place, dataset: Dataset) -> None:
+    with pytest.raises(FailedTrainingError, match="not finite") as failed:
+        place.train(dataset, learning_rate=10, optimizer="sgd", gradient_clip=0, momentum=0.99)
+    judged = diagnose(failed.value.recording, config=DiagnosisConfig())
+    assert judged.diagnosis.headline[0].severity == "error"
+    assert len(judged.evidence.steps) > 0
 
 
 def test_weights_that_are_not_there_are_the_users_mistake(place: Place, dataset: Dataset) -> None:

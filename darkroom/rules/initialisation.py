@@ -9,7 +9,9 @@ from darkroom.rules.advising import always
 from darkroom.rules.evidence import Evidence
 from darkroom.rules.findings import Hit
 from darkroom.rules.rule import NotApplicableError, Rule
-from darkroom.rules.series import chance_loss, first_loss, first_run
+from darkroom.rules.series import chance_loss, first_run
+
+_FIRST_LOSSES = 3
 
 
 def poor_weight_initialization(
@@ -114,7 +116,10 @@ def _stuck(evidence: Evidence, *, patience: int | None, steps: int) -> list[Hit]
 
 
 def _costly(evidence: Evidence, *, ratio: float | None, excess: float) -> list[Hit]:
-    start, chance = first_loss(evidence.steps), chance_loss(evidence.facts)
+    losses = evidence.steps.loss[:_FIRST_LOSSES]
+    # The smallest: one step at too high a learning rate makes the later ones large.
+    start = float(losses.min()) if len(losses) else math.nan
+    chance = chance_loss(evidence.facts)
     if ratio is None or not start > max(ratio * chance, chance + excess):
         return []
     figures: dict[str, float | str] = {

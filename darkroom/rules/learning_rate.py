@@ -8,6 +8,7 @@ from darkroom.rules.findings import Hit
 from darkroom.rules.rule import NotApplicableError, Rule
 from darkroom.rules.series import (
     chance_loss,
+    finite_losses,
     first_loss,
     last_loss,
     line_plot,
@@ -37,9 +38,13 @@ def learning_rate_too_high(
         rise_alone: times at which the loss alone is enough.
     """
     numbers, losses = smoothed_losses(evidence.steps)
-    if not len(losses):
+    start = first_loss(evidence.steps)
+    if not len(losses):  # a training that diverges at once has few steps
+        numbers, losses = finite_losses(evidence.steps)
+        start = float(losses.min()) if len(losses) else np.nan
+    if len(losses) < 2:
         raise NotApplicableError("not enough losses were recorded yet")
-    level = max(first_loss(evidence.steps), chance_loss(evidence.facts))
+    level = max(start, chance_loss(evidence.facts))
     highest = float(losses.max()) / level
     diverged = bool((~np.isfinite(evidence.steps.loss)).any())
     step = int(numbers[int(losses.argmax())])
