@@ -28,6 +28,7 @@ def read_evidence(folder: Path) -> Evidence:
         evaluations=read_evaluation_log(place.evaluations),
         margins=read_margins(place.margins, paths=facts.paths),
         system=read_samples(place.system),
+        trial=str(place.tensors) if facts.backend == "smdebug" else "",
         now=time.time(),
     )
 

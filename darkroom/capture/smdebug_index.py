@@ -4,12 +4,12 @@ Read without smdebug, so a trial can be judged where smdebug cannot be installed
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from darkroom.capture.tensor_events import decode_record
@@ -19,7 +19,7 @@ _MODES: dict[str, Mode] = {"TRAIN": "train", "EVAL": "eval", "GLOBAL": "train"}
 """A hook that was never told its mode says GLOBAL: the training, in all likelihood."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Place:
     """Where one tensor of one step lies."""
 
@@ -37,29 +37,39 @@ class Place:
 def read_index(trial: Path) -> Iterator[Place]:
     """Every tensor of a trial, step by step; steps that are not whole are left out."""
     for path in sorted(trial.glob("index/*/*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            meta = content["meta"]
-            mode = _MODES.get(meta["mode"])
-            file = trial / meta["event_file_name"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        yield from _places(path, trial=trial)
+
+
+def read_value(place: Place) -> NDArray[Any] | None:
+    """The tensor that lies at a place; None where it is of no known type, or cannot be read."""
+    try:
+        # Not mapped into memory: a file that becomes shorter meanwhile would end the process.
+        with place.file.open("rb") as file:
+            file.seek(place.start)
+            return decode_record(file.read(place.length))
+    except (OSError, ValueError):
+        return None
+
+
+def _places(path: Path, *, trial: Path) -> list[Place]:
+    """Those of one step; none, where its index is torn or its tensors are missing."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        meta = content["meta"]
+        mode, step = _MODES.get(meta["mode"]), int(meta["mode_step"])
+        file = trial / meta["event_file_name"]
         if mode is None or not file.is_file():
-            continue
-        for tensor in content.get("tensor_payload") or ():
-            yield Place(
-                tensor["tensorname"],
+            return []
+        return [
+            Place(
+                sys.intern(tensor["tensorname"]),  # once in memory, however many steps there are
                 mode=mode,
-                step=int(meta["mode_step"]),
+                step=step,
                 file=file,
                 start=int(tensor["start_idx"]),
-                length=int(tensor["length"]),
+                length=max(int(tensor["length"]), 0),
             )
-
-
-def read_value(place: Place) -> NDArray[Any]:
-    """The tensor that lies at a place; an empty one where it is of no known type."""
-    with place.file.open("rb") as file:
-        file.seek(place.start)
-        value = decode_record(file.read(place.length))
-    return np.empty(0) if value is None else value
+            for tensor in content.get("tensor_payload") or ()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []

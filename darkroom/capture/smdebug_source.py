@@ -1,15 +1,15 @@
 """A trial of SageMaker Debugger as a TensorSource: one of ours, or anyone's.
 
 Of a trial that holds whole tensors, such as smdebug's own hook writes, statistics are
-computed here, tensor after tensor over its steps, so that no more than two values are in
-memory at once.
+computed here, tensor after tensor over its steps: each value is read once, and only a sample
+of it is kept, to compare the next one with.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from darkroom.capture.smdebug_writer import (
 )
 from darkroom.capture.table import TensorTable
 from darkroom.rules.evidence import STATISTICS, Kind, Mode
-from darkroom.rules.statistics import tensor_statistics, unit_shares
+from darkroom.rules.statistics import Sample, tensor_statistics, unit_shares
 
 _REDUCTION = re.compile(r"^smdebug/reductions/(?P<reduction>[^/]+)/(?P<name>.+)$")
 _CALL = re.compile(r"^(?P<module>.*)_(?P<way>input|output)_(?P<number>\d+)$")
@@ -37,33 +37,48 @@ _Parts = dict[str, Place]
 """Of one tensor at one step: 'statistics', 'units', 'value', and smdebug's reductions."""
 
 
+class _Measured(NamedTuple):
+    """One tensor at one step."""
+
+    statistics: Sequence[float]
+    """In the order of STATISTICS; empty: unknown."""
+    units: NDArray[Any] | None
+    sample: Sample | None
+    """To compare the next step's value with."""
+    is_readable: bool
+    """False where the whole tensor turned out to be of no known type, or torn."""
+
+
 def read_smdebug_tensors(trial: Path) -> TensorTable:
     """The tensors of a trial; whole ones are loaded when they are asked for."""
     table = TensorTable()
-    root = _root(trial)
-    for (name, mode), steps in _by_tensor(trial).items():
+    places = list(read_index(trial))
+    root = _root(places)
+    for (name, mode), steps in _by_tensor(places).items():
         tensor = _our_name(name, root=root)
         if tensor is None:
             continue
         kind, ours = tensor
-        earlier: NDArray[Any] | None = None
+        earlier: Sample | None = None
         for step, parts in sorted(steps.items()):
-            statistics, earlier = _statistics(parts, earlier=earlier)
+            measured = _measured(parts, kind=kind, earlier=earlier)
+            earlier = measured.sample
+            has_value = "value" in parts and measured.is_readable
             table.add(
                 ours,
                 kind=kind,
                 mode=mode,
                 step=step,
-                statistics=statistics,
-                units=_units(parts, kind=kind),
-                value=partial(read_value, parts["value"]) if "value" in parts else None,
+                statistics=measured.statistics,
+                units=measured.units,
+                value=partial(_loaded, parts["value"]) if has_value else None,
             )
     return table
 
 
-def _by_tensor(trial: Path) -> dict[tuple[str, Mode], dict[int, _Parts]]:
+def _by_tensor(places: Iterable[Place]) -> dict[tuple[str, Mode], dict[int, _Parts]]:
     found: dict[tuple[str, Mode], dict[int, _Parts]] = {}
-    for place in read_index(trial):
+    for place in places:
         name, part = _part(place.name)
         found.setdefault((name, place.mode), {}).setdefault(place.step, {})[part] = place
     return found
@@ -79,9 +94,9 @@ def _part(name: str) -> tuple[str, str]:
     return name, "value"
 
 
-def _root(trial: Path) -> str:
+def _root(places: Iterable[Place]) -> str:
     """The class of the network: what stands before the names of parameters."""
-    for place in read_index(trial):
+    for place in places:
         name, _ = _part(place.name)
         if name.startswith(GRADIENT_PREFIX):
             return name.removeprefix(GRADIENT_PREFIX).partition("_")[0]
@@ -110,29 +125,44 @@ def _of_module(call: re.Match[str], *, root: str) -> tuple[Kind, str] | None:
     return ("activation" if call["way"] == "output" else "activation_input"), name
 
 
-def _units(parts: _Parts, *, kind: Kind) -> NDArray[Any] | None:
-    if "units" in parts:
-        return read_value(parts["units"])
-    if kind == "activation" and "value" in parts and (value := read_value(parts["value"])).ndim > 1:
-        return unit_shares(value)
-    return None
+def _measured(parts: _Parts, *, kind: Kind, earlier: Sample | None) -> _Measured:
+    """What is stored of a tensor, and what is not is computed, where its value is."""
+    stored = _stored(parts)
+    units = read_value(parts["units"]) if "units" in parts else None
+    needs_units = kind == "activation" and "units" not in parts
+    if "value" not in parts or (stored is not None and not needs_units):
+        row = _reduced(parts) if stored is None else stored
+        return _Measured(row, units, sample=None, is_readable=True)
+    value = read_value(parts["value"])
+    if value is None:
+        return _Measured(stored or (), units, sample=None, is_readable=False)
+    if needs_units and value.ndim > 1:
+        units = unit_shares(value)
+    if stored is not None or not value.size:
+        return _Measured(stored or (), units, sample=None, is_readable=True)
+    computed = tensor_statistics(value, previous=earlier)
+    row = [computed[name] for name in STATISTICS]
+    return _Measured(row, units, sample=Sample.of(value), is_readable=True)
 
 
-def _statistics(
-    parts: _Parts, *, earlier: NDArray[Any] | None
-) -> tuple[Sequence[float], NDArray[Any] | None]:
-    """The row of statistics, and the value to compare the next step's with."""
-    if "statistics" in parts:
-        return [float(value) for value in read_value(parts["statistics"])], None
-    if "value" in parts:
-        value = read_value(parts["value"])
-        if not value.size or value.dtype.kind not in "fiub":
-            return (), None
-        computed = tensor_statistics(value, previous=earlier)
-        return [computed[name] for name in STATISTICS], value
-    known = {
-        _COLUMNS[part]: float(read_value(place))
-        for part, place in parts.items()
-        if part in _COLUMNS
-    }
-    return [known.get(name, np.nan) for name in STATISTICS], None
+def _stored(parts: _Parts) -> Sequence[float] | None:
+    """The row of statistics, where a recorder of ours stored one."""
+    values = read_value(parts["statistics"]) if "statistics" in parts else None
+    if values is None or values.shape != (len(STATISTICS),):
+        return None
+    return [float(value) for value in values]
+
+
+def _reduced(parts: _Parts) -> Sequence[float]:
+    """The row that smdebug's reductions come to."""
+    known: dict[str, float] = {}
+    for part, place in parts.items():
+        value = read_value(place) if part in _COLUMNS else None
+        if value is not None and value.size:
+            known[_COLUMNS[part]] = float(value.flat[0])
+    return [known.get(name, np.nan) for name in STATISTICS]
+
+
+def _loaded(place: Place) -> NDArray[Any]:
+    value = read_value(place)
+    return np.empty(0) if value is None else value

@@ -38,6 +38,8 @@ _TYPES = {
 _NUMPY = {number: np.dtype(name) for name, number in _TYPES.items()}
 _HEADER, _FOOTER = 12, 4
 """Bytes before and after an event in its file."""
+_MOST_SHIFTED = 63
+"""Bits before the last seven of an integer; of garbage one could go on for megabytes."""
 
 
 def encode_record(
@@ -70,15 +72,17 @@ def encode_record(
 
 
 def decode_record(record: bytes) -> NDArray[Any] | None:
-    """The tensor of a framed record; None: it holds something else."""
-    event = memoryview(record)[_HEADER : len(record) - _FOOTER]
-    content = event
-    for number in (5, 1, 8):  # event, summary, value, tensor
-        found = _first(content, number)
-        if found is None:
-            return None
-        content = found
-    return _tensor(content)
+    """The tensor of a framed record, without a copy; None: it holds something else, or is torn."""
+    content = memoryview(record)[_HEADER : len(record) - _FOOTER]
+    try:
+        for number in (5, 1, 8):  # event, summary, value, tensor
+            found = _first(content, number)
+            if found is None:
+                return None
+            content = found
+        return _tensor(content)
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # no such message
+        return None
 
 
 def _tensor(message: memoryview) -> NDArray[Any] | None:
@@ -132,6 +136,8 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
+        if shift > _MOST_SHIFTED:
+            raise ValueError("an integer of more than 64 bits")
 
 
 @lru_cache(maxsize=64)

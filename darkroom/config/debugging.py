@@ -26,7 +26,7 @@ class RecordingConfig(Section):
     system_milliseconds: Annotated[int, Field(ge=100, le=60_000)] = 500
     """Between two samples of CPU, memory, disk, network and GPU."""
     profiled_steps: Annotated[int, Field(ge=0)] = 50
-    """Steps at the start whose operators are timed; 0: none."""
+    """Window at the start in which operators are timed, in a tenth of its steps; 0: none."""
 
 
 class RuleConfig(Section):

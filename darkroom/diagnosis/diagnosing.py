@@ -35,12 +35,13 @@ def diagnose(
         dataset: what was trained on; with it, images that are in two splits are found.
 
     Raises:
-        UserError: the folder is no recording, or a rule is unknown.
+        UserError: the folder is no recording, or a rule is unknown; nor is that of the run
+            with which `similar_across_runs` is to compare.
     """
     evidence = read_evidence(recording)
     if dataset is not None:
         evidence = _with_shared_images(evidence, dataset=dataset)
-    diagnosis = judge(evidence, config=config)
+    diagnosis = judge(_with_other_run(evidence, config=config), config=config)
     place = RecordingFolder(recording)
     write_text(place.findings, diagnosis.model_dump_json(indent=1))
     return DiagnosedTraining(evidence, diagnosis, read_operators(place.profile))
@@ -49,6 +50,18 @@ def diagnose(
 def summary_lines(diagnosis: Diagnosis) -> Sequence[str]:
     """The most important findings, a line each; one line where there are none."""
     return [finding.in_words for finding in diagnosis.headline] or ["nothing was found"]
+
+
+def _with_other_run(evidence: Evidence, *, config: DiagnosisConfig) -> Evidence:
+    """With the tensors of the run that `similar_across_runs` compares with, if it names one."""
+    rule = config.rules.get("similar_across_runs")
+    named = rule.parameters.get("other_trials") if rule else None
+    if not named:
+        return evidence
+    folder = Path(str(named)).expanduser()
+    inner = folder / "recording"
+    other = read_evidence(inner if inner.is_dir() else folder)
+    return replace(evidence, other=other.tensors)
 
 
 def _with_shared_images(evidence: Evidence, *, dataset: Dataset) -> Evidence:

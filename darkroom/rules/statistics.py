@@ -1,11 +1,13 @@
 """Statistics of an array, in numpy: what `measure` of darkroom.capture.measuring is in torch.
 
 Percentiles, and the comparison with an earlier value, are estimated from every n-th element
-where there are more than `MOST_SAMPLED`.
+where there are more than `MOST_SAMPLED`. The rest is of all elements, block after block that
+fits into a core's cache, so that an array is gone through once and never copied as a whole.
 """
 
-from math import gcd, nan
-from typing import Any
+from dataclasses import dataclass
+from math import fsum, gcd, nan, prod
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,74 +16,161 @@ from darkroom.rules.evidence import STATISTICS
 
 MOST_SAMPLED = 65_536
 """Elements behind percentiles and comparisons."""
+_BLOCK = 32_768
+"""Elements that are looked at together: 256 KB in double precision."""
 _EPSILON = 1e-9  # WeightUpdateRatio's `epsilon`, AWS' documentation of Debugger's rules
 _RELATIVE_TOLERANCE = 1e-5  # UnchangedTensor's `rtol`, and numpy.allclose's
 _SIZE_OF_NOTHING: dict[str, float] = dict.fromkeys(STATISTICS, nan) | {"zero_share": 0.0}
 
 
+@dataclass(frozen=True)
+class Sample:
+    """What is kept of a value to compare the next one with."""
+
+    shape: tuple[int, ...]
+    """Of the value."""
+    elements: NDArray[np.float64]
+    """`MOST_SAMPLED` at most."""
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> "Sample":
+        """Of an array of any shape and any real type; a copy."""
+        return cls(array.shape, _sample(np.ravel(array)).astype(np.float64))
+
+
 def tensor_statistics(
-    array: NDArray[Any], *, previous: NDArray[Any] | None = None
+    array: NDArray[Any], *, previous: NDArray[Any] | Sample | None = None
 ) -> dict[str, float]:
     """The columns of STATISTICS of one tensor.
 
     Args:
         array: of any shape and any real type.
-        previous: the tensor's value at the recorded step before.
+        previous: the tensor's value at the recorded step before, or a sample of it.
     """
     flat = np.ravel(array)
     if not flat.size:
         return dict.fromkeys(STATISTICS, nan)
-    if flat.dtype.kind != "f":
-        flat = flat.astype(np.float64)
-    finite, shares = _finite(flat)
-    values = _of_finite(finite) if finite.size else dict(_SIZE_OF_NOTHING)
-    return values | shares | _compared(array, previous=previous)
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = _of_all(flat) | _compared(array, previous=previous)
+    return {name: values[name] for name in STATISTICS}
 
 
 def unit_shares(output: NDArray[Any]) -> NDArray[np.float64]:
     """(C,) share of each channel's elements, in (n, C, …), that are not zero."""
-    active = np.moveaxis(np.asarray(output) != 0, 1, 0)
-    shares: NDArray[np.float64] = active.reshape(active.shape[0], -1).mean(axis=1)
+    output = np.asarray(output)
+    images, channels, size = len(output), output.shape[1], prod(output.shape[2:])
+    active = np.zeros(channels, dtype=np.int64)
+    for image in output:  # one after the other: the flags then stay in the cache
+        flags = (image != 0).reshape(channels, size).view(np.uint8)
+        active += np.add.reduce(flags, axis=1, dtype=np.uint32)
+    with np.errstate(invalid="ignore"):
+        shares: NDArray[np.float64] = active / np.float64(images * size)
     return shares
 
 
-def _finite(flat: NDArray[Any]) -> tuple[NDArray[Any], dict[str, float]]:
-    """The finite elements, and the shares of the others."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        is_sound = bool(np.isfinite(flat.sum(dtype=np.float64)))  # one pass, where all is well
-    if is_sound:
-        return flat, {"nan_share": 0.0, "infinite_share": 0.0}
+class _Moments(NamedTuple):
+    """Of finite elements, in double precision."""
+
+    total: float
+    squares: float
+    """Sum of the squared distances from the mean."""
+    absolute: float
+    minimum: float
+    maximum: float
+    nonzero: int
+
+
+def _of_all(flat: NDArray[Any]) -> dict[str, float]:
+    """The finite elements' statistics, and the shares of the others."""
+    moments = _moments(flat)
+    if np.isfinite(moments.total):
+        return _of_finite(flat, moments) | {"nan_share": 0.0, "infinite_share": 0.0}
     shares = {
-        "nan_share": float(np.isnan(flat).mean()),
-        "infinite_share": float(np.isinf(flat).mean()),
+        "nan_share": np.count_nonzero(np.isnan(flat)) / flat.size,
+        "infinite_share": np.count_nonzero(np.isinf(flat)) / flat.size,
     }
-    return flat[np.isfinite(flat)], shares
+    finite = flat[np.isfinite(flat)]
+    if not finite.size:
+        return _SIZE_OF_NOTHING | shares
+    return _of_finite(finite, _moments(finite)) | shares
 
 
-def _of_finite(finite: NDArray[Any]) -> dict[str, float]:
+def _of_finite(finite: NDArray[Any], moments: _Moments) -> dict[str, float]:
     low, high = np.percentile(_sample(finite), (5, 95), method="nearest")
     return {
-        "mean": float(finite.mean(dtype=np.float64)),
-        "std": float(finite.std(dtype=np.float64)),
-        "minimum": float(finite.min()),
-        "maximum": float(finite.max()),
-        "abs_mean": float(np.abs(finite).mean(dtype=np.float64)),
+        "mean": moments.total / finite.size,
+        "std": float(np.sqrt(moments.squares / finite.size)),
+        "minimum": moments.minimum,
+        "maximum": moments.maximum,
+        "abs_mean": moments.absolute / finite.size,
         "p5": float(low),
         "p95": float(high),
-        "zero_share": 1 - int(np.count_nonzero(finite)) / finite.size,
+        "zero_share": 1 - moments.nonzero / finite.size,
     }
 
 
-def _compared(array: NDArray[Any], *, previous: NDArray[Any] | None) -> dict[str, float]:
+def _moments(flat: NDArray[Any]) -> _Moments:
+    """Block after block; squares are those within the blocks, and those of their means.
+
+    Chan, Golub and LeVeque, Algorithms for computing the sample variance, The American
+    Statistician 37 (1983), equation 2.1.
+    """
+    room = np.empty(min(flat.size, _BLOCK))
+    blocks = [
+        _of_block(flat[start : start + _BLOCK], room=room) for start in range(0, flat.size, _BLOCK)
+    ]
+    sizes = np.full(len(blocks), _BLOCK)
+    sizes[-1] = flat.size - _BLOCK * (len(blocks) - 1)
+    totals = np.array([block.total for block in blocks])
+    total = _sum(totals)
+    between = sizes * (totals / sizes - total / flat.size) ** 2
+    return _Moments(
+        total=total,
+        squares=_sum(np.array([block.squares for block in blocks])) + _sum(between),
+        absolute=_sum(np.array([block.absolute for block in blocks])),
+        minimum=min(block.minimum for block in blocks),
+        maximum=max(block.maximum for block in blocks),
+        nonzero=sum(block.nonzero for block in blocks),
+    )
+
+
+def _of_block(block: NDArray[Any], *, room: NDArray[np.float64]) -> _Moments:
+    """Of one block; `room` is overwritten."""
+    values = room[: block.size]
+    np.copyto(values, block)
+    total = float(values.sum())
+    values -= total / block.size
+    np.multiply(values, values, out=values)
+    squares = float(values.sum())
+    np.copyto(values, block)
+    np.abs(values, out=values)
+    return _Moments(
+        total=total,
+        squares=squares,
+        absolute=float(values.sum()),
+        minimum=float(block.min()),
+        maximum=float(block.max()),
+        nonzero=int(np.count_nonzero(block != 0)),
+    )
+
+
+def _sum(values: NDArray[np.float64]) -> float:
+    """Exactly rounded where all are finite; fsum refuses infinities of both signs."""
+    total = float(values.sum())
+    return fsum(values.tolist()) if np.isfinite(total) else total
+
+
+def _compared(array: NDArray[Any], *, previous: NDArray[Any] | Sample | None) -> dict[str, float]:
+    """NaN where there is nothing to compare with, and of values that are not finite."""
     if previous is None or previous.shape != array.shape:
         return {"update_ratio": nan, "change_excess": nan}
-    now, before = (_sample(np.ravel(one)).astype(np.float64) for one in (array, previous))
-    with np.errstate(invalid="ignore"):  # of values that are not finite nothing can be said
-        change, size = np.abs(now - before), np.abs(before)
-        return {
-            "update_ratio": float(change.mean() / (size.mean() + _EPSILON)),
-            "change_excess": float((change - _RELATIVE_TOLERANCE * size).max()),
-        }
+    earlier = previous if isinstance(previous, Sample) else Sample.of(previous)
+    now, before = Sample.of(array).elements, earlier.elements
+    change, size = np.abs(now - before), np.abs(before)
+    return {
+        "update_ratio": float(change.mean() / (size.mean() + _EPSILON)),
+        "change_excess": float((change - _RELATIVE_TOLERANCE * size).max()),
+    }
 
 
 def _sample(flat: NDArray[Any]) -> NDArray[Any]:

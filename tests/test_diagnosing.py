@@ -1,0 +1,91 @@
+"""A recording judged as a whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig, RuleConfig
+from darkroom.dataset import Dataset
+from darkroom.diagnosis.diagnosing import diagnose, summary_lines
+from darkroom.diagnosis.reporting import TrainingPrices, diagnose_and_report
+from darkroom.diagnosis.result import Diagnosis
+from darkroom.diagnosis.shared_images import shared_images
+from darkroom.errors import UserError
+from darkroom.training.loop import train
+from small_trainings import small_hyperparameters, write_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_dataset(tmp_path_factory.mktemp("images"))
+
+
+def recording_of(dataset: Dataset, *, home: Path, **values: object) -> Path:
+    train(
+        dataset,
+        hyperparameters=small_hyperparameters(**values),
+        folder=home / "run",
+        cache=home / "cache",
+        debugging=Debugging(
+            recording=RecordingConfig(backend="torch", every_steps=2, profiled_steps=2),
+            diagnosis=DiagnosisConfig(live=False),
+        ),
+    )
+    return home / "run" / "recording"
+
+
+@pytest.fixture(scope="module")
+def recording(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return recording_of(dataset, home=tmp_path_factory.mktemp("recording"))
+
+
+def outcomes(diagnosis: Diagnosis) -> dict[str, str]:
+    return {rule.rule: rule.outcome for rule in diagnosis.rules}
+
+
+def test_every_rule_has_an_outcome_and_none_fails(recording: Path, dataset: Dataset) -> None:
+    told = diagnose(recording, config=DiagnosisConfig(), dataset=dataset)
+    assert "failed" not in outcomes(told.diagnosis).values()
+    assert len(told.diagnosis.rules) >= 40
+    assert told.operators is not None
+    assert Diagnosis.model_validate_json((recording / "findings.json").read_text())
+    assert summary_lines(told.diagnosis)
+
+
+def test_a_run_is_like_itself_and_unlike_another(
+    recording: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    def compared(with_: Path) -> str:
+        rule = RuleConfig(parameters={"other_trials": str(with_)})
+        config = DiagnosisConfig(rules={"similar_across_runs": rule})
+        return outcomes(diagnose(recording, config=config).diagnosis)["similar_across_runs"]
+
+    assert compared(recording) == "clear"
+    assert compared(recording_of(dataset, home=tmp_path, seed=7)) == "found"
+    with pytest.raises(UserError, match="is no recording"):
+        compared(tmp_path / "nowhere")
+
+
+def test_images_in_both_splits_are_found_by_their_bytes(recording: Path, dataset: Dataset) -> None:
+    assert shared_images(dataset) == []
+    copies = [replace(record, split="train") for record in dataset.split("validation")]
+    leaking = replace(dataset, records=(*copies, *dataset.records))
+    assert len(shared_images(leaking)) == len(copies)
+    told = diagnose(recording, config=DiagnosisConfig(), dataset=leaking)
+    assert outcomes(told.diagnosis)["leakage"] == "found"
+
+
+def test_a_report_tells_what_the_training_would_have_cost(
+    recording: Path, dataset: Dataset
+) -> None:
+    prices = TrainingPrices("ml.m5.xlarge", usd_per_hour={"ml.m5.xlarge": 0.23})
+    told = diagnose_and_report(
+        recording, config=DiagnosisConfig(), dataset=dataset, prices=prices, run_name="a-run"
+    )
+    assert told.diagnosis.usd_per_hour == 0.23
+    assert "a-run" in told.report
+    assert len(told.report) < 3_000_000
+    again = Diagnosis.model_validate_json(told.diagnosis.model_dump_json())
+    assert again.usd_per_hour == 0.23
+    assert outcomes(again) == outcomes(told.diagnosis)
