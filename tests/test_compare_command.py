@@ -56,6 +56,18 @@ def test_a_recording_can_be_named_by_its_folder(home: Path) -> None:
     assert "old-1" in out.read_text()
 
 
+def test_a_recording_alone_is_compared_by_the_findings_that_lie_in_it(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded(home, "new-1")
+    (alone := home / "downloaded").mkdir()
+    (alone / "recording.json").write_text("{}")
+    (alone / "findings.json").write_text(diagnosis().model_dump_json())
+    (home / "diagnosis.json").write_text("of something else")
+    compare_runs(before=str(alone), after="new-1", out=home / "page.html", read=read)
+    assert "not judged" not in capsys.readouterr().out
+
+
 def test_the_link_to_the_newest_run_is_a_name(home: Path) -> None:
     recorded(home, "old-1")
     (home / "runs" / "latest").symlink_to(recorded(home, "new-1").name)

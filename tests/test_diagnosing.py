@@ -89,3 +89,24 @@ def test_a_report_tells_what_the_training_would_have_cost(
     again = Diagnosis.model_validate_json(told.diagnosis.model_dump_json())
     assert again.usd_per_hour == 0.23
     assert outcomes(again) == outcomes(told.diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "told", "estimated"),
+    [
+        ("ml.m5.xlarge", "this run on ml.m5.xlarge", False),
+        (None, "this run on ml.m5.xlarge would cost", True),
+    ],
+)
+def test_a_report_says_what_the_run_costs_or_would_cost(
+    instance_type: str | None, told: str, estimated: bool, recording: Path
+) -> None:
+    usd = {"ml.m5.xlarge": 0.23, "ml.m5.large": 0.115}
+    prices = TrainingPrices(instance_type, usd_per_hour=usd)
+    page = diagnose_and_report(recording, config=DiagnosisConfig(), prices=prices).report
+    cost = page[page.index("What it cost") :]
+    row = cost[cost.index(told) :].partition("</tr>")[0]
+    assert ("estimate" in row) == estimated
+    assert "$" in row
+    assert "the training waited for images" in cost
+    assert ("this run on ml.m5.large" in cost) is False

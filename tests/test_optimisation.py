@@ -27,7 +27,7 @@ def rates(*, warmup_epochs: float, epochs: int = 4, steps: int = 10) -> list[flo
 
 
 def precision(
-    device: str, *, image_size: int = 32, mixed_precision: str = "auto"
+    device: str, *, image_size: int = 96, mixed_precision: str = "auto"
 ) -> torch.dtype | None:
     return autocast_type(
         build_model("shufflenet_v2_x0_5", classes=3, seed=0),
@@ -111,10 +111,17 @@ def test_a_cpu_computes_in_bfloat16_only_where_it_has_the_instructions(
     assert precision("cpu", mixed_precision="off") is None
 
 
+def test_small_images_are_trained_on_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert precision("cpu", image_size=64) is None
+    assert precision("cpu", image_size=65) is torch.bfloat16
+
+
 def test_a_cpu_stays_in_float32_where_its_bfloat16_gradients_are_unsafe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    monkeypatch.setattr("darkroom.training.optimisation.SMALL_IMAGE", 8)
     assert precision("cpu", image_size=32) is torch.bfloat16
     # Its last stage then strides by two over a single pixel.
     assert precision("cpu", image_size=16) is None

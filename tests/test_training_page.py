@@ -266,6 +266,19 @@ def test_the_slowest_operators_and_what_advice_would_save_are_tables() -> None:
     assert "1 min 36 s" in table
 
 
+def test_what_the_training_cost_stands_above_what_would_save() -> None:
+    page = training_report(healthy(), diagnosis=UNJUDGED, run_costs=costs()[:1], costs=costs()[1:])
+    checked(page)
+    cost, save = page.index("What it cost"), page.index("What would save")
+    assert cost < page.index(costs()[0].advice) < save < page.index(costs()[1].advice)
+    assert 'href="#costs"' in page
+    assert "estimate" in page
+    alone = training_report(healthy(), diagnosis=UNJUDGED, run_costs=costs()[:1])
+    assert "No change is known that would save much." in alone
+    none = training_report(healthy(), diagnosis=UNJUDGED)
+    assert 'href="#costs"' not in none
+
+
 def test_a_machine_that_could_not_be_measured_leaves_gaps() -> None:
     system = healthy().system
     unknown = np.full_like(system.disk_read, np.nan)

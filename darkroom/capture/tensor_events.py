@@ -74,6 +74,8 @@ def encode_record(
 def decode_record(record: bytes) -> NDArray[Any] | None:
     """The tensor of a framed record, without a copy; None: it holds something else, or is torn."""
     content = memoryview(record)[_HEADER : len(record) - _FOOTER]
+    if len(content) != int.from_bytes(record[:8], "little"):
+        return None
     try:
         for number in (5, 1, 8):  # event, summary, value, tensor
             found = _first(content, number)

@@ -8,10 +8,12 @@ from darkroom.capture.layout import RecordingFolder
 from darkroom.capture.reading import read_evidence
 from darkroom.config.debugging import DiagnosisConfig
 from darkroom.dataset import Dataset
+from darkroom.diagnosis.checking import other_run
 from darkroom.diagnosis.result import Diagnosis
 from darkroom.diagnosis.shared_images import shared_images
 from darkroom.files import write_text
 from darkroom.profiling.operators_table import OperatorTable, read_operators
+from darkroom.rules.advising import number
 from darkroom.rules.evidence import Evidence
 from darkroom.rules.judging import judge
 
@@ -41,7 +43,8 @@ def diagnose(
     evidence = read_evidence(recording)
     if dataset is not None:
         evidence = _with_shared_images(evidence, dataset=dataset)
-    diagnosis = judge(_with_other_run(evidence, config=config), config=config)
+    judged = judge(_with_other_run(evidence, config=config), config=config)
+    diagnosis = judged.model_copy(update={"stopped_by": _stopped_by(evidence, diagnosis=judged)})
     place = RecordingFolder(recording)
     write_text(place.findings, diagnosis.model_dump_json(indent=1))
     return DiagnosedTraining(evidence, diagnosis, read_operators(place.profile))
@@ -52,16 +55,23 @@ def summary_lines(diagnosis: Diagnosis) -> Sequence[str]:
     return [finding.in_words for finding in diagnosis.headline] or ["nothing was found"]
 
 
+def _stopped_by(evidence: Evidence, *, diagnosis: Diagnosis) -> str:
+    """The rule that ended a training which has fewer epochs than it was to have.
+
+    The recording does not say which one it was: it is the first that was to end the training.
+    """
+    if len(evidence.epochs) >= number(evidence, "epochs", default=0):
+        return ""
+    ending = [one for one in diagnosis.findings if one.action in ("stop", "fail")]
+    return min(ending, key=lambda one: one.rank).rule if ending else ""
+
+
 def _with_other_run(evidence: Evidence, *, config: DiagnosisConfig) -> Evidence:
     """With the tensors of the run that `similar_across_runs` compares with, if it names one."""
-    rule = config.rules.get("similar_across_runs")
-    named = rule.parameters.get("other_trials") if rule else None
-    if not named:
+    other = other_run(config)
+    if other is None:
         return evidence
-    folder = Path(str(named)).expanduser()
-    inner = folder / "recording"
-    other = read_evidence(inner if inner.is_dir() else folder)
-    return replace(evidence, other=other.tensors)
+    return replace(evidence, other=read_evidence(other.root).tensors)
 
 
 def _with_shared_images(evidence: Evidence, *, dataset: Dataset) -> Evidence:

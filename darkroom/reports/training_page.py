@@ -43,15 +43,19 @@ def training_report(
     *,
     diagnosis: Diagnosis,
     operators: OperatorTable | None = None,
+    run_costs: Sequence[Advice] = (),
     costs: Sequence[Advice] = (),
     run_name: str = "",
+    failure: str = "",
     thumbnails: Callable[[str], str | None] | None = None,
 ) -> str:
     """The training as one HTML page; what was not recorded is said, and left out.
 
     Args:
         operators: where the time of the profiled steps went.
+        run_costs: what the training cost or would cost, and what of it was idle.
         costs: what the profiler's advice would save.
+        failure: the error that the training ended with; empty: it did not fail.
         thumbnails: the picture of an image of the manifest, by path, as a data URI.
     """
     findings = numbered(diagnosis.findings)
@@ -61,6 +65,7 @@ def training_report(
         facts=evidence.facts,
         facts_line=_facts_line(evidence),
         verdict=verdict(diagnosis, ended=evidence.ended),
+        failure=failure,
         cards=_cards(evidence),
         headline=findings[:_HEADLINE],
         further=findings[_HEADLINE:],
@@ -75,6 +80,7 @@ def training_report(
         machine=machine_charts(evidence.system),
         operators=operator_rows(operators),
         operators_note=operators_note(operators),
+        run_costs=list(run_costs),
         costs=list(costs),
         suspects=suspects(evidence, thumbnails=thumbnails),
         recorded=recorded(evidence, has_operators=operators is not None),

@@ -6,7 +6,7 @@ fits into a core's cache, so that an array is gone through once and never copied
 """
 
 from dataclasses import dataclass
-from math import fsum, gcd, nan, prod
+from math import gcd, nan, prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,19 +115,19 @@ def _moments(flat: NDArray[Any]) -> _Moments:
     Chan, Golub and LeVeque, Algorithms for computing the sample variance, The American
     Statistician 37 (1983), equation 2.1.
     """
-    room = np.empty(min(flat.size, _BLOCK))
+    room = np.empty((2, min(flat.size, _BLOCK)))
     blocks = [
         _of_block(flat[start : start + _BLOCK], room=room) for start in range(0, flat.size, _BLOCK)
     ]
     sizes = np.full(len(blocks), _BLOCK)
     sizes[-1] = flat.size - _BLOCK * (len(blocks) - 1)
     totals = np.array([block.total for block in blocks])
-    total = _sum(totals)
+    total = float(totals.sum())
     between = sizes * (totals / sizes - total / flat.size) ** 2
     return _Moments(
         total=total,
-        squares=_sum(np.array([block.squares for block in blocks])) + _sum(between),
-        absolute=_sum(np.array([block.absolute for block in blocks])),
+        squares=float(np.sum([block.squares for block in blocks]) + between.sum()),
+        absolute=float(np.sum([block.absolute for block in blocks])),
         minimum=min(block.minimum for block in blocks),
         maximum=max(block.maximum for block in blocks),
         nonzero=sum(block.nonzero for block in blocks),
@@ -136,28 +136,19 @@ def _moments(flat: NDArray[Any]) -> _Moments:
 
 def _of_block(block: NDArray[Any], *, room: NDArray[np.float64]) -> _Moments:
     """Of one block; `room` is overwritten."""
-    values = room[: block.size]
+    values, other = room[:, : block.size]
     np.copyto(values, block)
     total = float(values.sum())
+    absolute = float(np.abs(values, out=other).sum())
     values -= total / block.size
-    np.multiply(values, values, out=values)
-    squares = float(values.sum())
-    np.copyto(values, block)
-    np.abs(values, out=values)
     return _Moments(
         total=total,
-        squares=squares,
-        absolute=float(values.sum()),
+        squares=float(np.multiply(values, values, out=other).sum()),
+        absolute=absolute,
         minimum=float(block.min()),
         maximum=float(block.max()),
         nonzero=int(np.count_nonzero(block != 0)),
     )
-
-
-def _sum(values: NDArray[np.float64]) -> float:
-    """Exactly rounded where all are finite; fsum refuses infinities of both signs."""
-    total = float(values.sum())
-    return fsum(values.tolist()) if np.isfinite(total) else total
 
 
 def _compared(array: NDArray[Any], *, previous: NDArray[Any] | Sample | None) -> dict[str, float]:

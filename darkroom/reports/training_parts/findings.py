@@ -11,6 +11,7 @@ from darkroom.reports.charts.lines import Line, line_chart
 from darkroom.reports.charts.marks import Flag
 from darkroom.reports.charts.scales import number
 from darkroom.reports.charts.svg import HALF_WIDTH
+from darkroom.reports.training_parts.curves import spans_decades
 from darkroom.rules.evidence import StepLog
 from darkroom.rules.findings import Finding, Plot
 
@@ -31,7 +32,7 @@ class Numbered:
         found = self.finding
         parts = [found.where or "the whole run"]
         if found.step is not None:
-            parts.append(f"first at step {found.step:,}")
+            parts.append(f"step {found.step:,}")
         if found.epoch is not None:
             parts.append(f"epoch {found.epoch}")
         if found.occurrences > 1:
@@ -90,10 +91,15 @@ def small_plot(plot: Plot, *, label: str) -> Markup:
         label=label,
         width=HALF_WIDTH,
         height=190,
-        log=plot.log,
+        log=plot.log or _is_better_logarithmic(lines),
         threshold=plot.threshold,
         whole=all(value == int(value) for value in plot.x if math.isfinite(value)),
     )
+
+
+def _is_better_logarithmic(lines: Sequence[Line]) -> bool:
+    values = [line.y[np.isfinite(line.y)] for line in lines]
+    return all((one > 0).all() for one in values) and spans_decades(values)
 
 
 def written(value: object) -> str:

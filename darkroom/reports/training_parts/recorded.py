@@ -12,6 +12,8 @@ from darkroom.rules.label_noise import suspects as worst_margins
 Thumbnails = Callable[[str], str | None]
 
 _SUSPECTS = 24
+_LEARNED = 0.5
+"""Share of the images with a positive margin, below which all labels look wrong."""
 _KINDS: dict[Kind, str] = {
     "gradient": "gradients",
     "weight": "weights",
@@ -37,13 +39,21 @@ class Suspect:
 
 
 def suspects(evidence: Evidence, *, thumbnails: Thumbnails | None) -> list[Suspect]:
-    """Those whose margins are far below the usual, the lowest first."""
+    """Those whose margins are far below the usual, the lowest first.
+
+    None where little was learned: then the margins tell of the network, not of the labels.
+    """
     margins = evidence.margins
-    if margins is None:
+    if margins is None or not _has_learned(margins):
         return []
     shown = [int(i) for i in worst_margins(margins)[:_SUSPECTS]]
     classes = evidence.facts.classes
     return [_suspect(i, margins=margins, classes=classes, thumbnails=thumbnails) for i in shown]
+
+
+def _has_learned(margins: ImageMargins) -> bool:
+    seen = margins.margin[np.isfinite(margins.margin)]
+    return len(seen) > 0 and float((seen > 0).mean()) >= _LEARNED
 
 
 def recorded(evidence: Evidence, *, has_operators: bool) -> list[tuple[str, str, bool]]:
