@@ -9,7 +9,9 @@ from darkroom.backends.ingestion import describe_source
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.loading import load_config
+from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
+from stacks.environment import CHECKOUT
 
 
 def check_all(
@@ -33,11 +35,13 @@ def check_all(
     settings = load_config(config, overrides=overrides, data=data)
     click.echo(f"Configuration  {config}: valid")
     source, problems = _source(settings)
+    problems += diagnosis_problems(settings.diagnosis)
     _describe(settings, source=source, stack=stack)
     if stack != "local":
         from commands.check_remote import check_remote
 
         problems += managed_problems(settings)
+        problems += moved_rule_problems(settings.diagnosis, checkout=CHECKOUT)
         problems += check_remote(
             settings, stack=stack, source=source, refresh_prices=refresh_prices
         )

@@ -111,13 +111,15 @@ def _recorded(place: RecordingFolder, *, read: Read) -> RecordedRun:
     return RecordedRun(
         name=place.root.parent.name if is_of_run else place.root.name,
         evidence=read(place.root),
-        diagnosis=_diagnosis(place.root.parent / "diagnosis.json"),
+        diagnosis=_diagnosis(place, is_of_run=is_of_run),
     )
 
 
-def _diagnosis(path: Path) -> Diagnosis:
+def _diagnosis(place: RecordingFolder, *, is_of_run: bool) -> Diagnosis:
     """What was found; nothing where the run was not judged."""
-    if not path.is_file():
+    of_run = [place.root.parent / "diagnosis.json"] if is_of_run else []
+    path = next((file for file in [*of_run, place.findings] if file.is_file()), None)
+    if path is None:
         return Diagnosis(findings=(), rules=())
     try:
         return Diagnosis.model_validate_json(path.read_bytes())

@@ -18,10 +18,12 @@ from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.loading import load_config
 from darkroom.config.placement import Placement
+from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
 from darkroom.progress import terminal_progress
 from darkroom.sources.source_names import parse_source
 from darkroom.summary import Summary, render, write_summary
+from stacks.environment import CHECKOUT
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,7 +51,7 @@ def run_training(
     """
     settings = load_config(config, overrides=overrides, data=data)
     _check_writable(summary)
-    if stack != "local" and (problems := managed_problems(settings)):
+    if problems := diagnosis_problems(settings.diagnosis) + _remote_problems(settings, stack=stack):
         raise UserError(problems)
     version = _early_version(settings, stack=stack)
     with ready(stack, faults=faults) as stand_in:
@@ -118,6 +120,13 @@ def _run(
             start, config=staged, source_version=version, options=options, stays=stays
         )
     return conclude(run, config=settings, stack=stack, started=_process_started())
+
+
+def _remote_problems(config: Config, *, stack: str) -> list[str]:
+    if stack == "local":
+        return []
+    moved = moved_rule_problems(config.diagnosis, checkout=CHECKOUT)
+    return managed_problems(config) + moved
 
 
 def _early_version(config: Config, *, stack: str) -> str | None:

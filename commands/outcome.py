@@ -209,10 +209,12 @@ def _write_folder(folder: Path, *, found: _Found, summary: Summary) -> None:
     with atomic_path(folder / "model") as temporary:
         # Links where the file system has them: a model can be hundreds of megabytes.
         shutil.copytree(found.bundle.folder, temporary, copy_function=_link_or_copy)
-    if found.diagnosis and (recording := found.load("train_model", "training_recording").folder):
+    if found.diagnosis:
         write_text(folder / "diagnosis.json", found.diagnosis.model_dump_json(indent=1))
+    if recording := found.load("train_model", "training_recording").folder:
+        stale = shutil.ignore_patterns("training.html")  # of an attempt that failed
         with atomic_path(folder / "recording") as temporary:
-            shutil.copytree(recording, temporary, copy_function=_link_or_copy)
+            shutil.copytree(recording, temporary, copy_function=_link_or_copy, ignore=stale)
     write_summary(summary, folder / "summary.json")
     with atomic_path(folder.parent / "latest") as temporary:
         temporary.symlink_to(folder.name)

@@ -64,16 +64,18 @@ def train_model(
 
     # Sampled is this machine, which is not the one that a managed job trains on.
     sampled = tracking.system_metrics and placement.jobs is None
-    with training_run(system_metrics=sampled) as run:
+    with (
+        _diagnosed_on_failure(dataset, config=debugging.diagnosis, placement=placement),
+        training_run(system_metrics=sampled) as run,
+    ):
         run.log(parameters=hyperparameters.model_dump())
-        with _diagnosed_on_failure(dataset, config=debugging.diagnosis, placement=placement):
-            trained = chosen_backend(placement).train(
-                dataset,
-                hyperparameters=hyperparameters,
-                debugging=debugging,
-                on_epoch=lambda epoch: log_epoch(run, epoch),
-                progress=terminal_progress(),
-            )
+        trained = chosen_backend(placement).train(
+            dataset,
+            hyperparameters=hyperparameters,
+            debugging=debugging,
+            on_epoch=lambda epoch: log_epoch(run, epoch),
+            progress=terminal_progress(),
+        )
     figure = training_figure(
         trained.history, best_epoch=trained.best_epoch, metric=hyperparameters.objective
     )
@@ -96,15 +98,20 @@ def _diagnosed_on_failure(
     except FailedTrainingError as failure:
         if not config.enabled:
             raise
+        run = active_run()
         told = diagnose_and_report(
             failure.recording,
             config=config,
             dataset=dataset,
             prices=training_prices(placement.jobs),
-            run_name=active_run().name,
+            run_name=run.name,
+            failure=str(failure),
         )
-        active_run().text(told.report, file="reports/training.html")
+        run.text(told.report, file="reports/training.html")
+        run.text(told.diagnosis.model_dump_json(indent=1), file="reports/diagnosis.json")
         report = failure.recording / "training.html"
         write_text(report, told.report)
-        found = "\n".join(f"  {line}" for line in summary_lines(told.diagnosis))
-        raise DarkroomError(f"{failure}\n{found}\n  The report: {report}") from failure
+        # A rule that ended the training is in the failure already.
+        new = [one for one in summary_lines(told.diagnosis) if one not in str(failure)]
+        lines = "".join(f"\n  {line}" for line in [*new, f"The report: {report}"])
+        raise DarkroomError(f"{failure}{lines}") from failure

@@ -1,5 +1,6 @@
 """A recording judged as a whole."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfi
 from darkroom.dataset import Dataset
 from darkroom.diagnosis.diagnosing import diagnose, summary_lines
 from darkroom.diagnosis.reporting import TrainingPrices, diagnose_and_report
-from darkroom.diagnosis.result import Diagnosis
+from darkroom.diagnosis.result import Diagnosis, RuleOutcome
 from darkroom.diagnosis.shared_images import shared_images
 from darkroom.errors import UserError
 from darkroom.training.loop import train
@@ -110,3 +111,41 @@ def test_a_report_says_what_the_run_costs_or_would_cost(
     assert "$" in row
     assert "the training waited for images" in cost
     assert ("this run on ml.m5.large" in cost) is False
+
+
+def test_the_rule_that_ended_a_training_early_is_named(recording: Path, tmp_path: Path) -> None:
+    def stopped_by(action: str, *, epochs: int) -> str:
+        folder = tmp_path / f"{action}-{epochs}"
+        shutil.copytree(recording, folder)
+        lines = (folder / "epochs.jsonl").read_text().splitlines(keepends=True)
+        (folder / "epochs.jsonl").write_text("".join(lines[:epochs]))
+        name = "max_initialization_time"
+        always = RuleConfig.model_validate({"action": action, "parameters": {"threshold": 0.0}})
+        at_end = always.model_copy(update={"severity": "error"})
+        rules = {name: always, "evaluation_share": at_end}
+        told = diagnose_and_report(folder, config=DiagnosisConfig(rules=rules))
+        assert {name, "evaluation_share"} <= {one.rule for one in told.diagnosis.findings}
+        named = told.diagnosis.stopped_by
+        assert (f"The rule {name} ended the training early" in told.report) == bool(named)
+        return named
+
+    assert stopped_by("stop", epochs=1) == "max_initialization_time"
+    assert stopped_by("warn", epochs=1) == ""
+    assert stopped_by("stop", epochs=100) == ""
+
+
+def test_the_lines_for_the_terminal_say_what_was_not_judged() -> None:
+    def lines(**outcome: str) -> list[str]:
+        values = {"rule": "mine", "title": "Mine", **outcome}
+        return list(summary_lines(Diagnosis(findings=(), rules=(RuleOutcome(**values), other))))
+
+    other = RuleOutcome(rule="a", title="A", outcome="clear")
+    assert lines(outcome="clear") == ["nothing was found by the 2 rules that applied"]
+    assert lines(outcome="not_applicable", reason="no GPU") == [
+        "nothing was found by 1 rule that applied; 1 did not apply, the report says why"
+    ]
+    assert lines(outcome="failed", reason="ZeroDivisionError: division by zero") == [
+        "the rule mine could not be evaluated: ZeroDivisionError: division by zero"
+    ]
+    other = RuleOutcome(rule="a", title="A", outcome="switched_off")
+    assert lines(outcome="switched_off") == ["no rule could be applied"]

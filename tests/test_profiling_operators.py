@@ -161,7 +161,7 @@ def test_a_gpus_kernels_count_to_the_operator_that_launched_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no gzip", gzip.compress(b'{"traceEvents": [{'), b"\x1f"]
+    "content", [b"", b"no gzip", gzip.compress(b'{"traceEvents": [{', mtime=0), b"\x1f"]
 )
 def test_a_damaged_trace_is_no_table(tmp_path, content):
     (tmp_path / TRACE_FILE).write_bytes(content)

@@ -317,6 +317,26 @@ def test_a_rule_that_strikes_before_an_epoch_has_ended_fails_the_training(
         record(lopsided, home=tmp_path / "other", debugging=live("fail"))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_rule_that_ended_a_training_ends_it_again_when_it_goes_on(
+    backend: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.capture.live._LEAST_SECONDS", 1e9)  # only after epochs
+    rule = RuleConfig(action="fail", parameters={"rise_alone": 0.1})
+    strict = Debugging(
+        recording=RecordingConfig(backend=backend, every_steps=1, profiled_steps=0),
+        diagnosis=DiagnosisConfig(rules={"learning_rate_too_high": rule}),
+    )
+    told = []
+    for _ in range(2):
+        with pytest.raises(DarkroomError, match="ended by a rule") as failed:
+            record(dataset, home=tmp_path, debugging=strict)
+        told.append(str(failed.value))
+    evidence = read_evidence(tmp_path / "run" / "recording")
+    assert evidence.steps.step[0] == 0
+    assert "learning_rate_too_high" in told[1]
+
+
 def test_what_rules_find_is_told_once_while_the_training_runs(
     lopsided: Dataset, tmp_path: Path
 ) -> None:

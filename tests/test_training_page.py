@@ -9,6 +9,7 @@ import pytest
 
 from darkroom.diagnosis.result import Diagnosis, RuleOutcome
 from darkroom.reports.training_page import training_report, verdict
+from darkroom.reports.training_parts.findings import small_plot
 from darkroom.reports.training_parts.times import OTHER, time_by_phase
 from darkroom.rules.evidence import Evidence
 from darkroom.rules.findings import Finding, Plot
@@ -277,6 +278,51 @@ def test_what_the_training_cost_stands_above_what_would_save() -> None:
     assert "No change is known that would save much." in alone
     none = training_report(healthy(), diagnosis=UNJUDGED)
     assert 'href="#costs"' not in none
+
+
+def test_other_programs_that_take_a_full_cpu_are_told() -> None:
+    system = healthy().system
+    cores = system.cpu.shape[1]
+    full = replace(system, cpu=np.full_like(system.cpu, 100.0))
+    own = np.full_like(system.process_cpu, 100.0 * cores)
+    shared = replace(full, process_cpu=0.4 * own)
+    alone = replace(full, process_cpu=own)
+    told = f"Other programs kept {0.6 * cores:.1f} of {cores} cores busy"
+    assert told in training_report(healthy(system=shared), diagnosis=UNJUDGED)
+    assert "Other programs" not in training_report(healthy(system=alone), diagnosis=UNJUDGED)
+
+
+def test_why_a_training_failed_stands_at_the_top() -> None:
+    page = training_report(healthy(), diagnosis=UNJUDGED, failure="the loss is <no number>")
+    checked(page)
+    failed = page.index("The training failed: the loss is &lt;no number&gt;")
+    assert page.index('class="verdict') < failed < page.index('class="cards"')
+    assert "The training failed" not in training_report(healthy(), diagnosis=UNJUDGED)
+
+
+def test_evidence_that_spans_decades_is_drawn_logarithmically() -> None:
+    def ticks(first: float) -> list[str]:
+        x, y = tuple(float(i) for i in range(8)), (first, *(10.0**i for i in range(1, 8)))
+        plot = Plot(x_label="step", y_label="loss", x=x, lines={"": y})
+        return re.findall(r">([^<]+)</text>", small_plot(plot, label=""))
+
+    assert "10,000" in ticks(1.0)
+    assert "10,000" not in ticks(0.0)  # a zero has no place on a logarithmic axis
+
+
+def test_a_finding_names_its_step_without_calling_it_the_first() -> None:
+    found = finding(step=41, epoch=3, occurrences=3)
+    page = training_report(healthy(), diagnosis=Diagnosis(findings=(found,), rules=()))
+    assert "step 41 · epoch 3 · 3 places" in page
+    assert "first at step" not in page
+
+
+def test_labels_are_not_doubted_where_nothing_was_learned() -> None:
+    margins = image_margins()
+    unlearned = replace(margins, margin=-np.abs(margins.margin))
+    page = training_report(healthy(margins=unlearned), diagnosis=UNJUDGED)
+    assert "<figcaption>" not in page
+    assert "the network learned too little to tell" in page
 
 
 def test_a_machine_that_could_not_be_measured_leaves_gaps() -> None:

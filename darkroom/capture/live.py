@@ -1,7 +1,7 @@
 """Judging a training while it runs, in the process that trains, from what is in memory."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,13 @@ class LiveJudge:
         self.verdict: Finding | None = None
         """The finding whose action is to stop or to fail the training."""
         self._next = time.monotonic() + _LEAST_SECONDS
+        self._is_pending = False
+
+    def go_on_from(
+        self, table: TensorTable, *, steps: Iterable[StepLine], epochs: Iterable[EpochMetrics]
+    ) -> None:
+        """Take in what was recorded before an interruption: it counts as well."""
+        self._table, self._steps, self._epochs = table, [*steps], [*epochs]
 
     def look(self, look: Look) -> None:
         """Take in a look."""
@@ -75,7 +82,8 @@ class LiveJudge:
 
     def after_step(self, looked: bool) -> None:
         """Judge, if there is something new and enough time has passed."""
-        if looked and time.monotonic() >= self._next:
+        self._is_pending = self._is_pending or looked
+        if self._is_pending and time.monotonic() >= self._next:
             self._judge()
 
     def evidence(self) -> Evidence:
@@ -91,7 +99,7 @@ class LiveJudge:
         )
 
     def _judge(self) -> None:
-        started = time.monotonic()
+        started, self._is_pending = time.monotonic(), False
         diagnosis = judge_by(self.evidence(), rules=self._rules, live=True)
         now = time.monotonic()
         self._next = now + max(_LEAST_SECONDS, (now - started) / _SHARE)

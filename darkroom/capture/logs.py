@@ -72,7 +72,12 @@ def evaluation_log(lines: Iterable[EvaluationLine]) -> EvaluationLog:
 
 def read_step_log(path: Path) -> StepLog:
     """The steps that were logged; of none, where the file is missing."""
-    return step_log(_parsed(path, model=StepLine))
+    return step_log(read_steps(path))
+
+
+def read_steps(path: Path) -> Iterable[StepLine]:
+    """The lines of the log, as they were written."""
+    return _parsed(path, model=StepLine)
 
 
 def read_evaluation_log(path: Path) -> EvaluationLog:

@@ -5,16 +5,18 @@ Pleiss et al., Identifying mislabeled data using the area under the margin ranki
 """
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from darkroom.files import atomic_path
 from darkroom.rules.evidence import ImageMargins
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class MarginMeter:
@@ -30,11 +32,11 @@ class MarginMeter:
         self._count: NDArray[Any] = np.zeros(len(labels), dtype=np.int64)
         self._other: NDArray[Any] = np.full(len(labels), -1, dtype=np.int64)
 
-    def add(self, positions: NDArray[np.int64], *, logits: Tensor, labels: Tensor) -> None:
+    def add(self, positions: NDArray[np.int64], *, logits: "Tensor", labels: "Tensor") -> None:
         """Take note of (n, C) logits of the images at (n,) positions with (n,) labels."""
         scores = logits.detach().float()
         own = scores.gather(1, labels[:, None])[:, 0]
-        others = scores.scatter(1, labels[:, None], -torch.inf).max(dim=1)
+        others = scores.scatter(1, labels[:, None], -inf).max(dim=1)
         margins = (own - others.values).cpu().numpy()
         usable = np.isfinite(margins)
         np.add.at(self._sum, positions[usable], margins[usable])

@@ -16,7 +16,9 @@ from darkroom.capture.facts import RecordingFacts, read_facts, write_facts
 from darkroom.capture.folder_recorder import FolderRecorder
 from darkroom.capture.layout import RecordingFolder
 from darkroom.capture.live import LiveJudge
+from darkroom.capture.logs import read_epochs, read_steps
 from darkroom.capture.margins import MarginMeter
+from darkroom.capture.reading import read_tensors
 from darkroom.capture.recorder import SILENT, Recorder
 from darkroom.capture.schedule import Schedule
 from darkroom.capture.smdebug_writer import SmdebugWriter, smdebug_is_installed
@@ -88,6 +90,12 @@ def open_recorder(
         margins.restore(place.margins)
     with ExitStack() as open_files:
         judge = _judge(debugging, facts=facts, margins=margins, recorded=recorded, tell=on_finding)
+        if judge and is_resumed:
+            judge.go_on_from(
+                read_tensors(place, backend=backend),
+                steps=read_steps(place.steps),
+                epochs=read_epochs(place.epochs),
+            )
         recorder = FolderRecorder(
             place,
             model=recorded.model,

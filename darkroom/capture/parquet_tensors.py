@@ -8,17 +8,19 @@ Each file is whole or absent, so a killed training leaves every finished look re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from darkroom.capture.looks import Look
 from darkroom.capture.table import TensorTable
 from darkroom.files import atomic_path
 from darkroom.rules.evidence import Kind, Mode
+
+if TYPE_CHECKING:
+    from darkroom.capture.looks import Look
 
 _SCHEMA = pa.schema(
     [
@@ -42,7 +44,7 @@ class ParquetWriter:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, look: Look) -> None:
+    def write(self, look: "Look") -> None:
         """Store one look."""
         rows = [
             {

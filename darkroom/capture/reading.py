@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from darkroom.capture.facts import RecordingFacts, read_facts
+from darkroom.capture.facts import read_facts
 from darkroom.capture.layout import RecordingFolder
 from darkroom.capture.logs import read_epochs, read_evaluation_log, read_step_log
 from darkroom.capture.margins import read_margins
@@ -22,7 +22,7 @@ def read_evidence(folder: Path) -> Evidence:
     facts = read_facts(place.facts)
     return Evidence(
         facts=facts.training,
-        tensors=_tensors(place, facts=facts),
+        tensors=read_tensors(place, backend=facts.backend),
         steps=read_step_log(place.steps),
         epochs=read_epochs(place.epochs),
         evaluations=read_evaluation_log(place.evaluations),
@@ -33,8 +33,9 @@ def read_evidence(folder: Path) -> Evidence:
     )
 
 
-def _tensors(place: RecordingFolder, *, facts: RecordingFacts) -> TensorTable:
-    if facts.backend == "smdebug":
+def read_tensors(place: RecordingFolder, *, backend: str) -> TensorTable:
+    """The tensors that a backend has written; of none, where it has written none."""
+    if backend == "smdebug":
         from darkroom.capture.smdebug_source import read_smdebug_tensors
 
         return read_smdebug_tensors(place.tensors)

@@ -17,15 +17,17 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from darkroom.capture.looks import Look
 from darkroom.capture.tensor_events import encode_record
 from darkroom.files import atomic_path, write_text
 from darkroom.rules.evidence import STATISTICS, Kind, Mode
+
+if TYPE_CHECKING:
+    from darkroom.capture.looks import Look
 
 REDUCTIONS: Mapping[str, str] = {
     "mean": "mean",
@@ -123,7 +125,7 @@ class SmdebugWriter:
         _clear(folder)
         _export_collections(folder)
 
-    def write(self, look: Look) -> None:
+    def write(self, look: "Look") -> None:
         """Store one look as one step of the trial: the tensors first, then their index."""
         from smdebug.core.locations import IndexFileLocationUtils, TensorFileLocation
 
@@ -160,13 +162,13 @@ class SmdebugWriter:
 
         training_has_ended(str(self._folder))
 
-    def _global_step(self, look: Look) -> int:
+    def _global_step(self, look: "Look") -> int:
         """Training steps and evaluations counted together; one evaluation after each epoch."""
         if look.mode == "train":
             return look.step + look.step // self._steps_per_epoch
         return (look.step + 1) * (self._steps_per_epoch + 1) - 1
 
-    def _records(self, look: Look) -> Iterator[tuple[str, NDArray[Any]]]:
+    def _records(self, look: "Look") -> Iterator[tuple[str, NDArray[Any]]]:
         for captured in look.tensors:
             name = smdebug_name(captured.name, kind=captured.kind, root=self._root)
             if captured.value is not None:

@@ -14,6 +14,7 @@ from darkroom.diagnosis.shared_images import shared_images
 from darkroom.files import write_text
 from darkroom.profiling.operators_table import OperatorTable, read_operators
 from darkroom.rules.advising import number
+from darkroom.rules.catalogue import RULES
 from darkroom.rules.evidence import Evidence
 from darkroom.rules.judging import judge
 
@@ -51,8 +52,27 @@ def diagnose(
 
 
 def summary_lines(diagnosis: Diagnosis) -> Sequence[str]:
-    """The most important findings, a line each; one line where there are none."""
-    return [finding.in_words for finding in diagnosis.headline] or ["nothing was found"]
+    """The most important findings, a line each, and the rules that failed.
+
+    One line where there are none: how many rules that says of.
+    """
+    found = [finding.in_words for finding in diagnosis.headline]
+    failed = [
+        f"the rule {one.rule} could not be evaluated: {one.reason}"
+        for one in diagnosis.rules
+        if one.outcome == "failed"
+    ]
+    return [*found, *failed] or [_nothing(diagnosis)]
+
+
+def _nothing(diagnosis: Diagnosis) -> str:
+    outcomes = [one.outcome for one in diagnosis.rules]
+    clear, left_out = outcomes.count("clear"), outcomes.count("not_applicable")
+    if not clear:
+        return "no rule could be applied"
+    rules = "1 rule" if clear == 1 else f"the {clear} rules"
+    told = f"nothing was found by {rules} that applied"
+    return told + (f"; {left_out} did not apply, the report says why" if left_out else "")
 
 
 def _stopped_by(evidence: Evidence, *, diagnosis: Diagnosis) -> str:
@@ -62,7 +82,11 @@ def _stopped_by(evidence: Evidence, *, diagnosis: Diagnosis) -> str:
     """
     if len(evidence.epochs) >= number(evidence, "epochs", default=0):
         return ""
-    ending = [one for one in diagnosis.findings if one.action in ("stop", "fail")]
+    ending = [
+        one
+        for one in diagnosis.findings
+        if one.action in ("stop", "fail") and (one.rule not in RULES or RULES[one.rule].live)
+    ]
     return min(ending, key=lambda one: one.rank).rule if ending else ""
 
 

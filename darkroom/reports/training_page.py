@@ -26,7 +26,7 @@ from darkroom.reports.training_parts.curves import (
 )
 from darkroom.reports.training_parts.findings import Numbered, flags, numbered, written
 from darkroom.reports.training_parts.health import health_maps
-from darkroom.reports.training_parts.machine import machine_charts
+from darkroom.reports.training_parts.machine import machine_charts, shared_machine
 from darkroom.reports.training_parts.recorded import recorded, suspects
 from darkroom.reports.training_parts.times import interrupted, spent, time_by_phase, time_charts
 from darkroom.rules.evidence import Evidence
@@ -78,6 +78,7 @@ def training_report(
         spent=spent(evidence),
         interrupted=interrupted(evidence),
         machine=machine_charts(evidence.system),
+        shared=shared_machine(evidence),
         operators=operator_rows(operators),
         operators_note=operators_note(operators),
         run_costs=list(run_costs),

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from darkroom.profiling.measured_use import measured_use
 from darkroom.profiling.system import SystemSamples
 from darkroom.reports.charts.lines import Band, Line, line_chart
 from darkroom.reports.charts.svg import HALF_WIDTH
 from darkroom.reports.training_parts.health import mean
-from darkroom.rules.evidence import Floats
+from darkroom.rules.evidence import Evidence, Floats
 
 _MOST_SAMPLES = 300
 _SECONDS_SHOWN = 240.0
 _GIGABYTE, _MEGABYTE = 1e9, 1e6
+_FULL, _SHARED = 0.9, 0.25
+"""Shares of all cores' time: used by whatever; used by other programs alone."""
 
 
 def machine_charts(system: object | None) -> list[tuple[str, Markup]]:
@@ -31,6 +34,21 @@ def machine_charts(system: object | None) -> list[tuple[str, Markup]]:
         ("Network", _network(system, x=x, x_label=label)),
     ]
     return [(name, chart) for name, chart in charts if chart]
+
+
+def shared_machine(evidence: Evidence) -> str:
+    """That other programs took so much of a full CPU that times say little; empty: they did not."""
+    use = measured_use(evidence)
+    if use.cpu is None or use.own_cores is None or not use.cores:
+        return ""
+    others = use.cpu * use.cores - use.own_cores
+    if use.cpu < _FULL or others < _SHARED * use.cores:
+        return ""
+    return (
+        f"Other programs kept {others:.1f} of {use.cores} cores busy, this training "
+        f"{use.own_cores:.1f}. Alone on the machine it would have been faster: take times, "
+        "speeds and costs of this page with care."
+    )
 
 
 def _clock(time: Floats) -> tuple[Floats, str]:
