@@ -18,7 +18,6 @@ output, a line for each to standard error.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from benchmarks.machine import cpu_name
 
 MOST_SECONDS, MOST_MB = 60, 1000
 AS = ("recording", "trial")
@@ -164,10 +165,8 @@ def _number(file: Path, name: str) -> int:
 
 
 def _machine() -> Measured:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "numpy": np.__version__,
         "bound": {"seconds": MOST_SECONDS, "peak_mb": MOST_MB},

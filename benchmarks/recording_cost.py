@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 from unittest import mock
 
+from benchmarks.machine import cpu_name
 from benchmarks.photographs import dataset_of, select
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging, RecordingConfig
@@ -147,12 +148,7 @@ def _machine() -> dict[str, object]:
 
     import torch
 
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return {"cpu": names[0] if names else "", "cores": os.cpu_count(), "torch": torch.__version__}
+    return {"cpu": cpu_name(), "cores": os.cpu_count(), "torch": torch.__version__}
 
 
 def _arguments() -> argparse.Namespace:

@@ -17,7 +17,6 @@ temporary folder, unless a checkout's lies beside train.py.
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ import torch
 
 from benchmarks import timm_training
 from benchmarks.bare_loop import bare_loop
+from benchmarks.machine import cpu_name
 from benchmarks.photographs import class_names, dataset_of, select
 from darkroom.config import Hyperparameters
 from darkroom.model.network import build_model
@@ -169,13 +169,8 @@ def _precision() -> torch.dtype | None:
 
 
 def _machine() -> dict[str, object]:
-    names = [
-        line.split(":", 1)[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
     return {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

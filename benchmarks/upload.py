@@ -32,6 +32,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from benchmarks.machine import cpu_name
 from benchmarks.photographs import dataset_of
 from darkroom.backends.published_datasets import channel_uris, publish
 from darkroom.backends.s3_listing import S3Address, list_objects
@@ -212,11 +213,8 @@ def summary(rounds: list[dict[str, float]], *, images: int) -> dict[str, object]
 
 def machine() -> str:
     """Processor, cores and system."""
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).is_file():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
-    return f"{cpu}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    python = f"Python {platform.python_version()}"
+    return f"{cpu_name()}, {os.cpu_count()} cores, {platform.system()}, {python}"
 
 
 def aws_version() -> str:

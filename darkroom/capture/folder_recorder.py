@@ -115,10 +115,10 @@ class FolderRecorder:
         logits: Tensor,
         labels: Tensor,
         loss: float,
+        correct: int,
     ) -> None:
         with self.phase("recording"), torch.no_grad():
             self._margins.add(positions, logits=logits, labels=labels)
-            correct = int((logits.argmax(dim=1) == labels).sum())
             self._line = self._line.model_copy(
                 update={"loss": loss, "images": len(labels), "correct": correct}
             )

@@ -1,6 +1,7 @@
 """Files of JSON lines that grow while a training runs, and survive its being killed."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ class LineWriter:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        is_torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        is_torn = _is_torn(path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         if is_torn:
             self._file.write("\n")
@@ -21,6 +22,15 @@ class LineWriter:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _is_torn(path: Path) -> bool:
+    """Whether the last line was left unfinished."""
+    if not (path.exists() and path.stat().st_size):
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def read_lines(path: Path) -> Iterator[dict[str, object]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from darkroom.capture.measuring import active_shares, measure, one_thread, unsaturated_shares
-from darkroom.rules.evidence import Kind, Mode
+from darkroom.rules.evidence import Kind, Mode, parameter_kind
 
 ACTIVATIONS = (
     nn.ReLU,
@@ -98,8 +98,7 @@ class ParameterWatch:
 
     def _look(self, look: Look, *, gradients: bool) -> None:
         for name, parameter in self._model.named_parameters():
-            kind: Kind = "bias" if name.rsplit(".", 1)[-1] == "bias" else "weight"
-            self._add(look, name, kind=kind, tensor=parameter)
+            self._add(look, name, kind=parameter_kind(name), tensor=parameter)
             if gradients and parameter.grad is not None:
                 self._add(look, name, kind="gradient", tensor=parameter.grad)
 

@@ -6,21 +6,19 @@ The columns are those of darkroom.rules.evidence.STATISTICS.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import gcd, nan
+from math import nan
 
 import torch
 from torch import Tensor, nn
 
 from darkroom.rules.evidence import STATISTICS
+from darkroom.rules.statistics import EPSILON, RELATIVE_TOLERANCE, even_stride
 
 MOST_SAMPLED = 16_384
 """Elements, evenly strided, behind percentiles and the comparison with an earlier value."""
 _MOST_AVERAGED = 262_144
 """Elements, evenly strided, behind averages: their standard error is then below 0.2 % of the
 standard deviation. Extremes, NaN and infinities are those of all elements."""
-_COMMON_FACTORS = 2 * 3 * 5 * 7
-_EPSILON = 1e-9  # of WeightUpdateRatio, aws' documentation of Debugger's built-in rules
-_RELATIVE_TOLERANCE = 1e-5  # numpy.allclose's, as UnchangedTensor has it
 
 _SATURATING: dict[type[nn.Module], tuple[float, float]] = {
     nn.Tanh: (-9.4999, 9.4999),  # SaturatedActivation's defaults
@@ -100,15 +98,7 @@ def _shares_not_zero(values: Tensor) -> Tensor:
 
 
 def _every_nth(flat: Tensor, *, most: int) -> Tensor:
-    """Evenly strided elements, at most so many.
-
-    The stride has no factor in common with the sides of kernels or small channel counts:
-    else it would always hit the same corner of a kernel, which may be all zero.
-    """
-    stride = -(-flat.numel() // most)
-    while stride > 1 and gcd(stride, _COMMON_FACTORS) > 1:
-        stride += 1
-    return flat[::stride]
+    return flat[:: even_stride(flat.numel(), most=most)]
 
 
 def _flat(tensor: Tensor) -> Tensor:
@@ -165,6 +155,6 @@ def _compared(sample: Tensor, *, earlier: Tensor | None) -> dict[str, float]:
     change = (sample - earlier).abs()
     size = earlier.abs()
     return {
-        "update_ratio": float(change.mean() / (size.mean() + _EPSILON)),
-        "change_excess": float((change - _RELATIVE_TOLERANCE * size).max()),
+        "update_ratio": float(change.mean() / (size.mean() + EPSILON)),
+        "change_excess": float((change - RELATIVE_TOLERANCE * size).max()),
     }

@@ -174,7 +174,7 @@ def _judge(
 
 
 def _facts(recorded: Recorded) -> TrainingFacts:
-    names = [name for name, _ in recorded.model.named_parameters()]
+    parameters = dict(recorded.model.named_parameters())
     learns_all = recorded.hyperparameters.fine_tune == "all"
     classes = len(recorded.classes)
     return TrainingFacts(
@@ -186,11 +186,9 @@ def _facts(recorded: Recorded) -> TrainingFacts:
             "train": np.bincount(recorded.train_labels, minlength=classes).tolist(),
             "validation": np.bincount(recorded.validation_labels, minlength=classes).tolist(),
         },
-        trainable={
-            name: parameter.requires_grad for name, parameter in recorded.model.named_parameters()
-        },
+        trainable={name: parameter.requires_grad for name, parameter in parameters.items()},
         expected_trainable={
-            name: learns_all or name.startswith(f"{recorded.head}.") for name in names
+            name: learns_all or name.startswith(f"{recorded.head}.") for name in parameters
         },
         processes=recorded.processes,
         started=time.time(),

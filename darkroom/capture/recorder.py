@@ -37,6 +37,7 @@ class Recorder(Protocol):
         logits: Tensor,
         labels: Tensor,
         loss: float,
+        correct: int,
     ) -> None:
         """What the forward pass came to, before anything is learned from it."""
 
@@ -84,6 +85,7 @@ class _Silent:
         logits: Tensor,
         labels: Tensor,
         loss: float,
+        correct: int,
     ) -> None:
         return None
 

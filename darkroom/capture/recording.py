@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from darkroom.errors import DarkroomError
+
+MOST_BYTES = 16 * 2**30
+"""Of a recording."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -23,17 +28,39 @@ def pack_recording(folder: Path, archive: Path) -> None:
                 tar.add(path, arcname=str(path.relative_to(folder)))
 
 
-def unpack_recording(archive: Path, *, folder: Path) -> None:
-    """Unpack an archive of `pack_recording`; nothing is written outside the folder."""
+def unpack_recording(archive: Path, *, folder: Path, within: str = "") -> bool:
+    """Unpack a recording into a folder that it replaces; nothing is written outside of it.
+
+    Args:
+        archive: of `pack_recording`, or of a job's output.
+        within: the folder of the archive in which the recording lies; the rest is left.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        DarkroomError: it is larger than any recording.
+        tarfile.TarError, EOFError, OSError: it is damaged, or no archive.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f"{within}/" if within else ""
     with (
         TemporaryDirectory(dir=folder.parent, prefix=".unpacking-") as scratch,
-        tarfile.open(archive, "r:gz") as tar,
+        tarfile.open(archive) as tar,
     ):
         place = Path(scratch, "recording")
-        place.mkdir()
+        size = 0
         for member in tar:
-            if member.isreg():
-                tar.extract(member, place, filter="data")
+            name = member.name.removeprefix("./")
+            if not (member.isreg() and name.startswith(prefix)):
+                continue
+            size += member.size
+            if size > MOST_BYTES:
+                raise DarkroomError(f"the recording in {archive.name} is larger than expected")
+            member.name = name.removeprefix(prefix)
+            tar.extract(member, place, filter="data")
+        if not place.is_dir():
+            return False
         shutil.rmtree(folder, ignore_errors=True)
         place.rename(folder)
+    return True

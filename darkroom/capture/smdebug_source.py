@@ -25,7 +25,7 @@ from darkroom.capture.smdebug_writer import (
     UNITS_PREFIX,
 )
 from darkroom.capture.table import TensorTable
-from darkroom.rules.evidence import STATISTICS, Kind, Mode
+from darkroom.rules.evidence import STATISTICS, Kind, Mode, parameter_kind
 from darkroom.rules.statistics import Sample, tensor_statistics, unit_shares
 
 _REDUCTION = re.compile(r"^smdebug/reductions/(?P<reduction>[^/]+)/(?P<name>.+)$")
@@ -113,7 +113,7 @@ def _our_name(name: str, *, root: str) -> tuple[Kind, str] | None:
         return _of_module(call, root=root)
     if root and name.startswith(f"{root}_"):
         parameter = name.removeprefix(f"{root}_")
-        return ("bias" if parameter.rsplit(".", 1)[-1] == "bias" else "weight"), parameter
+        return parameter_kind(parameter), parameter
     return None
 
 

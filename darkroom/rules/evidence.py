@@ -29,6 +29,12 @@ Kind = Literal[
 that of either, after unscaling and before clipping; `activation` and `activation_input` are
 what comes out of and goes into modules such as ReLU; `input` is the model's."""
 
+
+def parameter_kind(name: str) -> Literal["weight", "bias"]:
+    """Which of the two a parameter is, by its name in the network."""
+    return "bias" if name.rsplit(".", 1)[-1] == "bias" else "weight"
+
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 

@@ -18,8 +18,8 @@ MOST_SAMPLED = 65_536
 """Elements behind percentiles and comparisons."""
 _BLOCK = 32_768
 """Elements that are looked at together: 256 KB in double precision."""
-_EPSILON = 1e-9  # WeightUpdateRatio's `epsilon`, AWS' documentation of Debugger's rules
-_RELATIVE_TOLERANCE = 1e-5  # UnchangedTensor's `rtol`, and numpy.allclose's
+EPSILON = 1e-9  # WeightUpdateRatio's `epsilon`, AWS' documentation of Debugger's rules
+RELATIVE_TOLERANCE = 1e-5  # UnchangedTensor's `rtol`, and numpy.allclose's
 _SIZE_OF_NOTHING: dict[str, float] = dict.fromkeys(STATISTICS, nan) | {"zero_share": 0.0}
 
 
@@ -66,6 +66,18 @@ def unit_shares(output: NDArray[Any]) -> NDArray[np.float64]:
     with np.errstate(invalid="ignore"):
         shares: NDArray[np.float64] = active / np.float64(images * size)
     return shares
+
+
+def even_stride(size: int, *, most: int) -> int:
+    """The stride by which at most so many of `size` elements are taken.
+
+    It shares no factor with the sides of kernels, nor with most numbers of channels: every
+    36th element of a 3×3 convolution's weights is the same corner of each kernel.
+    """
+    stride = -(-size // most)
+    while gcd(stride, 2 * 3 * 5 * 7) > 1:
+        stride += 1
+    return stride
 
 
 class _Moments(NamedTuple):
@@ -159,18 +171,11 @@ def _compared(array: NDArray[Any], *, previous: NDArray[Any] | Sample | None) ->
     now, before = Sample.of(array).elements, earlier.elements
     change, size = np.abs(now - before), np.abs(before)
     return {
-        "update_ratio": float(change.mean() / (size.mean() + _EPSILON)),
-        "change_excess": float((change - _RELATIVE_TOLERANCE * size).max()),
+        "update_ratio": float(change.mean() / (size.mean() + EPSILON)),
+        "change_excess": float((change - RELATIVE_TOLERANCE * size).max()),
     }
 
 
 def _sample(flat: NDArray[Any]) -> NDArray[Any]:
-    """Evenly strided elements, `MOST_SAMPLED` at most.
-
-    The stride shares no factor with the sides of kernels, nor with most numbers of channels:
-    every 36th element of a 3×3 convolution's weights is the same corner of each kernel.
-    """
-    stride = -(-flat.size // MOST_SAMPLED)
-    while gcd(stride, 2 * 3 * 5 * 7) > 1:
-        stride += 1
-    return flat[::stride]
+    """Evenly strided elements, `MOST_SAMPLED` at most."""
+    return flat[:: even_stride(flat.size, most=MOST_SAMPLED)]

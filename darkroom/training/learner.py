@@ -91,14 +91,16 @@ class Learner:
                 smoothing=self._hyperparameters.label_smoothing,
             )
             value = loss.item()
-        self.recorder.outcome(positions, images=images, logits=logits, labels=labels, loss=value)
+        correct = int((logits.detach().argmax(dim=1) == labels).sum())
+        self.recorder.outcome(
+            positions, images=images, logits=logits, labels=labels, loss=value, correct=correct
+        )
         if math.isfinite(value):
             # DDP averages over the processes; the losses of their shares are to be added.
             self._update(loss * self._group.size, learning_rate=learning_rate)
         else:
             with self._autocast():
                 self.recorder.dissect(self.model, images=images)
-        correct = int((logits.detach().argmax(dim=1) == labels).sum())
         return StepResult(loss=value, correct=correct)
 
     def logits(self, batches: Iterable[Tensor]) -> Tensor:

@@ -27,6 +27,7 @@ from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.identity import JobIdentity
 from darkroom.backends.sagemaker.site import Site
+from darkroom.capture.recording import MOST_BYTES, unpack_recording
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.model.bundle import ARCHIVE_FILE, Bundle, unpack
@@ -40,7 +41,7 @@ _POINTER_FILE = "job.json"
 _OUTPUT_FILE = "output.tar.gz"
 _HISTORY_FILE = "history.json"
 _MOST_HISTORY_BYTES = 64 * 2**20
-_MOST_RECORDING_BYTES, _MOST_RECORDING_FILES = 16 * 2**30, 1_000_000
+_MOST_RECORDING_FILES = 1_000_000
 _THREADS = 8
 
 
@@ -136,11 +137,10 @@ class ResultStore:
                 self._download(result.output, to=archive)
             except DarkroomError:
                 return JobOutput()
+            history, found = _history_in(archive), False
             with suppress(tarfile.TarError, EOFError, OSError):
-                return JobOutput(
-                    history=_history_in(archive), recording=_recording_in(archive, to=recording)
-                )
-        return JobOutput()
+                found = unpack_recording(archive, folder=recording, within=RECORDING_FOLDER)
+            return JobOutput(history=history, recording=recording if found else None)
 
     def fetch_unfinished_recording(self, identity: JobIdentity, *, to: Path) -> Path | None:
         """What a job has recorded that did not end well; None: nothing."""
@@ -150,7 +150,7 @@ class ResultStore:
             found = list_address(
                 clients.s3,
                 S3Address.parse(place),
-                maximum_bytes=_MOST_RECORDING_BYTES,
+                maximum_bytes=MOST_BYTES,
                 maximum_files=_MOST_RECORDING_FILES,
             )
             Download(clients.s3, found=found, folder=to, pause=self._pause).run(
@@ -173,29 +173,6 @@ class ResultStore:
 
     def _ask(self, uri: str, *, question: Callable[[Clients], T]) -> T:
         return Patient(self._clients, what=uri, pause=self._pause).ask(question)
-
-
-def _recording_in(archive: Path, *, to: Path) -> Path | None:
-    """Unpack the recording, and nothing else, into a folder that it replaces."""
-    prefix = f"{RECORDING_FOLDER}/"
-    with tarfile.open(archive, mode="r:*") as tar, TemporaryDirectory(prefix="rec-") as scratch:
-        size = 0
-        for member in tar:
-            name = member.name.removeprefix("./")
-            if not (member.isreg() and name.startswith(prefix)):
-                continue
-            size += member.size
-            if size > _MOST_RECORDING_BYTES:
-                raise DarkroomError(f"the recording in {archive.name} is larger than expected")
-            member.name = name
-            tar.extract(member, scratch, filter="data")
-        unpacked = Path(scratch, RECORDING_FOLDER)
-        if not unpacked.is_dir():
-            return None
-        shutil.rmtree(to, ignore_errors=True)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(unpacked, to)
-    return to
 
 
 def _history_in(archive: Path) -> Sequence[EpochMetrics]:
