@@ -1,7 +1,8 @@
 """An image whose `train` only pretends, so that jobs take no time; and an account to run it in.
 
 It prints, checkpoints and leaves what darkroom's own program does; the model is one that is
-given. Its environment decides how it goes: PRETEND_FAIL, PRETEND_EXIT, PRETEND_PAUSE.
+given. Its environment decides how it goes: PRETEND_FAIL, PRETEND_EXIT, PRETEND_PAUSE,
+PRETEND_LINGER.
 """
 
 import json
@@ -66,6 +67,7 @@ print(f"best_epoch={{epoch}} {{pairs}}", flush=True)
 (root / "model").mkdir(exist_ok=True)
 for file in pathlib.Path({bundle!r}).iterdir():
     shutil.copy(file, root / "model" / file.name)
+time.sleep(float(os.environ.get("PRETEND_LINGER", "0")))
 """
 
 

@@ -185,13 +185,14 @@ def test_a_reached_target_ends_the_search(tune: Any) -> None:
 
 
 @pytest.mark.slow
-def test_jobs_that_hyperband_stops_are_pruned_trials(tune: Any) -> None:
+def test_hyperband_stops_who_falls_behind_and_nobody_at_the_last_line(tune: Any) -> None:
+    lingering = {"PRETEND_PAUSE": "1", "PRETEND_LINGER": "1"}
     result = tune(
         seed=8,
         strategy="hyperband",
         trials=6,
         search_space=SPACE | {"epochs": None},
-        config={"environment": {"PRETEND_PAUSE": "1"}, "tuning": {"parallel_jobs": 6}},
+        config={"environment": lingering, "tuning": {"parallel_jobs": 6}},
     )
     pruned = [trial for trial in result.trials if trial.state == "pruned"]
     assert any(trial.epochs < 4 for trial in pruned)

@@ -218,9 +218,10 @@ def _train(job: Job, *, order: "Order") -> None:
     if is_first_process():
         if result.stopped_by:
             print(f"stopped by a rule: {result.stopped_by.in_words}", flush=True)
-        print(result.history[result.best_epoch - 1].kept_line(), flush=True)
         _keep_recording(job)
         _deliver(job, result=result, hyperparameters=hyperparameters, dataset=dataset)
+        # Last: who follows the log may take this line for the end.
+        print(result.history[result.best_epoch - 1].kept_line(), flush=True)
 
 
 def _keep_recording(job: Job) -> None:

@@ -15,6 +15,12 @@ from darkroom.config.grid import Dimension, dimensions, grid_values, trials_want
 from darkroom.config.sagemaker import TuningJobConfig
 from darkroom.training.hyperparameters import debugging_strings, to_strings
 
+_VALUES_AFTER_EPOCHS = 1
+"""A job emits the objective once an epoch, and at its end once more: that of the kept epoch.
+
+SageMaker stops a job that reaches Hyperband's MaxResource (developer guide, "Hyperband"), so that
+it has to be more than all of them: a job that is stopped at its last line is no complete trial."""
+
 _STRATEGIES = {"tpe": "Bayesian", "random": "Random", "grid": "Grid", "hyperband": "Hyperband"}
 
 
@@ -88,7 +94,12 @@ def _strategy(tuning: TuningConfig, *, epochs: int) -> Request:
         return {"Strategy": _STRATEGIES[tuning.strategy]}
     return {
         "Strategy": "Hyperband",
-        "StrategyConfig": {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": epochs}},
+        "StrategyConfig": {
+            "HyperbandStrategyConfig": {
+                "MinResource": 1,
+                "MaxResource": epochs + _VALUES_AFTER_EPOCHS + 1,
+            }
+        },
     }
 
 
