@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from darkroom.capture.smdebug_source import read_smdebug_tensors
 from darkroom.capture.smdebug_writer import import_smdebug
 from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig, RuleConfig
 from darkroom.dataset import Dataset
+from darkroom.diagnosis.diagnosing import diagnose
 from darkroom.errors import DarkroomError, UserError
 from darkroom.rules.evidence import STATISTICS, Evidence
 from darkroom.training.loop import TrainingResult, train
@@ -305,6 +307,19 @@ def test_a_rule_stops_a_training_and_its_best_epoch_is_kept(
     assert result.stopped_early
     assert result.stopped_by is not None
     assert result.stopped_by.rule == "class_missing"
+    recording = tmp_path / "run" / "recording"
+    assert diagnose(recording, config=DiagnosisConfig()).diagnosis.stopped_by == "class_missing"
+
+
+def test_a_rule_that_strikes_after_the_last_epoch_has_nothing_to_stop(
+    lopsided: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.capture.live._LEAST_SECONDS", 1e9)  # only after epochs
+    result = record(lopsided, home=tmp_path, debugging=live("stop"), epochs=1)
+    assert result.stopped_by is None
+    assert not (tmp_path / "run" / "recording" / "ended_by.json").exists()
+    with pytest.raises(DarkroomError, match="ended by a rule"):
+        record(lopsided, home=tmp_path / "other", debugging=live("fail"), epochs=1)
 
 
 def test_a_rule_that_strikes_before_an_epoch_has_ended_fails_the_training(
@@ -350,6 +365,32 @@ def test_what_rules_find_is_told_once_while_the_training_runs(
         on_finding=told.append,
     )
     assert [finding.rule for finding in told].count("class_missing") == 1
+
+
+def test_a_training_that_stands_still_is_told_of_while_it_does(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from darkroom.training import epochs
+
+    told, batch, calls, waits = threading.Event(), epochs.training_batch, [0], []
+
+    def hanging(*positional: object, **named: object) -> object:
+        calls[0] += 1
+        if calls[0] == 3:
+            waits.append(told.wait(20))
+        return batch(*positional, **named)
+
+    monkeypatch.setattr(epochs, "training_batch", hanging)
+    rule = RuleConfig(parameters={"threshold": 1.0})
+    train(
+        dataset,
+        hyperparameters=small_hyperparameters(epochs=1, warmup_epochs=0),
+        folder=tmp_path / "run",
+        cache=tmp_path / "cache",
+        debugging=Debugging(diagnosis=DiagnosisConfig(rules={"stalled_training": rule})),
+        on_finding=lambda finding: finding.rule == "stalled_training" and told.set(),
+    )
+    assert waits == [True]
 
 
 def test_an_unknown_rule_is_the_users_mistake_before_the_first_step(

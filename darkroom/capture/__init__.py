@@ -9,5 +9,6 @@ margins.npz        how each training image was seen
 tensors/           a smdebug trial, or Parquet files
 system.jsonl       samples of the machine
 profile/           trace.json.gz, which opens in Perfetto; operators.json
-findings.json      what was found while training ran
+ended_by.json      the finding that ended the training early, if one did
+findings.json      what was found, once it was diagnosed
 """

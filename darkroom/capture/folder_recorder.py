@@ -25,6 +25,7 @@ from darkroom.capture.margins import MarginMeter
 from darkroom.capture.schedule import Schedule
 from darkroom.capture.stopwatch import Stopwatch
 from darkroom.capture.writing import TensorWriter
+from darkroom.files import write_text
 from darkroom.profiling.operators import OperatorProfiler
 from darkroom.profiling.phases import Phase
 from darkroom.rules.findings import Finding
@@ -180,6 +181,9 @@ class FolderRecorder:
 
     def verdict(self) -> Finding | None:
         return self._judge.verdict if self._judge else None
+
+    def ended_by(self, finding: Finding) -> None:
+        write_text(self._folder.ended_by, finding.model_dump_json(indent=1))
 
     def close(self) -> None:
         """Finish the files; what was recorded is complete."""

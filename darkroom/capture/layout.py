@@ -43,5 +43,10 @@ class RecordingFolder:
         return self.root / "profile"
 
     @property
+    def ended_by(self) -> Path:
+        """The finding that ended the training early; not there where none did."""
+        return self.root / "ended_by.json"
+
+    @property
     def findings(self) -> Path:
         return self.root / "findings.json"

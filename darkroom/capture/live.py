@@ -13,10 +13,12 @@ from darkroom.capture.looks import Look
 from darkroom.capture.margins import MarginMeter
 from darkroom.capture.table import TensorTable
 from darkroom.config.debugging import DiagnosisConfig
+from darkroom.diagnosis.result import Diagnosis
 from darkroom.rules.checking import configured_rules
 from darkroom.rules.evidence import Evidence, TrainingFacts
 from darkroom.rules.findings import Finding
 from darkroom.rules.judging import judge_by
+from darkroom.rules.runs import stalled_training
 from darkroom.training.history import EpochMetrics
 
 _LEAST_SECONDS = 2.0
@@ -41,6 +43,11 @@ class LiveJudge:
         on_finding: Callable[[Finding], None],
     ) -> None:
         self._rules, self._facts = configured_rules(_available(config)), facts
+        self._stall_rules = [
+            one
+            for one in self._rules
+            if one.rule.name == stalled_training.__name__ and one.config.enabled
+        ]
         self._margins, self._paths, self._on_finding = margins, paths, on_finding
         self._table = TensorTable()
         self._steps: list[StepLine] = []
@@ -86,6 +93,23 @@ class LiveJudge:
         if self._is_pending and time.monotonic() >= self._next:
             self._judge()
 
+    @property
+    def stall_seconds(self) -> float | None:
+        """After which a training without a new step has stalled; None: nobody wants to know."""
+        seconds = [float(one.parameters["threshold"] or 0) for one in self._stall_rules]
+        return min(seconds, default=None)
+
+    def look_for_stall(self) -> None:
+        """See how long ago the last step was; may be called from another thread."""
+        newest = Evidence(
+            facts=self._facts,
+            tensors=TensorTable(),
+            steps=step_log(self._steps[-1:]),
+            ended=False,
+            now=time.time(),
+        )
+        self._take(judge_by(newest, rules=self._stall_rules, live=True))
+
     def evidence(self) -> Evidence:
         """What is known so far."""
         return Evidence(
@@ -103,6 +127,10 @@ class LiveJudge:
         diagnosis = judge_by(self.evidence(), rules=self._rules, live=True)
         now = time.monotonic()
         self._next = now + max(_LEAST_SECONDS, (now - started) / _SHARE)
+        self._take(diagnosis)
+
+    def _take(self, diagnosis: Diagnosis) -> None:
+        """Tell what is new, and see whether it ends the training."""
         for finding in diagnosis.findings:
             if finding.severity != "note" and finding.rule not in self._told:
                 self._told.add(finding.rule)

@@ -22,6 +22,7 @@ from darkroom.capture.reading import read_tensors
 from darkroom.capture.recorder import SILENT, Recorder
 from darkroom.capture.schedule import Schedule
 from darkroom.capture.smdebug_writer import SmdebugWriter, smdebug_is_installed
+from darkroom.capture.stall_watch import watching_for_stalls
 from darkroom.capture.writing import TensorWriter
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging, RecordingConfig
@@ -107,6 +108,8 @@ def open_recorder(
             profiler=OperatorProfiler(place.profile, steps=config.profiled_steps),
         )
         open_files.callback(recorder.close)
+        if judge:
+            open_files.enter_context(watching_for_stalls(judge))
         open_files.enter_context(
             SystemSampler(place.system, interval_ms=config.system_milliseconds)
         )
@@ -125,6 +128,7 @@ def _prepare(
                 shutil.rmtree(place.tensors, ignore_errors=True)
         except UserError:
             shutil.rmtree(place.root, ignore_errors=True)
+    place.ended_by.unlink(missing_ok=True)
     place.root.mkdir(parents=True, exist_ok=True)
 
 

@@ -62,6 +62,9 @@ class Recorder(Protocol):
     def verdict(self) -> Finding | None:
         """The finding for which the training is to end; None: go on."""
 
+    def ended_by(self, finding: Finding) -> None:
+        """The training ends before its last epoch, for this finding."""
+
 
 class _Silent:
     """Takes no note of anything."""
@@ -108,6 +111,9 @@ class _Silent:
         return None
 
     def verdict(self) -> Finding | None:
+        return None
+
+    def ended_by(self, finding: Finding) -> None:
         return None
 
 

@@ -159,10 +159,12 @@ def _number(number: int, value: int) -> bytes:
     return _key(number, _VARINT) + _varint(value)
 
 
+@lru_cache(maxsize=64)
 def _key(number: int, kind: int) -> bytes:
     return _varint(number << 3 | kind)
 
 
+@lru_cache(maxsize=4096)  # nearly all are short lengths: half of the time of a record
 def _varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:

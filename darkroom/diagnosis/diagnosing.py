@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from darkroom.capture.layout import RecordingFolder
 from darkroom.capture.reading import read_evidence
 from darkroom.config.debugging import DiagnosisConfig
@@ -13,9 +15,8 @@ from darkroom.diagnosis.result import Diagnosis
 from darkroom.diagnosis.shared_images import shared_images
 from darkroom.files import write_text
 from darkroom.profiling.operators_table import OperatorTable, read_operators
-from darkroom.rules.advising import number
-from darkroom.rules.catalogue import RULES
 from darkroom.rules.evidence import Evidence
+from darkroom.rules.findings import Finding
 from darkroom.rules.judging import judge
 
 
@@ -44,9 +45,9 @@ def diagnose(
     evidence = read_evidence(recording)
     if dataset is not None:
         evidence = _with_shared_images(evidence, dataset=dataset)
-    judged = judge(_with_other_run(evidence, config=config), config=config)
-    diagnosis = judged.model_copy(update={"stopped_by": _stopped_by(evidence, diagnosis=judged)})
     place = RecordingFolder(recording)
+    judged = judge(_with_other_run(evidence, config=config), config=config)
+    diagnosis = judged.model_copy(update={"stopped_by": _stopped_by(place)})
     write_text(place.findings, diagnosis.model_dump_json(indent=1))
     return DiagnosedTraining(evidence, diagnosis, read_operators(place.profile))
 
@@ -75,19 +76,12 @@ def _nothing(diagnosis: Diagnosis) -> str:
     return told + (f"; {left_out} did not apply, the report says why" if left_out else "")
 
 
-def _stopped_by(evidence: Evidence, *, diagnosis: Diagnosis) -> str:
-    """The rule that ended a training which has fewer epochs than it was to have.
-
-    The recording does not say which one it was: it is the first that was to end the training.
-    """
-    if len(evidence.epochs) >= number(evidence, "epochs", default=0):
+def _stopped_by(place: RecordingFolder) -> str:
+    """The rule that ended the training early, as its recorder left it."""
+    try:
+        return Finding.model_validate_json(place.ended_by.read_bytes()).rule
+    except (OSError, ValidationError):
         return ""
-    ending = [
-        one
-        for one in diagnosis.findings
-        if one.action in ("stop", "fail") and (one.rule not in RULES or RULES[one.rule].live)
-    ]
-    return min(ending, key=lambda one: one.rank).rule if ending else ""
 
 
 def _with_other_run(evidence: Evidence, *, config: DiagnosisConfig) -> Evidence:

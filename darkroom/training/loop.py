@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -25,26 +24,17 @@ from darkroom.errors import DarkroomError
 from darkroom.model.network import build_model, head_name
 from darkroom.progress import SILENT, Progress, Task
 from darkroom.rules.findings import Finding
-from darkroom.training.checkpoints import (
-    CHECKPOINT_FILE,
-    BrokenCheckpointError,
-    Checkpoint,
-    disk_errors,
-    read_checkpoint,
-    training_identity,
-    write_checkpoint,
-)
+from darkroom.training.checkpoints import training_identity
 from darkroom.training.distributed import ProcessGroup, process_group
 from darkroom.training.epochs import EpochRunner, TrainingStopped
 from darkroom.training.examples import check_splits, load_examples
-from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted, write_history
+from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted
+from darkroom.training.kept_state import KeptState
 from darkroom.training.shares import TrainingShares, check_batches
 from darkroom.training.threads import compute_threads
 
 __all__ = ["EpochMetrics", "TrainingResult", "train"]
 
-CHECKPOINT_FOLDER = "checkpoint"
-HISTORY_FILE = "history.json"
 RECORDING_FOLDER = "recording"
 
 
@@ -156,9 +146,13 @@ def _prepare(
     return _Training(
         epochs,
         hyperparameters=hyperparameters,
-        folder=folder,
+        kept=KeptState(
+            folder,
+            identity=training_identity(dataset, hyperparameters=hyperparameters),
+            objective=hyperparameters.objective,
+            group=group,
+        ),
         group=group,
-        identity=training_identity(dataset, hyperparameters=hyperparameters),
         open_recorder=partial(
             open_recorder,
             folder / RECORDING_FOLDER,
@@ -194,9 +188,8 @@ class _Training:
         epochs: EpochRunner,
         *,
         hyperparameters: Hyperparameters,
-        folder: Path,
+        kept: KeptState,
         group: ProcessGroup,
-        identity: str,
         open_recorder: "Callable[..., AbstractContextManager[Recorder]]",
         progress: Progress,
     ) -> None:
@@ -204,13 +197,13 @@ class _Training:
         self._open_recorder, self._recorder = open_recorder, SILENT_RECORDER
         self._stopped_by: Finding | None = None
         self._hyperparameters, self._progress = hyperparameters, progress
-        self._folder, self._group, self._identity = folder, group, identity
+        self._kept, self._group = kept, group
         self._history: list[EpochMetrics] = []
         self._best: dict[str, Tensor] = {}
 
     def run(self, on_epoch: Callable[[EpochMetrics], None] | None) -> TrainingResult:
         """Go on from the checkpoint, if there is one, to the end."""
-        self._resume()
+        self._history, self._best = self._kept.restore(self._learner, progress=self._progress)
         total = self._hyperparameters.epochs * self._epochs.steps
         with self._progress.task("train", total=total) as task:
             task.advance(len(self._history) * self._epochs.steps)
@@ -231,7 +224,7 @@ class _Training:
             try:
                 while not self._is_done():
                     yield self._epoch(task)
-                    self._stop_together()
+                    self._obey_verdict()
             except TrainingStopped as stopped:
                 self._stop(stopped.finding)
 
@@ -241,7 +234,7 @@ class _Training:
         if self._best_epoch() == metrics.epoch:
             self._best = self._learner.weights()
         with self._recorder.phase("checkpoint"):
-            self._save()
+            self._kept.save(self._learner, history=self._history, best=self._best)
         self._recorder.epoch(metrics)
         self._progress.message(
             metrics.headline(
@@ -251,7 +244,7 @@ class _Training:
         )
         return metrics
 
-    def _stop_together(self) -> None:
+    def _obey_verdict(self) -> None:
         """End the training in all processes, if a rule of the first one says so."""
         verdict = self._recorder.verdict()
         told = self._group.from_first(verdict.model_dump_json().encode() if verdict else b"")
@@ -264,6 +257,9 @@ class _Training:
         Raises:
             DarkroomError: the training has failed, by the rule's action or for want of an epoch.
         """
+        if finding.action == "stop" and self._is_done():
+            return
+        self._recorder.ended_by(finding)
         if finding.action == "fail" or not self._history:
             raise DarkroomError(f"the training was ended by a rule: {finding.in_words}")
         self._stopped_by = finding
@@ -273,50 +269,6 @@ class _Training:
 
     def _is_done(self) -> bool:
         return len(self._history) >= self._hyperparameters.epochs or self._is_exhausted()
-
-    def _resume(self) -> None:
-        try:
-            checkpoint = self._checkpoint()
-        except BrokenCheckpointError as error:
-            self._progress.message(f"the checkpoint is damaged ({error}): training starts anew")
-            return
-        if checkpoint is None:
-            return
-        self._learner.restore(
-            model=checkpoint.model, optimizer=checkpoint.optimizer, scaler=checkpoint.scaler
-        )
-        self._history = list(checkpoint.history)
-        self._best = dict(checkpoint.best or checkpoint.model)
-        self._progress.message(f"going on after epoch {len(self._history)}, from the checkpoint")
-
-    def _checkpoint(self) -> Checkpoint | None:
-        """The first process's: another host may have none, or an older one."""
-        folder = self._folder / CHECKPOINT_FOLDER
-        if self._group.hosts == 1:
-            return read_checkpoint(folder, identity=self._identity)
-        file = folder / CHECKPOINT_FILE
-        content = self._group.from_first(file.read_bytes() if file.exists() else b"")
-        with TemporaryDirectory() as scratch:
-            if content:
-                Path(scratch, CHECKPOINT_FILE).write_bytes(content)
-            return read_checkpoint(Path(scratch), identity=self._identity)
-
-    def _save(self) -> None:
-        if not self._group.is_first:
-            return
-        is_best = self._best_epoch() == len(self._history)
-        checkpoint = Checkpoint(
-            identity=self._identity,
-            history=self._history,
-            model=self._best if is_best else self._learner.weights(),
-            optimizer=self._learner.optimizer_state(),
-            best={} if is_best else self._best,
-            scaler=self._learner.scaler_state(),
-        )
-        write_checkpoint(checkpoint, folder=self._folder / CHECKPOINT_FOLDER)
-        path = self._folder / HISTORY_FILE
-        with disk_errors(path):
-            write_history(path, self._history, objective=self._hyperparameters.objective)
 
     def _result(self) -> TrainingResult:
         model = self._learner.model.to("cpu").to(memory_format=torch.contiguous_format)
