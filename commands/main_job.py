@@ -22,7 +22,8 @@ from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
 from darkroom.progress import terminal_progress
 from darkroom.sources.source_names import parse_source
-from darkroom.summary import Summary, render, write_summary
+from darkroom.summary import Summary, write_summary
+from darkroom.summary_table import render
 from stacks.environment import CHECKOUT
 
 if TYPE_CHECKING:

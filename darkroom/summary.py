@@ -1,4 +1,4 @@
-"""The result of a run: for machines as a versioned JSON file, for people as a table.
+"""The result of a run, for machines: a versioned JSON file. summary_table shows it to people.
 
 docs/summary.md describes every key, with a complete example.
 """
@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
-from darkroom.config import Metric, SearchSpace
+from darkroom.config import Metric
+from darkroom.config.debugging import Severity
 from darkroom.dataset import Split
+from darkroom.diagnosis.result import Diagnosis
 from darkroom.evaluation.evaluate import MetricValue
 from darkroom.files import write_text
-
-_SHOWN_SPLITS: tuple[Split, ...] = ("validation", "test")
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -59,6 +56,38 @@ class DataSummary(_Part):
     """Images by split and class."""
     left_out: dict[str, Count]
     """Files of the source that were not used, by reason."""
+
+
+class FindingSummary(_Part):
+    """Something that a rule found in the training."""
+
+    rule: str
+    severity: Severity
+    title: str
+    where: str
+    """Layer, class or device; empty: the whole run."""
+    step: int | None
+    """Training step, from 0, at which it was first met."""
+    follows_from: str
+    """The rule whose finding explains this one; empty: none does."""
+
+
+class DiagnosisSummary(_Part):
+    """What was found in the recorded training."""
+
+    findings: tuple[FindingSummary, ...]
+    """The most important first."""
+    stopped_by: str | None
+    """The rule that ended the training early."""
+
+    @classmethod
+    def of(cls, diagnosis: Diagnosis) -> Self:
+        """The findings without their evidence."""
+        kept = FindingSummary.model_fields
+        findings = [
+            FindingSummary(**one.model_dump(include=set(kept))) for one in diagnosis.findings
+        ]
+        return cls(findings=tuple(findings), stopped_by=diagnosis.stopped_by or None)
 
 
 class Timings(_Part):
@@ -139,6 +168,8 @@ class Summary(_Part):
     """Of the final training: the values that the search found, the others as configured."""
     metrics: dict[Split, dict[str, MetricValue]]
     """By split and name, each with its confidence interval."""
+    diagnosis: DiagnosisSummary | None = None
+    """null where the training was not recorded, or not judged."""
     timings: Timings
     artifacts: Artifacts
     endpoint: EndpointSummary | None
@@ -159,107 +190,8 @@ def write_summary(summary: Summary, path: Path) -> None:
     write_text(path, summary.model_dump_json(indent=2) + "\n")
 
 
-def render(summary: Summary) -> RenderableType:
-    """What a run prints at its end: the metrics, and where to look next.
-
-    Printed with `soft_wrap=True`, long paths stay whole and can be copied.
-    """
-    return Group(
-        Text(""), _metrics_table(summary), Text(""), *_outcome(summary), Text(""), *_next(summary)
-    )
-
-
 def metric_order(summary: Summary) -> list[str]:
     """The metrics of the summary: headline metrics first, as the configuration lists them."""
     present = dict.fromkeys(name for split in summary.metrics.values() for name in split)
     headline = [name for name in get_args(Metric) if name in present]
     return [*headline, *(name for name in present if name not in headline)]
-
-
-def _metrics_table(summary: Summary) -> Table:
-    table = Table(title=summary.run.name, title_justify="left", title_style="bold")
-    table.add_column("metric")
-    splits = [split for split in _SHOWN_SPLITS if split in summary.metrics]
-    for split in splits:
-        table.add_column(split, justify="right", no_wrap=True)
-    for name in metric_order(summary):
-        cells = [_interval(summary.metrics[split].get(name)) for split in splits]
-        table.add_row(Text(name), *cells)
-    return table
-
-
-def _interval(metric: MetricValue | None) -> Text:
-    if metric is None:
-        return Text("–")
-    low, high = metric.interval
-    return Text.assemble(f"{metric.value:.4f} ", (f"[{low:.4f}, {high:.4f}]", "dim"))
-
-
-def _outcome(summary: Summary) -> list[Text]:
-    images = {split: sum(counts.values()) for split, counts in summary.data.counts.items()}
-    left_out = sum(summary.data.left_out.values())
-    reused = summary.timings.reused
-    searched = {
-        name: value
-        for name, value in summary.best_hyperparameters.items()
-        if name in SearchSpace.model_fields
-    }
-    return [
-        _line("data", _joined(images) + (f", left out {left_out:,}" if left_out else "")),
-        _line("hyperparameters", _joined(searched)),
-        _line("time", _duration(summary) + (f", reused {', '.join(reused)}" if reused else "")),
-        _line("endpoint", _endpoint(summary)),
-        *([_line("batch", _batch(summary.batch))] if summary.batch else []),
-    ]
-
-
-def _joined(values: dict[str, int] | dict[str, int | float | str | bool] | dict[Split, int]) -> str:
-    return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-        for name, value in values.items()
-    )
-
-
-def _duration(summary: Summary) -> str:
-    return f"{summary.timings.total:.1f} s, {summary.timings.setup:.1f} s of it set-up"
-
-
-def _endpoint(summary: Summary) -> str:
-    endpoint = summary.endpoint
-    if endpoint is None:
-        return f"none: {summary.endpoint_reason}"
-    latency = endpoint.latency_ms
-    return (
-        f"{endpoint.agreement:.1%} of {endpoint.checked_images} images as evaluated, "
-        f"{latency.p50:.1f} ms (p99 {latency.p99:.1f} ms)"
-        + (f", listens at {endpoint.url}" if endpoint.url else "")
-    )
-
-
-def _batch(batch: BatchSummary) -> str:
-    return (
-        f"{batch.correct:.1%} of {batch.images} {batch.split} images right"
-        + (f", {batch.unreadable} unreadable" if batch.unreadable else "")
-        + f": {batch.predictions}"
-    )
-
-
-def _next(summary: Summary) -> list[Text]:
-    reports = summary.artifacts.reports
-    return [
-        Text("Where to look next", style="bold"),
-        *(_line(f"{name} report", path) for name, path in reports.items()),
-        _line("model", summary.artifacts.bundle),
-        _line("compare runs", _ui(summary.run.stack)),
-        _line("classify", "python run.py predict IMAGE"),
-    ]
-
-
-def _ui(stack: str) -> str:
-    if stack == "sagemaker":
-        return "on the MLflow server of the stack"
-    return "python run.py ui" + ("" if stack == "local" else f" --stack {stack}")
-
-
-def _line(label: str, text: str) -> Text:
-    return Text.assemble((f"{label:<18}", "dim"), text)

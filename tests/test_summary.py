@@ -11,7 +11,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from darkroom.config import Metric
-from darkroom.summary import Summary, render, write_summary
+from darkroom.diagnosis.result import Diagnosis
+from darkroom.rules.findings import Finding
+from darkroom.summary import DiagnosisSummary, Summary, write_summary
+from darkroom.summary_table import render
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "summary.md"
 
@@ -49,7 +52,7 @@ def test_every_split_of_the_example_has_the_headline_metrics() -> None:
 
 def test_the_page_explains_every_key_of_the_schema() -> None:
     table = PAGE.read_text().partition("## Keys")[2]
-    for key in ("run", "timings", "artifacts", "endpoint"):
+    for key in ("run", "diagnosis", "timings", "artifacts", "endpoint"):
         for name in example()[key]:
             assert f"`{key}.{name}" in table, f"{key}.{name}"
 
@@ -94,6 +97,33 @@ def test_a_person_sees_values_with_intervals_and_where_to_look_next() -> None:
     assert example()["artifacts"]["reports"]["evaluation"] in text
     assert "100.0% of 32 images" in text
     assert "reused ingest_images, validate_dataset" in text
+
+
+def test_a_person_sees_what_was_found_in_the_training_and_how_to_compare_it() -> None:
+    content = example()
+    text = shown(content)
+    assert "1 warning; first: The network learns its images by heart" in text
+    assert f"python run.py compare OTHER_RUN {content['run']['name']}" in text
+    content["diagnosis"] |= {"findings": [], "stopped_by": "class_missing"}
+    assert "nothing was found; stopped early by class_missing" in shown(content)
+    text = shown(content | {"diagnosis": None})
+    assert "diagnosis" not in text
+    assert "run.py compare " not in text
+
+
+def test_findings_are_summarised_without_their_evidence() -> None:
+    finding = Finding(
+        rule="overfit",
+        title="The network learns its images by heart",
+        severity="warning",
+        action="warn",
+        step=63,
+        evidence={"ratio": 2.0},
+        meaning="It is surer.",
+        advice=("add images",),
+    )
+    written = DiagnosisSummary.of(Diagnosis(findings=(finding,), rules=()))
+    assert written.model_dump(mode="json") == example()["diagnosis"]
 
 
 def test_the_table_fits_a_narrow_terminal_and_leaves_paths_whole() -> None:
