@@ -1,6 +1,7 @@
 """Diagnose: what went wrong in the training, why, and what to do."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from zenml import log_metadata, step
 from zenml.types import HTMLString
@@ -10,9 +11,14 @@ from darkroom.config.debugging import DiagnosisConfig
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.diagnosis.result import Diagnosis
+from darkroom.errors import DarkroomError
+from darkroom.files import workspace, write_text
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run
 from steps.cache_policy import depends_on
+
+if TYPE_CHECKING:
+    from darkroom.diagnosis.reporting import Report
 
 
 @step(
@@ -26,27 +32,70 @@ def diagnose_training(
 ) -> tuple[Annotated[Diagnosis, "diagnosis"], Annotated[HTMLString, "training_report"]]:
     """Judge what was recorded, and write the training report.
 
+    A finding whose action is `fail` ends the run here, before anything is registered.
+
     Args:
         recording: of the final training.
         dataset: what it was trained on.
         diagnosis: which rules, with what parameters.
         placement: the instance type, for what the training cost.
     """
-    from darkroom.backends.training_prices import training_prices
     from darkroom.diagnosis.diagnosing import summary_lines
+
+    told = report_on(recording.folder, dataset=dataset, config=diagnosis, placement=placement)
+    for line in summary_lines(told.diagnosis):
+        terminal_progress().message(f"diagnosis: {line}")
+    log_metadata({"findings": [finding.headline for finding in told.diagnosis.headline]})
+    failing = [finding.in_words for finding in told.diagnosis.findings if finding.action == "fail"]
+    if failing:
+        path = workspace() / "runs" / active_run().name / "training.html"
+        where = leave_report(told, path=path, placement=placement)
+        headline = f"the run was failed by {_rules(len(failing))}:"
+        raise DarkroomError("\n  ".join([headline, *failing, where]))
+    return told.diagnosis, HTMLString(told.report)
+
+
+def report_on(
+    recording: Path,
+    *,
+    dataset: Dataset,
+    config: DiagnosisConfig,
+    placement: Placement,
+    failure: str = "",
+) -> "Report":
+    """Judge a recording, and put report and diagnosis into MLflow.
+
+    Args:
+        failure: the error that the training ended with; empty: it did not fail.
+    """
+    from darkroom.backends.training_prices import training_prices
     from darkroom.diagnosis.reporting import diagnose_and_report
 
     run = active_run()
     told = diagnose_and_report(
-        recording.folder,
-        config=diagnosis,
+        recording,
+        config=config,
         dataset=dataset,
         prices=training_prices(placement.jobs),
         run_name=run.name,
+        failure=failure,
     )
     run.text(told.report, file="reports/training.html")
     run.text(told.diagnosis.model_dump_json(indent=1), file="reports/diagnosis.json")
-    for line in summary_lines(told.diagnosis):
-        terminal_progress().message(f"diagnosis: {line}")
-    log_metadata({"findings": [finding.headline for finding in told.diagnosis.headline]})
-    return told.diagnosis, HTMLString(told.report)
+    return told
+
+
+def leave_report(told: "Report", *, path: Path, placement: Placement) -> str:
+    """Write the report of a run that fails, and say where it is read.
+
+    Where jobs are managed, this process may run on a machine that nobody can look into: there
+    MLflow has it.
+    """
+    if placement.jobs is not None:
+        return "The report: reports/training.html of the run in MLflow"
+    write_text(path, told.report)
+    return f"The report: {path}"
+
+
+def _rules(count: int) -> str:
+    return "a rule" if count == 1 else f"{count} rules"

@@ -12,7 +12,6 @@ from darkroom.config.debugging import Debugging, DiagnosisConfig
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
-from darkroom.files import write_text
 from darkroom.model.bundle import Bundle
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run, training_run
@@ -21,6 +20,7 @@ from materializers.bundle import BundleMaterializer
 from materializers.recording import RecordingMaterializer
 from steps.cache_policy import depends_on
 from steps.chosen_backend import chosen_backend
+from steps.diagnose import leave_report, report_on
 
 
 @step(
@@ -28,7 +28,6 @@ from steps.chosen_backend import chosen_backend
     cache_policy=depends_on(
         "darkroom.backends.local",
         "darkroom.backends.weights",
-        "darkroom.diagnosis.reporting",
         "darkroom.reports.figures",
         "darkroom.tracking.trials",
     ),
@@ -89,29 +88,22 @@ def _diagnosed_on_failure(
 ) -> Iterator[None]:
     """Let the error of a training say what the rules find in its recording."""
     from darkroom.backends.results import FailedTrainingError
-    from darkroom.backends.training_prices import training_prices
     from darkroom.diagnosis.diagnosing import summary_lines
-    from darkroom.diagnosis.reporting import diagnose_and_report
 
     try:
         yield
     except FailedTrainingError as failure:
         if not config.enabled:
             raise
-        run = active_run()
-        told = diagnose_and_report(
-            failure.recording,
-            config=config,
-            dataset=dataset,
-            prices=training_prices(placement.jobs),
-            run_name=run.name,
-            failure=str(failure),
-        )
-        run.text(told.report, file="reports/training.html")
-        run.text(told.diagnosis.model_dump_json(indent=1), file="reports/diagnosis.json")
-        report = failure.recording / "training.html"
-        write_text(report, told.report)
-        # A rule that ended the training is in the failure already.
-        new = [one for one in summary_lines(told.diagnosis) if one not in str(failure)]
-        lines = "".join(f"\n  {line}" for line in [*new, f"The report: {report}"])
-        raise DarkroomError(f"{failure}{lines}") from failure
+        recording = failure.recording
+        try:
+            told = report_on(
+                recording, dataset=dataset, config=config, placement=placement, failure=str(failure)
+            )
+            where = leave_report(told, path=recording / "training.html", placement=placement)
+            # A rule that ended the training is in the failure already.
+            new = [one for one in summary_lines(told.diagnosis) if one not in str(failure)]
+            lines = [*new, where]
+        except Exception as error:  # why the training failed must not be lost
+            lines = [f"it could not be diagnosed: {type(error).__name__}: {error}"]
+        raise DarkroomError("\n  ".join([str(failure), *lines])) from failure

@@ -15,7 +15,7 @@ from darkroom.errors import UserError
 CHECKOUT = Path(__file__).resolve().parent.parent
 WRONG = (
     "diagnosis.rules={vanishing_gradients: {}, dead_relu: {parameters: {threshold_layer: half}}, "
-    "overfit: {parameters: {ratio: 1}}, "
+    "overfit: {parameters: {ratio: 1}}, confusion: {action: stop}, "
     "similar_across_runs: {parameters: {other_trials: /nowhere}}}",
     "diagnosis.custom=[{function: 'mine.py:missing'}, {function: 'broken.py:mine'}, "
     "{function: 'absent.py:mine'}]",
@@ -24,6 +24,7 @@ TOLD = (
     "did you mean 'vanishing_gradient'",
     "threshold_layer must be a number, not 'half'",
     "unknown parameter 'ratio'",
+    "diagnosis.rules.confusion.action: 'stop' ends nothing: confusion is judged when",
     "'/nowhere' is no recording",
     "'mine.py' has no function 'missing'",
     "'broken.py' cannot be imported: SyntaxError",
@@ -38,6 +39,14 @@ def rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "mine.py").write_text("def mine(evidence, *, limit=2.0):\n    return []\n")
     (tmp_path / "broken.py").write_text("def mine(evidence:\n")
     return tmp_path
+
+
+def test_what_is_not_judged_while_it_runs_stops_nothing() -> None:
+    stops = RuleConfig(action="stop")
+    late = DiagnosisConfig(live=False, rules={"overfit": stops})
+    (problem,) = diagnosis_problems(late)
+    assert "diagnosis.live is false" in problem
+    assert diagnosis_problems(DiagnosisConfig(rules={"overfit": stops})) == []
 
 
 def similar(**values: object) -> DiagnosisConfig:

@@ -9,7 +9,8 @@ from mlflow.tracking import MlflowClient
 from zenml.utils.source_utils import set_custom_source_root
 
 from darkroom.backends.results import FailedTrainingError
-from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig
+from darkroom.capture.recording import Recording
+from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig, RuleConfig
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
@@ -19,6 +20,7 @@ from small_trainings import small_hyperparameters, write_dataset
 # A step wants to know where its code lies, which a worker of pytest's cannot tell.
 set_custom_source_root(str(Path(__file__).resolve().parent.parent))
 
+from steps.diagnose import diagnose_training
 from steps.train import _diagnosed_on_failure
 
 
@@ -98,3 +100,38 @@ def test_without_diagnosis_the_error_is_as_it_was(
     error, recording = diverged
     off = DiagnosisConfig(enabled=False)
     assert failed(dataset, error=error, recording=recording, config=off) == error
+
+
+def test_a_training_that_cannot_be_diagnosed_says_all_the_same_why_it_failed(
+    dataset: Dataset, diverged: tuple[str, Path], tracked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*positional: object, **named: object) -> str:
+        raise ZeroDivisionError("by nought")
+
+    monkeypatch.setattr("darkroom.diagnosis.reporting.training_report", broken)
+    error, recording = diverged
+    told = failed(dataset, error=error, recording=recording, config=DiagnosisConfig())
+    assert told == f"{error}\n  it could not be diagnosed: ZeroDivisionError: by nought"
+
+
+def test_a_finding_that_fails_the_run_does_so_once_the_report_is_there(
+    dataset: Dataset,
+    diverged: tuple[str, Path],
+    tracked: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("steps.diagnose.log_metadata", lambda metadata: None)
+    rules = {"learning_rate_too_high": RuleConfig(action="fail")}
+    with pytest.raises(DarkroomError, match=r"^the run was failed by a rule:\n  error: ") as raised:
+        diagnose_training.entrypoint(
+            Recording(diverged[1]), dataset, DiagnosisConfig(rules=rules), Placement()
+        )
+    told = str(raised.value)
+    assert "[learning_rate_too_high]" in told
+    report = Path(told.rpartition("The report: ")[2])
+    assert report.parent.name == "digits-1"
+    assert "The learning rate is too high" in report.read_text()
+    found = {file.path for file in MlflowClient().list_artifacts(tracked, "reports")}
+    assert found == {"reports/training.html", "reports/diagnosis.json"}

@@ -133,14 +133,28 @@ def test_advice_names_settings_with_the_values_of_the_run() -> None:
     assert advice[0] == "lower training.learning_rate from 1 to about 0.001"
 
 
-def test_a_rule_that_raises_fails_by_itself() -> None:
+def test_one_learning_rate_is_advised_not_one_by_each_finding() -> None:
+    losses = np.full(STEPS, 30.0)
+    losses[:5] = CHANCE
+    losses[60:] = 300.0
+    facts = made_facts(hyperparameters={"learning_rate": 1.0})
+    evidence = healthy(facts=facts, steps=made_steps(losses, peak=1.0))
+    found = named(judge(evidence, config=DiagnosisConfig()))
+    spike = found["loss_spike"]
+    assert spike.follows_from == "learning_rate_too_high"
+    assert spike.advice[0] == "first see to learning_rate_too_high"
+    assert not [one for one in spike.advice if "training.learning_rate" in one]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by nought"), SystemExit("by nought")])
+def test_a_rule_that_raises_fails_by_itself(error: BaseException) -> None:
     def broken(evidence: Evidence) -> list[Hit]:
-        raise ZeroDivisionError("by nought")
+        raise error
 
     rule = Rule("mine", "T", "note", "M", lambda hit, evidence: (), broken)
     diagnosis = judging.judge_by(healthy(), rules=[ConfiguredRule(rule, RuleConfig())])
     assert diagnosis.rules[0].outcome == "failed"
-    assert diagnosis.rules[0].reason == "ZeroDivisionError: by nought"
+    assert diagnosis.rules[0].reason == f"{type(error).__name__}: by nought"
 
 
 def test_figures_that_are_not_finite_survive_json() -> None:
@@ -260,7 +274,7 @@ def test_rules_of_the_users_that_cannot_be_are_refused(function: str, message: s
 
 @pytest.mark.usefixtures("rules_file")
 def test_unknown_parameters_of_a_rule_of_the_users_are_refused() -> None:
-    with pytest.raises(UserError, match=r"'mine.py:steep' parameters: unknown parameter 'limit'"):
+    with pytest.raises(UserError, match=r"'mine.py:steep'.parameters: unknown parameter 'limit'"):
         check_rules(custom("mine.py:steep", parameters={"limit": 1}))
     with pytest.raises(UserError, match="must be a number, not 'high'"):
         check_rules(custom("mine.py:steep", parameters={"threshold": "high"}))

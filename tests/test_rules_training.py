@@ -154,6 +154,7 @@ def test_a_rate_that_replaces_weights_and_lifts_the_loss_is_too_high() -> None:
     losses[:4] = CHANCE
     (found,) = hits("learning_rate_too_high", replace(moving, steps=made_steps(losses)))
     assert found.figures["update_over_weight"] > 1
+    assert found.step == np.flatnonzero(losses > 1.5 * CHANCE)[0]
     far = falling(start=1.0, end=20.0)
     far[:4] = CHANCE
     assert hits("learning_rate_too_high", healthy(steps=made_steps(far))) != []
@@ -214,6 +215,18 @@ def test_ten_epochs_without_a_better_validation_loss_are_overtraining() -> None:
         epochs=made_epochs([1 / n for n in range(1, 14)], [1, 0.5, 0.4, *[0.399] * 10])
     )
     assert hits("overtraining", evidence)[0].where == "validation loss"
+
+
+def test_a_validation_that_batch_norm_spoils_is_named_as_such() -> None:
+    facts = made_facts(architecture="mobilenet_v3_small", hyperparameters={"weights": "none"})
+    spoiled = healthy(facts=facts, epochs=made_epochs([0.9, 0.3], [1.1, 1.1], accuracy=0.4))
+    (found,) = hits("validation_unsettled", spoiled)
+    assert found.figures["steps"] < found.figures["steps_needed"]
+    assert found.figures["validation_accuracy"] < 0.5 * found.figures["training_accuracy"]
+    fine = healthy(facts=facts, epochs=made_epochs([0.9, 0.3], [0.9, 0.3], accuracy=0.8))
+    assert hits("validation_unsettled", fine) == []
+    settled = made_facts(architecture="resnet18", hyperparameters={"weights": "imagenet"})
+    assert hits("validation_unsettled", replace(spoiled, facts=settled)) == []
 
 
 def test_a_loss_near_that_of_guessing_is_underfitting() -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from darkroom.backends.sagemaker.training import run_training
+from darkroom.capture.reading import read_evidence
+from darkroom.capture.smdebug_writer import import_smdebug
+from darkroom.config.debugging import Debugging, RecordingConfig
 from darkroom.dataset import Dataset
 from pretended_jobs import account
 from small_trainings import read_dataset, small_hyperparameters, write_dataset
@@ -46,6 +49,33 @@ def test_a_job_trains_the_same_model_as_this_machine(
     ]
     assert managed.best_epoch == local.best_epoch
     assert managed.bundle.metadata.version == local.bundle.metadata.version
+
+
+@pytest.mark.slow
+def test_what_a_job_recorded_is_a_trial_of_smdebug_on_s3(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_smdebug()
+    from smdebug.trials import create_trial
+
+    with account(tmp_path / "aws", dataset=dataset, real=True) as aws:
+        aws.enter(monkeypatch)
+        monkeypatch.setenv("AWS_REGION", "us-east-1")
+        trained = run_training(
+            dataset,
+            hyperparameters=small_hyperparameters(threads=1),
+            site=aws.site(),
+            clients=aws.clients,
+            folder=tmp_path / "managed",
+            debugging=Debugging(recording=RecordingConfig(backend="smdebug")),
+        )
+        job = aws.clients.sagemaker.describe_training_job(TrainingJobName=trained.job)
+        trial = create_trial(f"{job['CheckpointConfig']['S3Uri'].rstrip('/')}/recording/tensors")
+        (loss,) = trial.tensor_names(regex="CrossEntropyLoss_output_0")
+        there = [float(trial.tensor(loss).value(step)) for step in trial.steps()[:3]]
+    assert trained.recording
+    here = read_evidence(trained.recording).steps.loss
+    assert there == pytest.approx(here[:3].tolist(), rel=1e-6)
 
 
 @pytest.mark.slow

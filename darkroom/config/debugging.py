@@ -22,7 +22,8 @@ class RecordingConfig(Section):
     losses_every_steps: Annotated[int, Field(ge=1)] = 10
     """Steps between two losses in the tensors; the step log has every one."""
     tensors: Literal["statistics", "full"] = "statistics"
-    """Statistics of each tensor, or the tensors themselves too: hundreds of MB."""
+    """Statistics of each tensor, or the tensors themselves too: of a resnet18 50 MB a look in
+    Parquet and 75 MB in smdebug's format, instead of a few MB in all."""
     system_milliseconds: Annotated[int, Field(ge=100, le=60_000)] = 500
     """Between two samples of CPU, memory, disk, network and GPU."""
     profiled_steps: Annotated[int, Field(ge=0)] = 50

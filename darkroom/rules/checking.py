@@ -53,6 +53,7 @@ def configured_rules(config: DiagnosisConfig) -> list[ConfiguredRule]:
             problems += error.problems
     problems += _repeated(rules)
     problems += [problem for one in rules for problem in _parameter_problems(one)]
+    problems += [problem for one in rules for problem in _action_problems(one, live=config.live)]
     if problems:
         raise UserError(problems)
     return rules
@@ -61,7 +62,7 @@ def configured_rules(config: DiagnosisConfig) -> list[ConfiguredRule]:
 def _unknown_rule(name: str) -> str:
     close = get_close_matches(name, RULES, n=1)
     meant = f"did you mean {close[0]!r}? " if close else ""
-    return f"diagnosis.rules: unknown rule {name!r}; {meant}there are {', '.join(sorted(RULES))}"
+    return f"diagnosis.rules: unknown rule {name!r}; {meant}docs/rules.md lists all {len(RULES)}"
 
 
 def _repeated(rules: Iterable[ConfiguredRule]) -> list[str]:
@@ -79,7 +80,7 @@ def _repeated(rules: Iterable[ConfiguredRule]) -> list[str]:
 def _parameter_problems(one: ConfiguredRule) -> list[str]:
     known = one.rule.parameters
     types = _types(one.rule)
-    where = _where(one)
+    where = f"{_where(one)}.parameters"
     problems = []
     for name, value in one.config.parameters.items():
         if name not in known:
@@ -97,10 +98,25 @@ def _parameter_problems(one: ConfiguredRule) -> list[str]:
     return problems
 
 
+def _action_problems(one: ConfiguredRule, *, live: bool) -> list[str]:
+    """To stop a training there has to be one that runs."""
+    if one.config.action != "stop" or not one.config.enabled or (live and one.rule.live):
+        return []
+    why = (
+        f"{one.rule.name} is judged when the training has ended"
+        if live
+        else "diagnosis.live is false: nothing is judged before the training has ended"
+    )
+    return [
+        f"{_where(one)}.action: 'stop' ends nothing: {why}; 'fail' fails the run then, and "
+        "nothing is registered"
+    ]
+
+
 def _where(one: ConfiguredRule) -> str:
     if isinstance(one.config, CustomRuleConfig):
-        return f"diagnosis.custom {one.config.function!r} parameters"
-    return f"diagnosis.rules.{one.rule.name}.parameters"
+        return f"diagnosis.custom {one.config.function!r}"
+    return f"diagnosis.rules.{one.rule.name}"
 
 
 def _types(rule: Rule) -> Mapping[str, tuple[type, ...]]:

@@ -69,7 +69,7 @@ def _module(path: Path, *, named: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file does
+    except (Exception, SystemExit) as error:  # whatever the user's file does
         raise UserError(
             f"diagnosis.custom: {str(path)!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error

@@ -16,6 +16,8 @@ _UNSTABLE = (
     *("non_finite_loss", "exploding_tensor", "loss_spike", "weight_update_ratio", "dead_relu"),
     *("saturated_activation", "vanishing_gradient", "layer_not_learning"),
 )
+_RATE = "training.learning_rate"
+"""Of which the cause alone says what it should be: one rate is advised, not several."""
 _POOR_VALIDATION = ("overfit", "train_validation_divergence")
 _LABELS = ("label_noise",)
 
@@ -84,5 +86,8 @@ def explained(findings: Sequence[Finding]) -> list[Finding]:
 def _marked(finding: Finding, *, cause: str, titles: Mapping[str, str]) -> Finding:
     if not cause:
         return finding
+    advice = [f"first see to {cause}", *(one for one in finding.advice if _RATE not in one)]
     meaning = f"Probably follows from {titles[cause]!r} ({cause}). {finding.meaning}"
-    return finding.model_copy(update={"follows_from": cause, "meaning": meaning})
+    return finding.model_copy(
+        update={"follows_from": cause, "meaning": meaning, "advice": tuple(advice)}
+    )

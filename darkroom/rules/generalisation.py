@@ -7,15 +7,7 @@ from darkroom.rules.evidence import Evidence, Floats
 from darkroom.rules.findings import Hit, Plot
 from darkroom.rules.rule import NotApplicableError, Rule
 from darkroom.rules.series import chance_loss, line_plot
-
-_SLOW_STATISTICS = {
-    "mobilenet_v3": 0.01,
-    **dict.fromkeys(("efficientnet_b5", "efficientnet_b6", "efficientnet_b7"), 0.01),
-    "mnasnet": 0.0003,
-}
-"""Momentum of batch-norm's running statistics where it is not torch's 0.1, by the start of
-the architecture's name; torchvision's source."""
-_MOST_SETTLING_STEPS = 1000
+from darkroom.rules.settling import check_settled
 
 
 def overfit(
@@ -137,44 +129,18 @@ def underfitting(evidence: Evidence, *, share_of_chance: float = 0.8) -> list[Hi
     Args:
         share_of_chance: of ln C, above which the last epoch's training loss is close.
     """
-    train, _ = _losses(evidence, after=1)
+    if len(evidence.epochs) < 2:
+        raise NotApplicableError("1 epoch is too few to tell")
+    train = evidence.epochs[-1].train_loss
     limit = share_of_chance * chance_loss(evidence.facts)
-    if train[-1] <= limit:
+    if train <= limit:
         return []
     figures: dict[str, float | str] = {
-        "training_loss": float(train[-1]),
+        "training_loss": train,
         "loss_of_guessing": chance_loss(evidence.facts),
         "threshold": limit,
     }
     return [Hit("", _last_step(evidence), figures, plot=_plot(evidence))]
-
-
-def check_settled(evidence: Evidence) -> None:
-    """Refuse to judge a validation that batch-norm still spoils.
-
-    Its running statistics follow the batches by a momentum, and the network is validated by
-    them: three times its inverse after a random start a twentieth of the start is left.
-    Each layer's also chase those of the layers before it: from random weights a mobilenet_v2,
-    of 105 weights, was at 12 % in validation after 60 steps, and at 76 % in training. So a
-    tenth of the inverse is asked for each weight; a third of both where weights are trained.
-
-    Raises:
-        NotApplicableError: too few steps were taken.
-    """
-    facts = evidence.facts
-    if not facts.architecture:  # tensors alone: nothing is known of it
-        return
-    starts = (m for name, m in _SLOW_STATISTICS.items() if facts.architecture.startswith(name))
-    layers = sum(name.endswith(".weight") for name in facts.expected_trainable)
-    times = max(3.0, layers / 10)
-    if facts.hyperparameters.get("weights") != "none":
-        times /= 3
-    needed = min(round(times / next(starts, 0.1)), _MOST_SETTLING_STEPS)
-    if 0 < len(evidence.steps) < needed:
-        raise NotApplicableError(
-            f"after {len(evidence.steps)} of about {needed} steps batch-norm's running "
-            "statistics, by which the network is validated, have not settled"
-        )
 
 
 def _losses(evidence: Evidence, *, after: int, start_step: int = 0) -> tuple[Floats, Floats]:

@@ -68,7 +68,7 @@ def _judge_one(
         finding = _finding(evidence, one, hits=hits) if hits else None
     except NotApplicableError as error:
         return _said(outcome, outcome="not_applicable", reason=str(error)), None
-    except Exception as error:  # a rule's fault must not become the training's
+    except (Exception, SystemExit) as error:  # a rule's fault must not become the training's
         reason = f"{type(error).__name__}: {error}"
         return _said(outcome, outcome="failed", reason=reason), None
     return (_said(outcome, outcome="found") if finding else outcome), finding

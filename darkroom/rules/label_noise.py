@@ -8,9 +8,9 @@ import numpy as np
 from darkroom.rules.advising import always
 from darkroom.rules.evidence import Evidence, Floats, ImageMargins, Integers
 from darkroom.rules.findings import Hit
-from darkroom.rules.generalisation import check_settled
 from darkroom.rules.rule import NotApplicableError, Rule
 from darkroom.rules.series import chance_loss
+from darkroom.rules.settling import check_settled
 
 _MOST_NAMED = 20
 

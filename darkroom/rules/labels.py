@@ -5,8 +5,8 @@ import numpy as np
 from darkroom.rules.advising import now
 from darkroom.rules.evidence import Evidence, Floats, Integers, Mode
 from darkroom.rules.findings import Hit
-from darkroom.rules.generalisation import check_settled
 from darkroom.rules.rule import NotApplicableError, Rule
+from darkroom.rules.settling import check_settled
 
 
 def class_imbalance(

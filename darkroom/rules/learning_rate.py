@@ -3,7 +3,7 @@
 import numpy as np
 
 from darkroom.rules.advising import clip_gradients, now, toward_usual_rate
-from darkroom.rules.evidence import Evidence
+from darkroom.rules.evidence import Evidence, Floats
 from darkroom.rules.findings import Hit
 from darkroom.rules.rule import NotApplicableError, Rule
 from darkroom.rules.series import (
@@ -47,19 +47,28 @@ def learning_rate_too_high(
     level = max(start, chance_loss(evidence.facts))
     highest = float(losses.max()) / level
     diverged = bool((~np.isfinite(evidence.steps.loss)).any())
-    step = int(numbers[int(losses.argmax())])
-    largest = _largest_update(evidence)
+    updates = _updates(evidence)
+    largest = float(updates.max()) if len(updates) else np.nan
     moves = largest > update_threshold and (highest > rise or diverged)
     if not (moves or highest > rise_alone):
         return []
+    needed = rise if moves else rise_alone
+    risen = np.flatnonzero(losses > needed * level)
+    # Where a number rose too little, the loss that is none is the rise.
+    first = risen[0] if len(risen) else losses.argmax()
     figures: dict[str, float | str] = {
         "highest_loss_over_start": highest,
-        "rise_threshold": rise if moves else rise_alone,
+        "rise_threshold": needed,
         "learning_rate": peak_rate(evidence),
     }
     if np.isfinite(largest):
-        figures |= {"update_over_weight": largest, "update_threshold": update_threshold}
-    return [Hit("", step, figures, plot=loss_plot(evidence, threshold=rise * level))]
+        figures |= {
+            "first_update_over_weight": float(updates[0]),
+            "update_over_weight": largest,
+            "update_threshold": update_threshold,
+        }
+    plot = loss_plot(evidence, threshold=needed * level)
+    return [Hit("", int(numbers[first]), figures, plot=plot)]
 
 
 def learning_rate_too_low(
@@ -102,16 +111,18 @@ def learning_rate_too_low(
     return [Hit("", None, figures, plot=plot)]
 
 
-def _largest_update(evidence: Evidence) -> float:
-    """NaN where no weights were looked at."""
+def _updates(evidence: Evidence) -> Floats:
+    """By look; empty where no weights were looked at."""
     try:
-        return float(updates_at_peak(evidence)[1].max())
+        return updates_at_peak(evidence)[1]
     except NotApplicableError:
-        return float("nan")
+        return np.array([])
 
 
 def _lower(hit: Hit, evidence: Evidence) -> tuple[str, ...]:
-    update = hit.figures.get("update_over_weight")
+    """So that a step moves weights by a hundredth, judged by the first: later ones are larger
+    or smaller, since the weights are by then."""
+    update = hit.figures.get("first_update_over_weight")
     factor = 0.01 / float(update) if update else 0.1
     return (
         toward_usual_rate(evidence, factor=min(factor, 0.1)),

@@ -59,7 +59,7 @@ def smdebug_rule(name: str, *, read: Callable[[Path], TensorSource] | None = Non
         ImportError: smdebug is not installed.
     """
     if name not in RULES:
-        raise UserError(f"there is no rule {name!r}; there are {', '.join(sorted(RULES))}")
+        raise UserError(f"there is no rule {name!r}; docs/rules.md lists all {len(RULES)}")
     with _quiet():
         from smdebug.rules.rule import Rule as SmdebugRule
 
@@ -127,6 +127,7 @@ class _StepJudge:
         self._parameters = {**AWS_DEFAULTS.get(rule.name, {}), **parameters}
         self._read = read or _read_trial
         self._limits: dict[Mode, tuple[int, int]] = {}
+        self._tensors: tuple[int, TensorSource] | None = None
         self._found: set[tuple[str, int | None]] = set()
 
     def has_new_hits(self, step: int) -> bool:
@@ -135,7 +136,7 @@ class _StepJudge:
         own = int(self._trial.mode_step(step))
         first, _ = self._limits.get(mode, (own, own))
         self._limits[mode] = (first, own)
-        tensors = Windowed(self._read(Path(self._trial.path)), limits=self._limits)
+        tensors = Windowed(self._newest(), limits=self._limits)
         try:
             hits = self._rule.evaluate(evidence_of_tensors(tensors), **self._parameters)
         except NotApplicableError:
@@ -144,6 +145,14 @@ class _StepJudge:
         is_new = bool(found - self._found)
         self._found |= found
         return is_new
+
+    def _newest(self) -> TensorSource:
+        """The trial's tensors, read again only where steps were added."""
+        path = Path(self._trial.path)
+        files = sum(1 for _ in path.glob("index/*/*.json"))
+        if self._tensors is None or self._tensors[0] != files:
+            self._tensors = (files, self._read(path))
+        return self._tensors[1]
 
 
 @contextmanager
