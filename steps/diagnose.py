@@ -43,10 +43,11 @@ def diagnose_training(
     from darkroom.diagnosis.diagnosing import summary_lines
 
     told = report_on(recording.folder, dataset=dataset, config=diagnosis, placement=placement)
-    for line in summary_lines(told.diagnosis):
-        terminal_progress().message(f"diagnosis: {line}")
-    log_metadata({"findings": [finding.headline for finding in told.diagnosis.headline]})
     failing = [finding.in_words for finding in told.diagnosis.findings if finding.action == "fail"]
+    for line in summary_lines(told.diagnosis):
+        if line not in failing:  # those are told by the error
+            terminal_progress().message(f"diagnosis: {line}")
+    log_metadata({"findings": [finding.headline for finding in told.diagnosis.headline]})
     if failing:
         path = workspace() / "runs" / active_run().name / "training.html"
         where = leave_report(told, path=path, placement=placement)

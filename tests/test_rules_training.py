@@ -343,7 +343,11 @@ def test_imbalance_and_mispredicted_classes_are_noted() -> None:
     source.add("logits", kind="logits", step=0, array=np.eye(3)[labels * 0], mode="eval")
     mispredicted = hits("class_imbalance", healthy(tensors=source))
     assert [hit.where for hit in mispredicted] == ["dog", "hat"]
-    assert hits("confusion", healthy(tensors=source))[0].where == "predicted as cat"
+    confused = hits("confusion", healthy(tensors=source))
+    assert confused[0].where == "predicted as cat"
+    tried = {hit.figures["actual"]: RULES["confusion"].advice(hit, HEALTHY)[0] for hit in confused}
+    assert "what is wrongly taken for cat" in tried["cat"]
+    assert "images of dog and cat" in tried["dog"]
 
 
 @given(st.floats(1e-3, 1e3))

@@ -208,10 +208,15 @@ def _imbalance_advice(hit: Hit, evidence: Evidence) -> tuple[str, ...]:
 
 
 def _confusion_advice(hit: Hit, evidence: Evidence) -> tuple[str, ...]:
-    figures = hit.figures
+    actual, predicted = hit.figures["actual"], hit.figures["predicted"]
+    look = (
+        f"look at what is wrongly taken for {predicted}: the evaluation report shows it"
+        if actual == predicted
+        else f"look at images of {actual} and {predicted}: are they labelled alike, and can a "
+        "person tell them apart?"
+    )
     return (
-        f"look at images of {figures['actual']} and {figures['predicted']}: are they labelled "
-        "alike, and can a person tell them apart?",
+        look,
         "see more of each image: model.image_size",
     )
 
