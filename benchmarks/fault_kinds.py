@@ -210,7 +210,12 @@ FAULTS: tuple[Fault, ...] = (
     Fault("a class without training images", ("class_missing",), data=_without_a_class),
     Fault("validation images in training", ("leakage",), data=_leaking),
     Fault("data loader ten times as slow", ("data_wait", "dataloader"), loop=_slow_loader),
-    Fault("memory leak of 4 MB a step", ("memory_growth",), loop=_memory_leak),
+    Fault(
+        "memory leak of 4 MB a step",
+        ("memory_growth",),
+        values=lambda healthy: {"epochs": 12},  # seconds enough to see a rise
+        loop=_memory_leak,
+    ),
     Fault(
         "batches of one image",
         ("noisy_batches",),
@@ -221,7 +226,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "forty images to train on",
         ("overfit", "train_validation_divergence"),
-        values=lambda healthy: {"epochs": 30},
+        values=lambda healthy: {"epochs": 100, "batch_size": 8},  # until they are known by heart
         data=_few_images(40),
     ),
 )

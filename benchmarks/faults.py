@@ -116,7 +116,7 @@ def _share(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _jobs(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    faults = [fault.name for fault in FAULTS if arguments.only in ("", fault.name)]
+    faults = [fault.name for fault in FAULTS if fault.name in (arguments.only or [fault.name])]
     for seed in arguments.seeds:
         for number, fault in enumerate(faults):
             for architecture in arguments.architectures:
@@ -250,7 +250,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="results, and what they come from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
-    parser.add_argument("--only", default="", help="one fault, by name")
+    parser.add_argument("--only", nargs="+", default=[], metavar="FAULT", help="by name")
     parser.add_argument("--faults-only", action="store_true", help="no controls")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument(

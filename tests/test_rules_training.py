@@ -258,6 +258,25 @@ def test_labels_that_teach_nothing_are_shuffled() -> None:
     assert hits("label_noise", healthy(epochs=epochs)) == []
 
 
+def test_before_batch_norm_has_settled_the_training_images_tell_shuffled_labels() -> None:
+    facts = made_facts(
+        architecture="mobilenet_v3_small",
+        hyperparameters={"weights": "imagenet"},
+        expected_trainable={f"features.{number}.weight": True for number in range(60)},
+    )
+    guessed = replace(made_steps(falling()), correct=np.full(STEPS, 11))
+
+    def found(train_accuracy: float) -> list:
+        epochs = made_epochs(
+            [1.1, 1.1, 1.1], [1.3] * 3, accuracy=0.2, train_accuracy=train_accuracy
+        )
+        return hits("label_noise", healthy(facts=facts, epochs=epochs, steps=guessed))
+
+    (hit,) = found(0.34)
+    assert (hit.where, hit.figures["training_accuracy"]) == ("all labels", 0.34)
+    assert found(0.6) == []
+
+
 def test_a_class_without_training_images_is_an_error_and_without_validation_a_warning() -> None:
     facts = made_facts(class_counts={"train": (300, 0, 300), "validation": (60, 60, 0)})
     found = hits("class_missing", healthy(facts=facts))

@@ -1,6 +1,7 @@
 """Labels that do not fit their images: some of them, or all."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ from darkroom.rules.evidence import Evidence, Floats, ImageMargins, Integers
 from darkroom.rules.findings import Hit
 from darkroom.rules.rule import NotApplicableError, Rule
 from darkroom.rules.series import chance_loss
-from darkroom.rules.settling import check_settled
+from darkroom.rules.settling import steps_to_settle
+from darkroom.training.history import EpochMetrics
 
 _MOST_NAMED = 20
 
@@ -112,30 +114,28 @@ def _scaled(evidence: Evidence, *, minimum_images: int) -> _Margins | None:
 
 
 def _validation_error(evidence: Evidence) -> float:
-    """The lowest share of mispredicted validation images; 1 where it says nothing."""
-    try:
-        check_settled(evidence)
-    except NotApplicableError:
-        return 1.0
+    """The lowest share of mispredicted validation images; 1 where there is none.
+
+    Before batch-norm has settled it is too high, which is on the safe side here.
+    """
     errors = [1 - epoch.validation.get("accuracy", 0.0) for epoch in evidence.epochs]
     return min(errors, default=1.0)
 
 
 def _shuffled(evidence: Evidence, *, minimum_steps: int) -> Hit | None:
-    """Validation at the level of guessing, although the training had time enough."""
+    """Images at the level of guessing, although the training had time enough.
+
+    Those of the validation; before batch-norm has settled it says nothing, and the training
+    images take its place.
+    """
     facts, epochs = evidence.facts, evidence.epochs
-    try:
-        check_settled(evidence)
-    except NotApplicableError:
-        return None
+    is_settled = len(evidence.steps) >= steps_to_settle(evidence)
     trained = facts.hyperparameters.get("weights", "none") != "none"
     # A network with trained weights sees classes that are there within an epoch or two.
-    enough = minimum_steps if trained else 10 * minimum_steps
+    enough = minimum_steps * (1 if trained else 10) * (1 if is_settled else 3)
     classes = max(len(facts.classes), 2)
     limit = _best_of_guessing(evidence)
-    later = [one.validation.get("balanced_accuracy", 1.0) for one in epochs[len(epochs) // 2 :]]
-    reached = float(np.mean(later)) if later else 1.0
-    lowest = min((one.validation.get("log_loss", 0.0) for one in epochs), default=0.0)
+    reached, lowest = _reached(epochs, on_training_images=not is_settled)
     if _knows_unseen_images(evidence):
         return None
     if len(epochs) < 2 or reached > limit or lowest < 0.97 * chance_loss(facts):
@@ -144,13 +144,26 @@ def _shuffled(evidence: Evidence, *, minimum_steps: int) -> Hit | None:
     if not by_heart and len(evidence.steps) < enough:
         return None
     figures: dict[str, float | str] = {
-        "validation_balanced_accuracy": reached,
+        f"{'validation_balanced' if is_settled else 'training'}_accuracy": reached,
         "accuracy_of_guessing": 1 / classes,
         "threshold": limit,
-        "lowest_validation_loss": lowest,
-        "training_accuracy": epochs[-1].train_accuracy,
+        f"lowest_{'validation' if is_settled else 'training'}_loss": lowest,
     }
+    if is_settled:
+        figures["training_accuracy"] = epochs[-1].train_accuracy
     return Hit("all labels", None, figures)
+
+
+def _reached(epochs: Sequence[EpochMetrics], *, on_training_images: bool) -> tuple[float, float]:
+    """Mean accuracy over the later half of the epochs, and the lowest loss of all."""
+    later = epochs[len(epochs) // 2 :]
+    if on_training_images:
+        accuracies = [one.train_accuracy for one in later]
+        losses = [one.train_loss for one in epochs]
+    else:
+        accuracies = [one.validation.get("balanced_accuracy", 1.0) for one in later]
+        losses = [one.validation.get("log_loss", 0.0) for one in epochs]
+    return (float(np.mean(accuracies)) if accuracies else 1.0), min(losses, default=0.0)
 
 
 def _best_of_guessing(evidence: Evidence) -> float:

@@ -80,7 +80,7 @@ def step_outlier(
 
 
 def data_wait(
-    evidence: Evidence, *, threshold: float = 20.0, patience: int = 20, milliseconds: float = 2.0
+    evidence: Evidence, *, threshold: float = 10.0, patience: int = 20, milliseconds: float = 2.0
 ) -> list[Hit]:
     """More than `threshold` % of the steps' time is spent waiting for images.
 
