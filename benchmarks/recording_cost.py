@@ -7,6 +7,7 @@ unrecorded; recorded and judged as a run of Darkroom is by default; recorded int
 unrecorded, with smdebug's hook registered on the network in its own default configuration. The
 contenders take turns, each in a process of its own; images are decoded beforehand. Ratios are
 of whole trainings, `train()` from its call to its return, within a round; their median counts.
+smdebug's defaults keep the losses of every 500th step, so that they write next to nothing.
 
 JSON goes to standard output, a table to standard error. FOLDER_OR_TAR holds
 train/<class>/*.jpg.
@@ -48,7 +49,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="darkroom-recording-") as scratch:
         arguments.scratch = Path(scratch)
         arguments.data = select(arguments.data, images=arguments.images, scratch=Path(scratch))
-        measured = {name: _compete(arguments, architecture=name) for name in ARCHITECTURES}
+        measured = {
+            name: _compete(arguments, architecture=name) for name in arguments.architectures
+        }
     print(_table(measured), file=sys.stderr)
     settings = {name: getattr(arguments, name) for name in ("images", "epochs", "rounds")}
     print(json.dumps(_machine() | settings | {"measured": measured}, indent=1))
@@ -137,9 +140,10 @@ def _table(measured: dict[str, dict[str, list[Any]]]) -> str:
     for architecture, results in measured.items():
         base = [one["seconds"] for one in results["unrecorded"]]
         for name, runs in results.items():
-            ratios = [one["seconds"] / plain for one, plain in zip(runs, base, strict=True)]
+            more = [one["seconds"] / plain - 1 for one, plain in zip(runs, base, strict=True)]
+            slower = f"{median(more):+.1%} ({min(more):+.1%} to {max(more):+.1%})"
             size = median(one["megabytes"] for one in runs)
-            lines.append(f"| {architecture} | {name} | {median(ratios) - 1:+.1%} | {size:.1f} |")
+            lines.append(f"| {architecture} | {name} | {slower} | {size:.1f} |")
     return "\n".join(lines)
 
 
@@ -157,6 +161,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=3000, help="to train on (default: 3000)")
     parser.add_argument("--epochs", type=int, default=3, help="of each run (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
+    parser.add_argument("--architectures", nargs="+", default=list(ARCHITECTURES))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--architecture", help=argparse.SUPPRESS)
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
