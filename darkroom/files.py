@@ -30,28 +30,33 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it when the block succeeds.
 
     The block may create a file, a folder or a link there. When it raises, what it wrote is
     removed and `path` stays as it was. A folder replaces only a missing folder: when
     another process was faster, its result is kept.
+
+    Args:
+        durable: wait until the content is on the disk, so that a power cut leaves the earlier
+            file or this one; False: only a killed process does.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
     try:
         temporary = scratch / path.name
         yield temporary
-        _flush(temporary)
+        if durable:
+            _flush(temporary)
         if not (_is_folder(temporary) and _is_folder(path)):
             temporary.replace(path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write `text` as UTF-8, atomically."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

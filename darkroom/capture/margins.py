@@ -49,7 +49,7 @@ class MarginMeter:
 
     def save(self, path: Path) -> None:
         """Write the sums, atomically."""
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with atomic_path(path, durable=False) as temporary, temporary.open("wb") as file:
             np.savez(file, sum=self._sum, count=self._count, other=self._other, labels=self._labels)
 
     def restore(self, path: Path) -> None:

@@ -57,7 +57,7 @@ class ParquetWriter:
             for captured in look.tensors
         ]
         path = self._folder / f"{look.mode}-{look.step:012}.parquet"
-        with atomic_path(path) as temporary:
+        with atomic_path(path, durable=False) as temporary:
             pq.write_table(
                 pa.Table.from_pylist(rows, schema=_SCHEMA), temporary, compression="zstd"
             )

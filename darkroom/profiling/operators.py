@@ -104,7 +104,7 @@ class OperatorProfiler:
         with _quiet():
             recording.__exit__(None, None, None)
         (self._folder / TABLE_FILE).unlink(missing_ok=True)
-        with atomic_path(self._folder / TRACE_FILE) as temporary:
+        with atomic_path(self._folder / TRACE_FILE, durable=False) as temporary:
             plain = temporary.with_name("plain.json")
             recording.export_chrome_trace(str(plain))
             with plain.open("rb") as source, gzip.open(temporary, "wb", _FAST) as packed:
