@@ -1,7 +1,6 @@
 """Diagnose: what went wrong in the training, why, and what to do."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from zenml import log_metadata, step
 from zenml.types import HTMLString
@@ -12,19 +11,19 @@ from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.diagnosis.result import Diagnosis
 from darkroom.errors import DarkroomError
-from darkroom.files import workspace, write_text
+from darkroom.files import workspace
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run
 from steps.cache_policy import depends_on
-
-if TYPE_CHECKING:
-    from darkroom.diagnosis.reporting import Report
+from steps.training_report import leave_report, report_on
 
 
 @step(
     experiment_tracker=True,
     cache_policy=depends_on(
-        "darkroom.diagnosis.reporting", "darkroom.tracking.runs", files=("darkroom/templates",)
+        "darkroom.diagnosis.reporting",
+        "darkroom.tracking.runs",
+        files=("darkroom/templates", "steps/training_report.py"),
     ),
 )
 def diagnose_training(
@@ -54,48 +53,6 @@ def diagnose_training(
         headline = f"the run was failed by {_rules(len(failing))}:"
         raise DarkroomError("\n  ".join([headline, *failing, where]))
     return told.diagnosis, HTMLString(told.report)
-
-
-def report_on(
-    recording: Path,
-    *,
-    dataset: Dataset,
-    config: DiagnosisConfig,
-    placement: Placement,
-    failure: str = "",
-) -> "Report":
-    """Judge a recording, and put report and diagnosis into MLflow.
-
-    Args:
-        failure: the error that the training ended with; empty: it did not fail.
-    """
-    from darkroom.backends.training_prices import training_prices
-    from darkroom.diagnosis.reporting import diagnose_and_report
-
-    run = active_run()
-    told = diagnose_and_report(
-        recording,
-        config=config,
-        dataset=dataset,
-        prices=training_prices(placement.jobs),
-        run_name=run.name,
-        failure=failure,
-    )
-    run.text(told.report, file="reports/training.html")
-    run.text(told.diagnosis.model_dump_json(indent=1), file="reports/diagnosis.json")
-    return told
-
-
-def leave_report(told: "Report", *, path: Path, placement: Placement) -> str:
-    """Write the report of a run that fails, and say where it is read.
-
-    Where jobs are managed, this process may run on a machine that nobody can look into: there
-    MLflow has it.
-    """
-    if placement.jobs is not None:
-        return "The report: reports/training.html of the run in MLflow"
-    write_text(path, told.report)
-    return f"The report: {path}"
 
 
 def _rules(count: int) -> str:

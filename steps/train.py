@@ -20,7 +20,7 @@ from materializers.bundle import BundleMaterializer
 from materializers.recording import RecordingMaterializer
 from steps.cache_policy import depends_on
 from steps.chosen_backend import chosen_backend
-from steps.diagnose import leave_report, report_on
+from steps.training_report import leave_report, report_on
 
 
 @step(

@@ -40,6 +40,7 @@ def test_the_readme_names_every_component() -> None:
     assert set(components) - set(named) <= {
         *("depends_on", "imported_files"),
         *("chosen_backend", "begin", "tell_why"),
+        *("leave_report", "report_on"),
     }
 
 
