@@ -146,6 +146,14 @@ def test_one_learning_rate_is_advised_not_one_by_each_finding() -> None:
     assert not [one for one in spike.advice if "training.learning_rate" in one]
 
 
+def test_what_is_done_already_is_not_advised() -> None:
+    hit = Hit("hat", None, {})
+    for imbalance, advised in (("none", True), ("class_weights", False)):
+        facts = made_facts(hyperparameters={"imbalance": imbalance})
+        advice = RULES["class_imbalance"].advice(hit, healthy(facts=facts))
+        assert ("weigh the classes" in advice[0]) == advised
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError("by nought"), SystemExit("by nought")])
 def test_a_rule_that_raises_fails_by_itself(error: BaseException) -> None:
     def broken(evidence: Evidence) -> list[Hit]:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from darkroom.rules.advising import now
 from darkroom.rules.evidence import Evidence, Floats, Integers, Mode
 from darkroom.rules.findings import Hit
 from darkroom.rules.rule import NotApplicableError, Rule
@@ -199,12 +198,17 @@ def _name(evidence: Evidence, number: int) -> str:
 
 
 def _imbalance_advice(hit: Hit, evidence: Evidence) -> tuple[str, ...]:
-    return (
-        f"weigh the classes: training.imbalance: class_weights{now(evidence, 'imbalance')}, or "
-        "draw them equally often: stratified_sampling",
-        f"add images of {hit.where}",
-        "watch training.objective: f1_macro or balanced_accuracy, not accuracy",
-    )
+    given = evidence.facts.hyperparameters
+    advice = [f"add images of {hit.where}"]
+    if given.get("imbalance", "none") == "none":
+        advice.insert(
+            0,
+            "weigh the classes: training.imbalance: class_weights (now none), or draw them "
+            "equally often: stratified_sampling",
+        )
+    if given.get("objective") == "accuracy":
+        advice.append("set training.objective: f1_macro or balanced_accuracy (now accuracy)")
+    return tuple(advice)
 
 
 def _confusion_advice(hit: Hit, evidence: Evidence) -> tuple[str, ...]:
