@@ -116,7 +116,7 @@ def _share(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _jobs(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    faults = [fault.name for fault in FAULTS if fault.name in (arguments.only or [fault.name])]
+    faults = [fault.name for fault in FAULTS if not arguments.only or fault.name in arguments.only]
     for seed in arguments.seeds:
         for number, fault in enumerate(faults):
             for architecture in arguments.architectures:

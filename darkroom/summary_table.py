@@ -1,7 +1,5 @@
 """The result of a run, for people: the metrics, what came of it, and where to look next."""
 
-from collections import Counter
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +7,7 @@ from rich.text import Text
 from darkroom.config import SearchSpace
 from darkroom.dataset import Split
 from darkroom.evaluation.evaluate import MetricValue
+from darkroom.rules.findings import tally
 from darkroom.summary import BatchSummary, DiagnosisSummary, Summary, metric_order
 
 _SHOWN_SPLITS: tuple[Split, ...] = ("validation", "test")
@@ -65,13 +64,8 @@ def _outcome(summary: Summary) -> list[Text]:
 def _diagnosis(diagnosis: DiagnosisSummary) -> str:
     """Such as '1 error, 2 notes; first: The learning rate is too high'."""
     findings = diagnosis.findings
-    counts = Counter(finding.severity for finding in findings)
-    tally = ", ".join(
-        f"{count} {name}{'' if count == 1 else 's'}"
-        for name in ("error", "warning", "note")
-        if (count := counts[name])
-    )
-    told = f"{tally}; first: {findings[0].title}" if findings else "nothing was found"
+    counts = tally(finding.severity for finding in findings)
+    told = f"{counts}; first: {findings[0].title}" if findings else "nothing was found"
     return told + (f"; stopped early by {diagnosis.stopped_by}" if diagnosis.stopped_by else "")
 
 

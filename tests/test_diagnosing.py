@@ -121,7 +121,7 @@ def test_the_rule_that_ended_a_training_early_is_named(recording: Path, tmp_path
     def stopped_by() -> str:
         told = diagnose_and_report(folder, config=DiagnosisConfig())
         named = told.diagnosis.stopped_by
-        assert ("ended the training early" in told.report) == bool(named)
+        assert (f"The rule {named} ended the training early" in told.report) == bool(named)
         return named
 
     assert stopped_by() == ""

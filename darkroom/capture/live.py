@@ -43,11 +43,10 @@ class LiveJudge:
         on_finding: Callable[[Finding], None],
     ) -> None:
         self._rules, self._facts = configured_rules(_available(config)), facts
-        self._stall_rules = [
-            one
-            for one in self._rules
-            if one.rule.name == stalled_training.__name__ and one.config.enabled
-        ]
+        self._stall_rule = next(
+            (r for r in self._rules if r.rule.evaluate is stalled_training and r.config.enabled),
+            None,
+        )
         self._margins, self._paths, self._on_finding = margins, paths, on_finding
         self._table = TensorTable()
         self._steps: list[StepLine] = []
@@ -96,11 +95,13 @@ class LiveJudge:
     @property
     def stall_seconds(self) -> float | None:
         """After which a training without a new step has stalled; None: nobody wants to know."""
-        seconds = [float(one.parameters["threshold"] or 0) for one in self._stall_rules]
-        return min(seconds, default=None)
+        rule = self._stall_rule
+        return float(rule.parameters["threshold"] or 0) if rule else None
 
     def look_for_stall(self) -> None:
         """See how long ago the last step was; may be called from another thread."""
+        if self._stall_rule is None:
+            return
         newest = Evidence(
             facts=self._facts,
             tensors=TensorTable(),
@@ -108,7 +109,7 @@ class LiveJudge:
             ended=False,
             now=time.time(),
         )
-        self._take(judge_by(newest, rules=self._stall_rules, live=True))
+        self._take(judge_by(newest, rules=[self._stall_rule], live=True))
 
     def evidence(self) -> Evidence:
         """What is known so far."""

@@ -87,16 +87,10 @@ def open_recorder(
         ),
     )
     margins = MarginMeter(recorded.train_labels)
+    judge = _judge(debugging, facts=facts, margins=margins, recorded=recorded, tell=on_finding)
     if is_resumed:
-        margins.restore(place.margins)
+        _take_up(place, backend=backend, margins=margins, judge=judge)
     with ExitStack() as open_files:
-        judge = _judge(debugging, facts=facts, margins=margins, recorded=recorded, tell=on_finding)
-        if judge and is_resumed:
-            judge.go_on_from(
-                read_tensors(place, backend=backend),
-                steps=read_steps(place.steps),
-                epochs=read_epochs(place.epochs),
-            )
         recorder = FolderRecorder(
             place,
             model=recorded.model,
@@ -130,6 +124,19 @@ def _prepare(
             shutil.rmtree(place.root, ignore_errors=True)
     place.ended_by.unlink(missing_ok=True)
     place.root.mkdir(parents=True, exist_ok=True)
+
+
+def _take_up(
+    place: RecordingFolder, *, backend: str, margins: MarginMeter, judge: LiveJudge | None
+) -> None:
+    """Take in what was recorded before the interruption."""
+    margins.restore(place.margins)
+    if judge:
+        judge.go_on_from(
+            read_tensors(place, backend=backend),
+            steps=read_steps(place.steps),
+            epochs=read_epochs(place.epochs),
+        )
 
 
 def _backend(config: RecordingConfig) -> Literal["smdebug", "torch"]:

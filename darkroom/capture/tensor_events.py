@@ -164,7 +164,7 @@ def _key(number: int, kind: int) -> bytes:
     return _varint(number << 3 | kind)
 
 
-@lru_cache(maxsize=4096)  # nearly all are short lengths: half of the time of a record
+@lru_cache(maxsize=4096)  # nearly all are short lengths: a third of the time of a record
 def _varint(value: int) -> bytes:
     encoded = bytearray()
     while value > 0x7F:

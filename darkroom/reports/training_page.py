@@ -30,7 +30,7 @@ from darkroom.reports.training_parts.machine import machine_charts, shared_machi
 from darkroom.reports.training_parts.recorded import recorded, suspects
 from darkroom.reports.training_parts.times import interrupted, spent, time_by_phase, time_charts
 from darkroom.rules.evidence import Evidence
-from darkroom.rules.findings import Finding
+from darkroom.rules.findings import Finding, tally
 
 _HEADLINE = 3
 _ORDER = ("found", "failed", "clear", "not_applicable", "switched_off")
@@ -103,7 +103,9 @@ def verdict(diagnosis: Diagnosis, *, ended: bool = True) -> tuple[str, str]:
         told = f"{told} {_counted(failed, 'rule')} could not be evaluated."
     if diagnosis.findings:
         first = diagnosis.headline[0].title
-        return _worst(diagnosis.findings), f"{_tally(diagnosis.findings)}. First: {first}.{told}"
+        return _worst(
+            diagnosis.findings
+        ), f"{tally(one.severity for one in diagnosis.findings)}. First: {first}.{told}"
     applied = sum(rule.outcome == "clear" for rule in diagnosis.rules)
     if not applied:
         return "warning", f"Not judged: no rule was evaluated.{told}"
@@ -113,15 +115,6 @@ def verdict(diagnosis: Diagnosis, *, ended: bool = True) -> tuple[str, str]:
 def _worst(findings: Sequence[Finding]) -> str:
     severities = {finding.severity for finding in findings}
     return "bad" if "error" in severities else "warning" if "warning" in severities else "good"
-
-
-def _tally(findings: Sequence[Finding]) -> str:
-    """Such as '2 errors, 1 warning'."""
-    counts = [
-        (sum(finding.severity == severity for finding in findings), severity)
-        for severity in ("error", "warning", "note")
-    ]
-    return ", ".join(_counted(count, severity) for count, severity in counts if count)
 
 
 def _counted(count: int, noun: str) -> str:

@@ -1,6 +1,7 @@
 """What a rule found: where, on what evidence, what it means, and what to try."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -94,6 +95,16 @@ class Hit:
     plot: Plot | None = None
     severity: Severity | None = None
     """Where it is another than the rule's."""
+
+
+def tally(severities: Iterable[Severity]) -> str:
+    """Such as '2 errors, 1 warning', the severest first; empty: there are none."""
+    counts = Counter(severities)
+    return ", ".join(
+        f"{counts[name]:,} {name}{'' if counts[name] == 1 else 's'}"
+        for name in reversed(SEVERITIES)
+        if counts[name]
+    )
 
 
 def most_important(findings: Sequence[Finding], *, count: int = 3) -> list[Finding]:

@@ -130,7 +130,7 @@ def underfitting(evidence: Evidence, *, share_of_chance: float = 0.8) -> list[Hi
         share_of_chance: of ln C, above which the last epoch's training loss is close.
     """
     if len(evidence.epochs) < 2:
-        raise NotApplicableError("1 epoch is too few to tell")
+        raise NotApplicableError(f"{len(evidence.epochs)} epochs are too few to tell")
     train = evidence.epochs[-1].train_loss
     limit = share_of_chance * chance_loss(evidence.facts)
     if train <= limit:

@@ -11,7 +11,7 @@ from darkroom.rules.evidence import Evidence, Floats, ImageMargins, Integers
 from darkroom.rules.findings import Hit
 from darkroom.rules.rule import NotApplicableError, Rule
 from darkroom.rules.series import chance_loss
-from darkroom.rules.settling import steps_to_settle
+from darkroom.rules.settling import is_settled
 from darkroom.training.history import EpochMetrics
 
 _MOST_NAMED = 20
@@ -135,13 +135,13 @@ def _shuffled(evidence: Evidence, *, minimum_steps: int) -> Hit | None:
     images take its place.
     """
     facts, epochs = evidence.facts, evidence.epochs
-    is_settled = len(evidence.steps) >= steps_to_settle(evidence)
+    settled = is_settled(evidence)
     trained = facts.hyperparameters.get("weights", "none") != "none"
     # A network with trained weights sees classes that are there within an epoch or two.
-    enough = minimum_steps * (1 if trained else 10) * (1 if is_settled else 3)
+    enough = minimum_steps * (1 if trained else 10) * (1 if settled else 3)
     classes = max(len(facts.classes), 2)
     limit = _best_of_guessing(evidence)
-    reached, lowest = _reached(epochs, on_training_images=not is_settled)
+    reached, lowest = _reached(epochs, on_training_images=not settled)
     if _knows_unseen_images(evidence):
         return None
     if len(epochs) < 2 or reached > limit or lowest < 0.97 * chance_loss(facts):
@@ -150,12 +150,12 @@ def _shuffled(evidence: Evidence, *, minimum_steps: int) -> Hit | None:
     if not by_heart and len(evidence.steps) < enough:
         return None
     figures: dict[str, float | str] = {
-        f"{'validation_balanced' if is_settled else 'training'}_accuracy": reached,
+        f"{'validation_balanced' if settled else 'training'}_accuracy": reached,
         "accuracy_of_guessing": 1 / classes,
         "threshold": limit,
-        f"lowest_{'validation' if is_settled else 'training'}_loss": lowest,
+        f"lowest_{'validation' if settled else 'training'}_loss": lowest,
     }
-    if is_settled:
+    if settled:
         figures["training_accuracy"] = epochs[-1].train_accuracy
     return Hit("all labels", None, figures)
 

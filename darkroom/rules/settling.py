@@ -24,9 +24,9 @@ def validation_unsettled(evidence: Evidence, *, share_of_training: float = 0.5) 
     """
     if not evidence.epochs:
         raise NotApplicableError("no epoch has ended")
-    needed, last = steps_to_settle(evidence), evidence.epochs[-1]
+    last = evidence.epochs[-1]
     validation = last.validation.get("accuracy")
-    if validation is None or not 0 < len(evidence.steps) < needed:
+    if validation is None or is_settled(evidence):
         return []
     if validation >= share_of_training * last.train_accuracy:
         return []
@@ -34,7 +34,7 @@ def validation_unsettled(evidence: Evidence, *, share_of_training: float = 0.5) 
         "training_accuracy": last.train_accuracy,
         "validation_accuracy": validation,
         "steps": float(len(evidence.steps)),
-        "steps_needed": float(needed),
+        "steps_needed": float(steps_to_settle(evidence)),
     }
     return [Hit("", int(evidence.steps.step[-1]), figures)]
 
@@ -45,12 +45,16 @@ def check_settled(evidence: Evidence) -> None:
     Raises:
         NotApplicableError: too few steps were taken.
     """
-    needed = steps_to_settle(evidence)
-    if 0 < len(evidence.steps) < needed:
+    if not is_settled(evidence):
         raise NotApplicableError(
-            f"after {len(evidence.steps)} of about {needed} steps batch-norm's running "
-            "statistics, by which the network is validated, have not settled"
+            f"after {len(evidence.steps)} of about {steps_to_settle(evidence)} steps batch-norm's "
+            "running statistics, by which the network is validated, have not settled"
         )
+
+
+def is_settled(evidence: Evidence) -> bool:
+    """Whether enough steps were taken, or it is not known how many were."""
+    return not 0 < len(evidence.steps) < steps_to_settle(evidence)
 
 
 def steps_to_settle(evidence: Evidence) -> int:
