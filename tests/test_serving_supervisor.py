@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +86,27 @@ def test_a_process_that_never_gets_ready_is_not_started_again(models: Path) -> N
         assert child.wait(20) == 2
         assert "no model bundle" in child.stderr.read()
     assert time.monotonic() - started < 15
+
+
+def test_a_crash_right_after_the_announcement_is_a_crash_of_one_that_was_ready(
+    models: Path,
+) -> None:
+    """Else the supervisor would take it for one that can't start, and end too."""
+    until_ready = f"""
+import os, pathlib, socket
+from darkroom.serving.process import serve_task
+from darkroom.serving.program import Task
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    place = pathlib.Path({str(models / "first")!r})
+    task = Task(place, is_multi_model=False, in_container=False, flags={{}})
+    serve_task(
+        task, listening=listening, journal=None, restarts=0, ready=lambda: os._exit(3)
+    )
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", until_ready], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "", "")
 
 
 @pytest.mark.slow

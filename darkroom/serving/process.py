@@ -72,8 +72,8 @@ def serve_task(
             on_start=handle_signals,
         )
         app, version = _application(task, around=around, journal=journal)
+        ready()  # first: who has read the announcement may count on being served, crash or not
         _announce(task, version=version, listening=listening, log=log)
-        ready()
         _server(app).run(sockets=[listening])
 
 
