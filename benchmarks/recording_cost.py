@@ -119,10 +119,12 @@ def _hooked(contender: str, folder: Path) -> Any:
     if contender != _SMDEBUG:
         yield
         return
-    from darkroom.capture.smdebug_writer import import_smdebug
+    from darkroom.rules.smdebug_rules import quiet_smdebug
     from darkroom.training import loop
 
-    smd, build = import_smdebug(), loop.build_model
+    with quiet_smdebug():
+        import smdebug.pytorch as smd
+    build = loop.build_model
 
     def hooked(*positional: Any, **options: Any) -> Any:
         model = build(*positional, **options)

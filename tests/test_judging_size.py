@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quiet_smdebug import import_smdebug
 
 from darkroom.capture.looks import Captured, Look
 from darkroom.capture.smdebug_source import read_smdebug_tensors
-from darkroom.capture.smdebug_writer import SmdebugWriter, import_smdebug
+from darkroom.capture.smdebug_writer import SmdebugWriter
 from darkroom.capture.tensor_events import decode_record, encode_record
 from darkroom.config.debugging import DiagnosisConfig
 from darkroom.diagnosis.result import Diagnosis

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from quiet_smdebug import import_smdebug
 from torch import nn
 
 import small_trainings
 from darkroom.capture.reading import read_evidence
 from darkroom.capture.smdebug_source import read_smdebug_tensors
-from darkroom.capture.smdebug_writer import import_smdebug
 from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig, RuleConfig
 from darkroom.dataset import Dataset
 from darkroom.diagnosis.diagnosing import diagnose
@@ -250,6 +250,23 @@ def test_a_killed_training_leaves_a_readable_recording_and_goes_on_in_it(
     assert whole.tensors.statistics("logits", kind="logits").steps.tolist() == [0, 2, 4, 6, 8]
     assert [epoch.epoch for epoch in whole.epochs] == [1, 2, 3]
     assert (whole.steps.loss[:6] == killed.steps.loss[:6]).all()
+
+
+@pytest.mark.parametrize(("backend", "written"), [("smdebug", "tfevents"), ("auto", "parquet")])
+def test_where_smdebug_is_missing_a_trial_is_written_if_it_is_asked_for_by_name(
+    backend: str, written: str, dataset: Dataset, tmp_path: Path
+) -> None:
+    code = (
+        "import sys, pathlib; sys.modules['smdebug'] = None; "
+        "import small_trainings as s; import test_recording as t; "
+        "t.recorded(s.read_dataset(pathlib.Path(sys.argv[1])), home=pathlib.Path(sys.argv[2]), "
+        f"debugging=t.recording(backend={backend!r}), epochs=1, warmup_epochs=0)"
+    )
+    command = [sys.executable, "-c", code, str(dataset.root), str(tmp_path)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=TESTS)
+    assert done.returncode == 0, done.stderr
+    tensors = tmp_path / "run" / "recording" / "tensors"
+    assert {path.suffix for path in tensors.rglob("*.*")} >= {f".{written}"}
 
 
 TESTS = Path(__file__).parent

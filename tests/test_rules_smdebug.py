@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quiet_smdebug import import_smdebug
 
 from darkroom.capture.looks import Captured, Look
 from darkroom.capture.smdebug_source import read_smdebug_tensors
-from darkroom.capture.smdebug_writer import SmdebugWriter, import_smdebug
+from darkroom.capture.smdebug_writer import SmdebugWriter
 from darkroom.config.debugging import CustomRuleConfig, DiagnosisConfig
 from darkroom.errors import UserError
 from darkroom.rules.judging import check_rules, judge

@@ -67,7 +67,7 @@ def open_recorder(
         on_finding: told of what rules find while the training runs.
 
     Raises:
-        UserError: smdebug is asked for and cannot be imported; a rule is unknown.
+        UserError: a rule is unknown.
     """
     if not debugging.is_on:
         yield SILENT
@@ -140,16 +140,10 @@ def _take_up(
 
 
 def _backend(config: RecordingConfig) -> Literal["smdebug", "torch"]:
-    if config.backend == "torch":
-        return "torch"
-    if smdebug_is_installed():
-        return "smdebug"
-    if config.backend == "auto":
-        return "torch"
-    raise UserError(
-        "recording.backend is 'smdebug', but smdebug cannot be imported here: install the "
-        "extra 'debug' (Python 3.11), or set recording.backend to 'torch' or 'auto'"
+    is_smdebug = config.backend == "smdebug" or (
+        config.backend == "auto" and smdebug_is_installed()
     )
+    return "smdebug" if is_smdebug else "torch"
 
 
 def _writer(place: RecordingFolder, *, recorded: Recorded, backend: str) -> TensorWriter:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from darkroom.capture.smdebug_index import Place, read_index, read_value
-from darkroom.capture.smdebug_writer import (
+from darkroom.capture.smdebug_trial import (
     GRADIENT_PREFIX,
     LABELS,
     LOGITS,

@@ -38,6 +38,8 @@ _TYPES = {
 _NUMPY = {number: np.dtype(name) for name, number in _TYPES.items()}
 _HEADER, _FOOTER = 12, 4
 """Bytes before and after an event in its file."""
+_CASTAGNOLI, _MASK = 0x82F63B78, 0xA282EAD8
+"""CRC-32C's polynomial, bits reversed, and what TFRecord adds to the sum."""
 _MOST_SHIFTED = 63
 """Bits before the last seven of an integer; of garbage one could go on for megabytes."""
 
@@ -176,6 +178,12 @@ def _varint(value: int) -> bytes:
 
 @lru_cache(maxsize=4096)
 def _checksum(content: bytes) -> bytes:
-    from smdebug.core.tfrecord.record_writer import masked_crc32c
-
-    return struct.pack("<I", masked_crc32c(content))
+    """CRC-32C, rotated and shifted as TFRecord asks, so that it may be summed again."""
+    remainder = 0xFFFFFFFF
+    for byte in content:
+        remainder ^= byte
+        for _ in range(8):
+            remainder = remainder >> 1 ^ (_CASTAGNOLI if remainder & 1 else 0)
+    crc = remainder ^ 0xFFFFFFFF
+    masked = (crc >> 15 | crc << 17 & 0xFFFFFFFF) + _MASK
+    return struct.pack("<I", masked & 0xFFFFFFFF)

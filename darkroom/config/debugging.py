@@ -14,7 +14,7 @@ class RecordingConfig(Section):
     """What is recorded while training; the defaults cost a few percent of the time."""
 
     backend: Literal["auto", "smdebug", "torch", "off"] = "auto"
-    """SageMaker Debugger's format, or Parquet; 'auto': smdebug where it can be imported."""
+    """SageMaker Debugger's format, or Parquet; 'auto': the former where smdebug is installed."""
     every_steps: Annotated[int, Field(ge=0)] = 0
     """Steps between two looks into the network; 0: four an epoch, at least 25 steps apart."""
     first_steps: Annotated[int, Field(ge=0)] = 5

@@ -60,7 +60,7 @@ def smdebug_rule(name: str, *, read: Callable[[Path], TensorSource] | None = Non
     """
     if name not in RULES:
         raise UserError(f"there is no rule {name!r}; docs/rules.md lists all {len(RULES)}")
-    with _quiet():
+    with quiet_smdebug():
         from smdebug.rules.rule import Rule as SmdebugRule
 
     rule = RULES[name]
@@ -156,8 +156,8 @@ class _StepJudge:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the line that smdebug logs, and the warnings of what it imports."""
+def quiet_smdebug() -> Iterator[None]:
+    """For its first import: without the line that it logs, and the warnings of what it imports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from smdebug.core.logger import get_logger
@@ -173,7 +173,7 @@ def _read_trial(path: Path) -> TensorSource:
 
 
 def _open(path: str) -> Trial:
-    with _quiet():
+    with quiet_smdebug():
         from smdebug.trials import create_trial
 
     trial: Trial = create_trial(path)
