@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, NonNegativeFloat, model_validator
 
-from darkroom.config import Metric
 from darkroom.config.debugging import Severity
+from darkroom.config.metrics import Metric
 from darkroom.dataset import Split
 from darkroom.diagnosis.result import Diagnosis
 from darkroom.evaluation.evaluate import MetricValue

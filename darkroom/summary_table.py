@@ -4,7 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from darkroom.config import SearchSpace
+from darkroom.config.tuning import SearchSpace
 from darkroom.dataset import Split
 from darkroom.evaluation.evaluate import MetricValue
 from darkroom.rules.findings import tally

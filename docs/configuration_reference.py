@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md from the docstrings and types of darkroom/config.py.
+"""Writes docs/configuration.md from the docstrings and types of darkroom/config/.
 
 python docs/configuration_reference.py
 """
@@ -15,7 +15,7 @@ _HEAD = """# Configuration
 
 One YAML, of these sections; a key that is left out has its default. `--set section.key=value`
 overrides one value. The whole is validated before anything runs, and all errors are reported
-at once. This page is written by `make docs` from `darkroom/config.py`.
+at once. This page is written by `make docs` from `darkroom/config/`.
 """
 _BOUNDS = {
     "minimum": "≥",

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
-from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging
 from darkroom.config.placement import Placement
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.progress import terminal_progress
 from darkroom.tracking.runs import active_run

@@ -22,8 +22,9 @@ from darkroom.backends.sagemaker.backend import SageMakerBackend
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
 from darkroom.capture.reading import read_evidence
-from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.config import DeploymentConfig, Hyperparameters
 from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.diagnosis.diagnosing import diagnose
 from darkroom.engines.protocol import Floats

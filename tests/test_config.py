@@ -3,15 +3,9 @@
 import pytest
 from pydantic import ValidationError
 
-from darkroom.config import (
-    Config,
-    FloatRange,
-    Hyperparameters,
-    IntRange,
-    ModelConfig,
-    TuningConfig,
-    is_better,
-)
+from darkroom.config import Config, Hyperparameters, ModelConfig
+from darkroom.config.metrics import is_better
+from darkroom.config.tuning import FloatRange, IntRange, TuningConfig
 
 
 def test_every_key_has_a_description() -> None:

@@ -7,7 +7,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from darkroom.config import EvaluationConfig, Metric
+from darkroom.config import EvaluationConfig
+from darkroom.config.metrics import Metric
 from darkroom.dataset import ImageRecord
 from darkroom.errors import DarkroomError, UserError
 from darkroom.evaluation.evaluate import Evaluation, evaluate

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from darkroom.config import Metric
+from darkroom.config.metrics import Metric
 from darkroom.training.history import (
     LOGGED,
     EpochMetrics,

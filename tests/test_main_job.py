@@ -21,7 +21,7 @@ import pytest
 import requests
 from mlflow.tracking import MlflowClient
 
-from darkroom.config import Metric
+from darkroom.config.metrics import Metric
 from darkroom.prediction import Predictor
 from darkroom.summary import Summary
 from pictures import write_image_folder

@@ -14,9 +14,10 @@ from darkroom.backends.sagemaker.identity import (
     tuning_identity,
 )
 from darkroom.backends.sagemaker.site import Site
-from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config import Hyperparameters
 from darkroom.config.debugging import RecordingConfig
 from darkroom.config.sagemaker import SageMakerConfig
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 
 HYPERPARAMETERS = Hyperparameters()

@@ -10,16 +10,10 @@ from darkroom.backends.sagemaker.request_rules import problems as broken_rules
 from darkroom.backends.sagemaker.requests.training import training_request
 from darkroom.backends.sagemaker.requests.tuning import tuning_request
 from darkroom.backends.sagemaker.site import Site
-from darkroom.config import (
-    Choices,
-    FloatRange,
-    Hyperparameters,
-    IntRange,
-    SearchSpace,
-    TuningConfig,
-)
+from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging, RecordingConfig
 from darkroom.config.sagemaker import SageMakerConfig
+from darkroom.config.tuning import Choices, FloatRange, IntRange, SearchSpace, TuningConfig
 from darkroom.errors import UserError
 from darkroom.training.history import EpochMetrics
 from darkroom.training.hyperparameters import from_strings

@@ -11,7 +11,8 @@ from darkroom.backends.sagemaker.clearance import remove
 from darkroom.backends.sagemaker.following import JobInterrupted
 from darkroom.backends.sagemaker.training import run_training
 from darkroom.backends.sagemaker.tuning import run_tuning
-from darkroom.config import Choices, FloatRange, Hyperparameters, IntRange, TuningConfig
+from darkroom.config import Hyperparameters
+from darkroom.config.tuning import Choices, FloatRange, IntRange, TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.tuning.results import Trial, TuningResult

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 from rich.console import Console
 
-from darkroom.config import Metric
+from darkroom.config.metrics import Metric
 from darkroom.diagnosis.result import Diagnosis
 from darkroom.rules.findings import Finding
 from darkroom.summary import DiagnosisSummary, Summary, write_summary

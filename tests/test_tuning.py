@@ -10,15 +10,9 @@ from typing import Any
 import optuna
 import pytest
 
-from darkroom.config import (
-    Choices,
-    FloatRange,
-    Hyperparameters,
-    IntRange,
-    SearchSpace,
-    TuningConfig,
-)
+from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging
+from darkroom.config.tuning import Choices, FloatRange, IntRange, SearchSpace, TuningConfig
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.training.checkpoints import training_folder

@@ -15,6 +15,7 @@ from pathlib import Path
 from darkroom.backends.kept_bundles import keep_bundle
 from darkroom.backends.local_job import run_job
 from darkroom.backends.results import FailedTrainingError, TrainedBundle
+from darkroom.capture.layout import RECORDING_FOLDER
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.dataset import Dataset
@@ -23,8 +24,8 @@ from darkroom.model.export import pack_bundle
 from darkroom.progress import SILENT, Progress
 from darkroom.training.checkpoints import training_folder
 from darkroom.training.history import EpochMetrics
+from darkroom.training.job_folders import Job
 from darkroom.training.loop import train
-from darkroom.training.program import RECORDING_FOLDER, Job
 
 OnEpoch = Callable[[EpochMetrics], None]
 

@@ -8,8 +8,9 @@ from darkroom.backends.endpoint import Endpoint, EndpointCheck
 from darkroom.backends.local_endpoint import check_endpoint, start_endpoint, stop_endpoint
 from darkroom.backends.results import TrainedBundle
 from darkroom.backends.weights import local_weights
-from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.config import DeploymentConfig, Hyperparameters
 from darkroom.config.debugging import Debugging
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
 from darkroom.files import workspace

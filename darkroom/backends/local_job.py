@@ -21,7 +21,7 @@ from darkroom.serving.parent_watch import parent_environment
 from darkroom.training.channels import MANIFEST_FILE
 from darkroom.training.history import EpochMetrics
 from darkroom.training.hyperparameters import debugging_strings, to_strings
-from darkroom.training.program import Job
+from darkroom.training.job_folders import Job
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_TO_STOP = 35  # torchrun gives its processes 30

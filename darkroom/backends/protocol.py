@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from darkroom.backends.endpoint import Endpoint, EndpointCheck
 from darkroom.backends.results import TrainedBundle
-from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.config import DeploymentConfig, Hyperparameters
 from darkroom.config.debugging import Debugging
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
 from darkroom.model.bundle import Bundle

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+RECORDING_FOLDER = "recording"
+"""Beside a training's checkpoints, and in what is kept of a job."""
+
 
 @dataclass(frozen=True)
 class RecordingFolder:

@@ -1,7 +1,7 @@
 """What a configuration may say. Imports neither torch, ZenML nor boto3.
 
 Every section is frozen, refuses unknown keys and has a default for each key, so a YAML
-says only what differs. Reading a file and wording its errors: config_loading.py.
+says only what differs. Reading a file and wording its errors: loading.py.
 """
 
 from typing import Annotated, Literal, Self
@@ -11,21 +11,11 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 from darkroom.config.architectures import ARCHITECTURES
 from darkroom.config.compilation import CompilationConfig
 from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig
+from darkroom.config.metrics import Metric
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.config.sections import Section
+from darkroom.config.tuning import TuningConfig
 
-Metric = Literal[
-    "accuracy",
-    "balanced_accuracy",
-    "f1_macro",
-    "precision_macro",
-    "recall_macro",
-    "log_loss",
-    "calibration_error",
-]
-"""The headline metrics, all of them logged for each split and usable as objectives."""
-
-Direction = Literal["maximize", "minimize"]
 ProblemPolicy = Literal["stop", "leave_out", "warn"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -150,91 +140,6 @@ class TrainingConfig(Section):
         return self
 
 
-class FloatRange(Section):
-    """A continuous search range."""
-
-    low: float
-    high: float
-    log: bool = False
-    """Search the logarithm evenly."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(f"low ({self.low:g}) must be less than high ({self.high:g})")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low ({self.low:g}) must be positive where log is true")
-        return self
-
-
-class IntRange(Section):
-    """An integer search range, both ends included."""
-
-    low: int
-    high: int
-    log: bool = False
-    """Search the logarithm evenly."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if not 1 <= self.low <= self.high:
-            raise ValueError(f"need 1 <= low <= high, not low {self.low}, high {self.high}")
-        return self
-
-
-class Choices(Section):
-    """A categorical search dimension."""
-
-    choices: Annotated[tuple[int, ...], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _positive(self) -> Self:
-        if min(self.choices) < 1:
-            raise ValueError("choices must be positive")
-        return self
-
-
-class SearchSpace(Section):
-    """What the tuner varies; null leaves the value of `training` in place."""
-
-    learning_rate: FloatRange | None = FloatRange(low=1e-4, high=1e-2, log=True)
-    batch_size: Choices | None = Choices(choices=(16, 32, 64))
-    weight_decay: FloatRange | None = FloatRange(low=1e-4, high=1e-1, log=True)
-    epochs: IntRange | None = IntRange(low=3, high=10)
-
-
-class TuningConfig(Section):
-    """The search for hyperparameters."""
-
-    enabled: bool = True
-    """false: train with the values of `training`."""
-    trials: PositiveInt = 4
-    """Trials, pruned ones included."""
-    strategy: Literal["tpe", "random", "grid", "hyperband"] = "tpe"
-    """How the next trial is chosen; SageMaker's Bayesian search stands for tpe."""
-    objective: Metric = "f1_macro"
-    """Validation metric that is optimised."""
-    direction: Direction | None = None
-    """null: minimize for log_loss and calibration_error, else maximize."""
-    pruning: Literal["median", "none"] = "median"
-    """Stop a trial that is worse than the median of the earlier ones at the same epoch."""
-    pruning_warmup_trials: Annotated[int, Field(ge=1)] = 2
-    """Trials that always run to their end, before the first may be pruned."""
-    timeout_seconds: Annotated[float, Field(ge=0)] = 0
-    """No new trial after so long; 0: no limit."""
-    target_value: float | None = None
-    """No new trial once the objective is as good as this."""
-    patience_trials: Annotated[int, Field(ge=0)] = 0
-    """No new trial after so many without a better objective (SageMaker: at least 3); 0: never."""
-    search_space: SearchSpace = SearchSpace()
-    """Ranges by hyperparameter."""
-
-    @property
-    def resolved_direction(self) -> Direction:
-        """The direction, by the objective's nature where none is given."""
-        return self.direction or natural_direction(self.objective)
-
-
 class EvaluationConfig(Section):
     """Metrics and reports on the test split."""
 
@@ -326,13 +231,3 @@ class Hyperparameters(ModelConfig, TrainingConfig):
         if merged["warmup_epochs"] >= merged["epochs"]:
             merged["warmup_epochs"] = merged["epochs"] / 2
         return Hyperparameters(**merged)
-
-
-def natural_direction(metric: Metric) -> Direction:
-    """Whether more or less of a metric is better."""
-    return "minimize" if metric in ("log_loss", "calibration_error") else "maximize"
-
-
-def is_better(value: float, than: float, *, metric: Metric) -> bool:
-    """Whether `value` beats `than`, by the metric's natural direction."""
-    return value < than if natural_direction(metric) == "minimize" else value > than

@@ -5,19 +5,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from darkroom.config import (
-    Choices,
-    Config,
-    DeploymentConfig,
-    FloatRange,
-    IntRange,
-    TrainingConfig,
-    TuningConfig,
-    natural_direction,
-)
+from darkroom.config import Config, DeploymentConfig, TrainingConfig
 from darkroom.config.grid import continuous_problem, dimensions, grid, grid_values
 from darkroom.config.hosting_kinds import kind_problems
+from darkroom.config.metrics import natural_direction
 from darkroom.config.problems import allowed_values, near_miss
+from darkroom.config.tuning import Choices, FloatRange, IntRange, TuningConfig
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".tar.gz", ".tgz")
 _MOST_CHOICES = 30  # values of a categorical dimension, by SageMaker's API

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import TypeAlias
 
-from darkroom.config import Choices, FloatRange, IntRange, SearchSpace, TuningConfig
+from darkroom.config.tuning import Choices, FloatRange, IntRange, SearchSpace, TuningConfig
 from darkroom.errors import UserError
 
 Dimension: TypeAlias = FloatRange | IntRange | Choices

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 
-from darkroom.config import DeploymentConfig, natural_direction
+from darkroom.config import DeploymentConfig
+from darkroom.config.metrics import natural_direction
 
 
 def refusal(metrics: Mapping[str, float], *, deployment: DeploymentConfig) -> str | None:

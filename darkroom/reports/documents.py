@@ -7,7 +7,8 @@ from typing import get_args
 
 from matplotlib.figure import Figure
 
-from darkroom.config import EvaluationConfig, Metric
+from darkroom.config import EvaluationConfig
+from darkroom.config.metrics import Metric
 from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import ConfusedPair, Evaluation, MetricValue, Prediction
 from darkroom.evaluation.findings import findings, sample_predictions

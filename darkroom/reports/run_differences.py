@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from darkroom.config import Metric, is_better
+from darkroom.config.metrics import Metric, is_better
 from darkroom.diagnosis.result import Diagnosis
 from darkroom.reports.training_parts.curves import best
 from darkroom.reports.training_parts.findings import written

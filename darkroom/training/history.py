@@ -7,7 +7,7 @@ from typing import Self, get_args
 
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.config import Metric, is_better
+from darkroom.config.metrics import Metric, is_better
 from darkroom.files import write_text
 
 _VALIDATION = "validation_"

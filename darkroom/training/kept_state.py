@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
-from darkroom.config import Metric
+from darkroom.config.metrics import Metric
 from darkroom.progress import Progress
 from darkroom.training.checkpoints import (
     CHECKPOINT_FILE,

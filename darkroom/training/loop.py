@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from darkroom.capture.layout import RECORDING_FOLDER
 from darkroom.capture.opening import open_recorder
 from darkroom.capture.recorder import SILENT as SILENT_RECORDER
 from darkroom.capture.recorder import Recorder
@@ -34,8 +35,6 @@ from darkroom.training.shares import TrainingShares, check_batches
 from darkroom.training.threads import compute_threads
 
 __all__ = ["EpochMetrics", "TrainingResult", "train"]
-
-RECORDING_FOLDER = "recording"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from darkroom.errors import DarkroomError, UserError
+from darkroom.training.job_folders import WEIGHTS_CHANNEL, Job
 
 if TYPE_CHECKING:
     from darkroom.config import Hyperparameters
@@ -36,67 +37,6 @@ if TYPE_CHECKING:
 
 STOPPED = 128 + signal.SIGTERM
 _LOST = "another process of this training failed, on this host or another: its reason is there"
-RECORDING_FOLDER = "recording"
-"""Below the checkpoints, and below output/data."""
-WEIGHTS_CHANNEL = "weights"
-"""Holds the initial weights where the hyperparameter `weights` is an S3 URI."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """The folders of a training job."""
-
-    base: Path
-
-    @property
-    def config(self) -> Path:
-        """What the job is asked to do."""
-        return self.base / "input" / "config"
-
-    @property
-    def data(self) -> Path:
-        """The channels."""
-        return self.base / "input" / "data"
-
-    @property
-    def checkpoints(self) -> Path:
-        """What outlives a stopped job."""
-        return self.base / "checkpoints"
-
-    @property
-    def cache(self) -> Path:
-        """Decoded images and hashes; may be lost."""
-        return self.base / "cache"
-
-    @property
-    def model(self) -> Path:
-        """The bundle's files."""
-        return self.base / "model"
-
-    @property
-    def history(self) -> Path:
-        """Metrics by epoch."""
-        return self.base / "output" / "history.json"
-
-    @property
-    def kept_history(self) -> Path:
-        """The same, where SageMaker looks for what is to outlive the job."""
-        return self.base / "output" / "data" / "history.json"
-
-    @property
-    def recording(self) -> Path:
-        """What is recorded; with the checkpoints, so that a training that goes on finds it."""
-        return self.checkpoints / RECORDING_FOLDER
-
-    @property
-    def kept_recording(self) -> Path:
-        """A copy, where SageMaker looks for what is to outlive the job."""
-        return self.base / "output" / "data" / RECORDING_FOLDER
-
-    @property
-    def failure(self) -> Path:
-        """Why the job failed; SageMaker shows its first 1,024 characters."""
-        return self.base / "output" / "failure"
 
 
 @dataclass(frozen=True)

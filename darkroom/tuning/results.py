@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.config import Direction, Metric, TuningConfig
+from darkroom.config.metrics import Direction, Metric
+from darkroom.config.tuning import TuningConfig
 
 Value = int | float
 

@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.config.grid import trials_wanted
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import SILENT, Progress, Task
-from darkroom.tuning.results import State, Trial, TuningResult, best_trial, tuning_result
+from darkroom.tuning.results import Trial, TuningResult, best_trial, tuning_result
 from darkroom.tuning.stopping import why_done
 from darkroom.tuning.study import open_study, propose, resume_interrupted, trials_of
 
@@ -114,7 +115,7 @@ class _Search:
 
     def trials(self) -> list[Trial]:
         """The trials that have ended, numbered without gaps."""
-        return [_trial(frozen, number=n) for n, frozen in enumerate(trials_of(self.study))]
+        return trials_of(self.study)
 
     def best(self) -> Trial | None:
         """The best trial that ran to its end."""
@@ -277,20 +278,6 @@ def _hand_over(search: _Search, *, folder: Path) -> None:
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         search.trial_folder(best.number).rename(target)
-
-
-def _trial(frozen: FrozenTrial, *, number: int) -> Trial:
-    states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
-    state = states[frozen.state.name]
-    return Trial(
-        number=number,
-        values=frozen.params,
-        state=state,
-        objective=None if state == "failed" else frozen.value,
-        epochs=frozen.user_attrs.get("epochs", 0),
-        seconds=frozen.user_attrs.get("seconds", 0.0),
-        error=frozen.user_attrs.get("error"),
-    )
 
 
 def _digest(dataset: Dataset, *, hyperparameters: Hyperparameters, tuning: TuningConfig) -> str:

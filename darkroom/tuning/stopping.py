@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from darkroom.config import TuningConfig
+from darkroom.config.tuning import TuningConfig
 from darkroom.tuning.results import Trial, best_trial
 
 

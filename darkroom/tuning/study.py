@@ -1,7 +1,7 @@
 """Optuna's side of tuning: the study on disk, how values are proposed and trials pruned."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +10,17 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from darkroom.config import Choices, IntRange, TuningConfig
 from darkroom.config.grid import Dimension, dimensions, grid
-from darkroom.tuning.results import Value
+from darkroom.config.tuning import Choices, IntRange, TuningConfig
+from darkroom.tuning.results import State, Trial, Value
 
 _CONTINUES = "continues"
-_ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_STATES: Mapping[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+"""Of trials that have ended."""
 
 
 def open_study(path: Path, *, name: str, tuning: TuningConfig, epochs: int) -> optuna.Study:
@@ -47,11 +52,12 @@ def resume_interrupted(study: optuna.Study) -> None:
         study.tell(trial.number, state=TrialState.FAIL)
 
 
-def trials_of(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that have ended, without those that another one continued."""
+def trials_of(study: optuna.Study) -> list[Trial]:
+    """The trials that have ended, without those that another one continued, numbered anew."""
     trials = study.get_trials()
     continued = _continued(trials)
-    return [trial for trial in trials if trial.state in _ENDED and trial.number not in continued]
+    ended = [one for one in trials if one.state in _STATES and one.number not in continued]
+    return [_trial(frozen, number=number) for number, frozen in enumerate(ended)]
 
 
 def propose(
@@ -82,6 +88,19 @@ def sampler(tuning: TuningConfig, *, seed: int) -> optuna.samplers.BaseSampler:
     # Half of a short search may be random; Optuna's own default is 10 trials.
     random_trials = min(10, max(2, tuning.trials // 2))
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=random_trials)
+
+
+def _trial(frozen: FrozenTrial, *, number: int) -> Trial:
+    state = _STATES[frozen.state]
+    return Trial(
+        number=number,
+        values=frozen.params,
+        state=state,
+        objective=None if state == "failed" else frozen.value,
+        epochs=frozen.user_attrs.get("epochs", 0),
+        seconds=frozen.user_attrs.get("seconds", 0.0),
+        error=frozen.user_attrs.get("error"),
+    )
 
 
 def _continued(trials: Sequence[FrozenTrial]) -> set[int]:

@@ -8,8 +8,9 @@ from darkroom.backends.endpoint import Endpoint, EndpointCheck
 from darkroom.backends.results import TrainedBundle
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
-from darkroom.config import DeploymentConfig, Hyperparameters, TuningConfig
+from darkroom.config import DeploymentConfig, Hyperparameters
 from darkroom.config.debugging import Debugging
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
 from darkroom.files import workspace

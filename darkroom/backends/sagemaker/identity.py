@@ -21,8 +21,9 @@ from typing import Literal, TypedDict
 
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.site import Site
-from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config import Hyperparameters
 from darkroom.config.debugging import RecordingConfig
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 
 Kind = Literal["training", "tuning"]

@@ -27,13 +27,13 @@ from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.following import Patient, Pause, sleep
 from darkroom.backends.sagemaker.identity import JobIdentity
 from darkroom.backends.sagemaker.site import Site
+from darkroom.capture.layout import RECORDING_FOLDER
 from darkroom.capture.recording import MOST_BYTES, unpack_recording
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.model.bundle import ARCHIVE_FILE, Bundle, unpack
 from darkroom.progress import SILENT
 from darkroom.training.history import EpochMetrics, read_history
-from darkroom.training.program import RECORDING_FOLDER
 
 T = TypeVar("T")
 

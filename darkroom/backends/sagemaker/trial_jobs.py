@@ -8,7 +8,7 @@ from darkroom.backends.sagemaker.job_failures import without_kind
 from darkroom.backends.sagemaker.job_following import ENDED
 from darkroom.backends.sagemaker.job_logs import JobLog
 from darkroom.backends.sagemaker.metric_lines import EpochReader
-from darkroom.config import Metric
+from darkroom.config.metrics import Metric
 from darkroom.training.history import EpochMetrics
 from darkroom.training.hyperparameters import from_strings
 from darkroom.tuning.results import State, Trial, Value

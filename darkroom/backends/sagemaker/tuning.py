@@ -17,9 +17,10 @@ from darkroom.backends.sagemaker.job_results import JobResult, ResultStore
 from darkroom.backends.sagemaker.requests.tuning import tuning_request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.backends.sagemaker.tuning_following import TuningFollower
-from darkroom.config import Hyperparameters, TuningConfig
+from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.config.grid import trials_wanted
+from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.progress import SILENT, Progress
 from darkroom.training.history import EpochMetrics

@@ -8,7 +8,7 @@ from darkroom.backends.sagemaker.following import Backoff, Patient, Pause, sleep
 from darkroom.backends.sagemaker.job_failures import is_users_fault
 from darkroom.backends.sagemaker.job_following import ENDED
 from darkroom.backends.sagemaker.trial_jobs import TrialJob
-from darkroom.config import TuningConfig
+from darkroom.config.tuning import TuningConfig
 from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import Progress, Task
 from darkroom.training.history import EpochMetrics

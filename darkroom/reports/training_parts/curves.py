@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 from markupsafe import Markup
 
-from darkroom.config import Metric
+from darkroom.config.metrics import Metric
 from darkroom.reports.charts.lines import Line, line_chart
 from darkroom.reports.charts.marks import Flag, Row, Upright
 from darkroom.reports.charts.svg import HALF_WIDTH

@@ -12,7 +12,7 @@ from darkroom.config.debugging import Debugging
 from darkroom.config.sagemaker import NetworkConfig, TrainingJobConfig
 from darkroom.training.channels import MANIFEST_CHANNEL, SHARDS_CHANNEL
 from darkroom.training.hyperparameters import debugging_strings, to_strings
-from darkroom.training.program import WEIGHTS_CHANNEL
+from darkroom.training.job_folders import WEIGHTS_CHANNEL
 
 Request: TypeAlias = dict[str, Any]
 

@@ -9,10 +9,11 @@ from darkroom.backends.sagemaker.requests.training import (
     job_definition,
 )
 from darkroom.backends.sagemaker.site import Site
-from darkroom.config import Choices, FloatRange, Hyperparameters, IntRange, TuningConfig
+from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging
 from darkroom.config.grid import Dimension, dimensions, grid_values, trials_wanted
 from darkroom.config.sagemaker import TuningJobConfig
+from darkroom.config.tuning import Choices, FloatRange, IntRange, TuningConfig
 from darkroom.training.hyperparameters import debugging_strings, to_strings
 
 _VALUES_AFTER_EPOCHS = 1
