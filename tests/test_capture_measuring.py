@@ -53,6 +53,22 @@ def test_a_single_number_and_half_precision_are_measured() -> None:
     assert measured(torch.ones(4, dtype=torch.bfloat16))["mean"] == 1
 
 
+@pytest.mark.parametrize("size", [1e-42, 1e-30, 3e-20, 1.0, 1e20, 1e38])
+def test_of_tiny_and_huge_numbers_neither_sums_nor_squares_are_lost(size: float) -> None:
+    around_zero = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0, 3.0], dtype=torch.float64)
+    values = (around_zero * size).float()
+    expected = tensor_statistics(values.double().numpy())
+    for name in ("mean", "std", "abs_mean", "zero_share"):
+        assert measured(values)[name] == pytest.approx(expected[name], rel=1e-5), name
+
+
+def test_what_is_the_same_everywhere_does_not_vary() -> None:
+    values = measured(torch.full((1000,), 0.1))
+    assert values["std"] == 0
+    assert values["mean"] == pytest.approx(0.1)
+    assert measured(torch.zeros(3))["std"] == measured(torch.zeros(3))["mean"] == 0
+
+
 def test_channels_that_are_never_active_have_no_share() -> None:
     output = torch.zeros(2, 3, 4, 4)
     output[:, 1] = 1

@@ -6,7 +6,7 @@ The columns are those of darkroom.rules.evidence.STATISTICS.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import nan
+from math import frexp, nan, sqrt
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ MOST_SAMPLED = 16_384
 _MOST_AVERAGED = 262_144
 """Elements, evenly strided, behind averages: their standard error is then below 0.2 % of the
 standard deviation. Extremes, NaN and infinities are those of all elements."""
+_LEAST_EXPONENT = -100
 
 _SATURATING: dict[type[nn.Module], tuple[float, float]] = {
     nn.Tanh: (-9.4999, 9.4999),  # SaturatedActivation's defaults
@@ -110,20 +111,30 @@ def _flat(tensor: Tensor) -> Tensor:
 
 def _of_finite(flat: Tensor, *, sample: Tensor, lowest: float, highest: float) -> dict[str, float]:
     part = _every_nth(flat, most=_MOST_AVERAGED)
-    deviation, mean = torch.std_mean(part, correction=0)
+    # In two passes: torch.std_mean, one that is not vectorised, took nearly half of a look.
+    # Scaled, so that sums and squares neither overflow nor vanish.
+    scale, count = _power_of_two(max(-lowest, highest)), part.numel()
+    scaled = part / scale
+    mean = scaled.mean()
+    deviation = scale * float(torch.linalg.vector_norm(scaled - mean)) / sqrt(count)
     low, high = _percentiles(sample)
     return {
-        "mean": float(mean),
-        "std": float(deviation),
+        "mean": scale * float(mean),
+        "std": deviation if lowest < highest else 0.0,  # not a rounded mean's
         "minimum": lowest,
         "maximum": highest,
-        "abs_mean": float(torch.linalg.vector_norm(part, ord=1)) / part.numel(),
+        "abs_mean": scale * float(torch.linalg.vector_norm(scaled, ord=1)) / count,
         "p5": low,
         "p95": high,
-        "zero_share": 1 - int(torch.count_nonzero(part)) / part.numel(),
+        "zero_share": 1 - int(torch.count_nonzero(part)) / count,
         "nan_share": 0.0,
         "infinite_share": 0.0,
     }
+
+
+def _power_of_two(size: float) -> float:
+    """Near a size: what is divided by it keeps every bit. Not so small that 1 / it overflows."""
+    return 2.0 ** max(frexp(size)[1] - 1, _LEAST_EXPONENT)
 
 
 def _of_damaged(flat: Tensor) -> dict[str, float]:
