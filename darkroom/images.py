@@ -189,7 +189,7 @@ def _check_work(image: Image.Image, *, content: bytes) -> None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert any mode to 8-bit RGB; transparency shows white."""
+    """Any mode as 8-bit RGB; transparency shows white. The image itself, if it is that already."""
     if image.mode.startswith(("I", "F")):
         grey = np.asarray(image)
         # Pillow would clip 16-bit values at 255 instead of scaling them.
@@ -199,7 +199,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         rgba = image if image.mode == "RGBA" else image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
@@ -253,8 +253,14 @@ def normalise(
     """(..., H, W, 3) bytes to (..., 3, H, W) floats, less the mean, over the deviation."""
     scale = np.float32(1) / (np.float32(255) * np.asarray(std, dtype=np.float32))
     offset = np.asarray(mean, dtype=np.float32) / np.asarray(std, dtype=np.float32)
-    values = pixels.astype(np.float32) * scale - offset
-    return np.ascontiguousarray(np.moveaxis(values, -1, -3))
+    colours = np.moveaxis(pixels, -1, -3)
+    values = np.empty(colours.shape, dtype=np.float32)
+    # Plane by plane: broadcast over the three colours of each pixel it takes five times as long.
+    for colour in range(len(scale)):
+        plane = values[..., colour, :, :]
+        np.multiply(colours[..., colour, :, :], scale[colour], out=plane)
+        plane -= offset[colour]
+    return values
 
 
 def prepare(source: bytes | Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
