@@ -122,7 +122,7 @@ class Batcher:
     def _run_batch(self, batch: Sequence[_Waiting]) -> None:
         started = time.perf_counter()
         try:
-            rows = self._run(np.stack([w.image for w in batch if w.image is not None]))
+            rows = self._run(_stacked([w.image for w in batch if w.image is not None]))
         except Exception as error:  # handed to whoever waits
             if len(batch) == 1:
                 _tell(batch, error)
@@ -137,6 +137,11 @@ class Batcher:
             for w, row in zip(batch, rows, strict=True)
         ]
         _tell(batch, outcomes)
+
+
+def _stacked(images: Sequence[Floats]) -> Floats:
+    """(N, 3, S, S); a lone image, as most are, is not copied."""
+    return images[0][np.newaxis] if len(images) == 1 else np.stack(images)
 
 
 def _tell(batch: Sequence[_Waiting], outcome: Sequence[Outcome] | Exception) -> None:
