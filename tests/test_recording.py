@@ -224,6 +224,13 @@ def test_activations_of_other_families_are_seen(
     assert np.isfinite(evidence.steps.loss).all()
 
 
+def in_a_process(code: str, *, dataset: Dataset, home: Path) -> "subprocess.CompletedProcess[str]":
+    """Run Python code, whose arguments are the data set's folder and a home."""
+    command = [sys.executable, "-c", code, str(dataset.root), str(home)]
+    tests = Path(__file__).parent
+    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tests)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_killed_training_leaves_a_readable_recording_and_goes_on_in_it(
     backend: str, dataset: Dataset, tmp_path: Path
@@ -237,8 +244,7 @@ def test_a_killed_training_leaves_a_readable_recording_and_goes_on_in_it(
         "cache=pathlib.Path(sys.argv[2]) / 'cache', progress=s.KillingProgress(36), "
         f"debugging=t.recording(backend={backend!r}))"
     )
-    command = [sys.executable, "-c", code, str(dataset.root), str(tmp_path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=TESTS)
+    done = in_a_process(code, dataset=dataset, home=tmp_path)
     assert done.returncode == -9, done.stderr
     killed = read_evidence(tmp_path / "run" / "recording")
     assert killed.steps.step.tolist() == list(range(7))
@@ -262,14 +268,10 @@ def test_where_smdebug_is_missing_a_trial_is_written_if_it_is_asked_for_by_name(
         "t.recorded(s.read_dataset(pathlib.Path(sys.argv[1])), home=pathlib.Path(sys.argv[2]), "
         f"debugging=t.recording(backend={backend!r}), epochs=1, warmup_epochs=0)"
     )
-    command = [sys.executable, "-c", code, str(dataset.root), str(tmp_path)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=TESTS)
+    done = in_a_process(code, dataset=dataset, home=tmp_path)
     assert done.returncode == 0, done.stderr
     tensors = tmp_path / "run" / "recording" / "tensors"
     assert {path.suffix for path in tensors.rglob("*.*")} >= {f".{written}"}
-
-
-TESTS = Path(__file__).parent
 
 
 def test_a_loss_that_is_no_number_is_traced_to_where_it_began(
