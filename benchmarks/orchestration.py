@@ -65,10 +65,11 @@ def _overheads(folder: Path, *, rounds: int) -> list[float]:
     prepare_environment()
     from darkroom.backends.ingestion import source_version
     from darkroom.config.loading import load_config
-    from pipelines.training import training_pipeline
     from stacks.loader import use_stack
 
     use_stack("local")
+    from pipelines.training import training_pipeline
+
     config = load_config(folder / "tiny.yaml", data=str(folder / "images"))
     version = source_version(config.data.source, config=config.data)
     overheads = []

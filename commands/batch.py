@@ -67,10 +67,11 @@ def run_batch(
 
 def _run(order: BatchOrder, *, stack: str) -> tuple[BatchTable, BatchScore]:
     # ZenML takes seconds to import: only once the input is known to be good.
-    from pipelines.batch import batch_pipeline
     from stacks.loader import use_stack
 
     use_stack(stack, orchestrated_here=stack != "local")
+    from pipelines.batch import batch_pipeline
+
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries, which ZenML would show
     os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"
     tracking = order.config.tracking

@@ -1,9 +1,12 @@
 """How the command line ends: messages for people, exit codes for programs."""
 
 import _thread
+import atexit
+import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -21,6 +24,8 @@ def run_and_exit(cli: click.Group) -> NoReturn:
     Exits with 0 when done, 1 when something failed, 2 when the input has to change,
     130 when interrupted.
     """
+    leaving = _Leaving()
+    atexit.register(leaving)  # the first to be registered is the last to be called
     signal.signal(signal.SIGTERM, _interrupt)
     sys.unraisablehook = _interrupt_again
     try:
@@ -30,11 +35,30 @@ def run_and_exit(cli: click.Group) -> NoReturn:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("\nInterrupted. The same command goes on where it can.", err=True)
+        leaving.at_once_with = _INTERRUPTED
         sys.exit(_INTERRUPTED)
     except DarkroomError as error:
         click.echo(_message(error), err=True)
         sys.exit(error.exit_code)
     sys.exit(0)
+
+
+class _Leaving:
+    """Ends an interrupted process once all else is done, without taking the interpreter down.
+
+    An interruption may hit the import of an extension module: what that leaves half made has
+    crashed the interpreter's last garbage collection, and the exit code was -11.
+    """
+
+    at_once_with: int | None = None
+
+    def __call__(self) -> None:
+        if self.at_once_with is None:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(self.at_once_with)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

@@ -91,11 +91,12 @@ def _run(
     version = _version_of(staged, early=early_version, source=settings.data.source)
     placement = _placement(settings, stack=stack, fresh=name if no_cache else "")
     # ZenML takes seconds to import: only once the input is known to be good.
-    from commands.outcome import conclude
-    from pipelines.training import training_pipeline
     from stacks.loader import use_stack
 
     use_stack(stack)
+    from commands.outcome import conclude
+    from pipelines.training import training_pipeline
+
     os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"  # the final training alone
 
     def start(tag: str | None = None) -> "PipelineRunResponse | None":

@@ -18,6 +18,7 @@ from zenml.utils.source_utils import set_custom_source_root
 
 from darkroom.errors import UserError
 from stacks.environment import CHECKOUT
+from stacks.half_made import discard_half_made_store
 from stacks.values import MANAGED_MLFLOW
 
 _FOLDER = Path(__file__).resolve().parent
@@ -39,7 +40,8 @@ class _NotNeeded(Integration):
 def use_stack(name: str, *, orchestrated_here: bool = False) -> UUID:
     """Register or update the stack `name` and make it this process's active one.
 
-    The user's own active stack, working folder and home stay as they are.
+    The user's own active stack, working folder and home stay as they are. To be called before
+    a pipeline is imported, which uses the store that is made here.
 
     Args:
         orchestrated_here: with the stack's artifacts and tracker, but components that run in
@@ -51,8 +53,9 @@ def use_stack(name: str, *, orchestrated_here: bool = False) -> UUID:
         description = _orchestrated_here(description)
     _skip_unused_integrations(description)
     # Two processes that create ZenML's database at once would crash.
-    lock = Path(os.environ["DARKROOM_HOME"]) / "stack.lock"
-    with FileLock(lock):
+    workspace = Path(os.environ["DARKROOM_HOME"])
+    with FileLock(workspace / "stack.lock"):
+        discard_half_made_store(workspace)
         stack_id = _register(description)
     os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
     return stack_id

@@ -145,7 +145,35 @@ def cli():
 
 run_and_exit(cli)
 """
-    result = subprocess.run(
+    result = run_script(script)
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
+
+
+def test_an_interruption_that_left_something_broken_ends_orderly_all_the_same() -> None:
+    script = """
+import atexit, os, sys
+import click
+from commands.exits import run_and_exit
+
+class HalfImported:
+    def __del__(self):
+        os.abort()
+
+@click.group(invoke_without_command=True)
+def cli():
+    sys.half_imported = HalfImported()
+    atexit.register(print, "cleaned up")
+    raise KeyboardInterrupt
+
+run_and_exit(cli)
+"""
+    result = run_script(script)
+    assert (result.returncode, result.stdout) == (130, "cleaned up\n")
+
+
+def run_script(script: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,
@@ -153,5 +181,3 @@ run_and_exit(cli)
         timeout=15,
         check=False,
     )
-    assert result.returncode == 130
-    assert "Traceback" not in result.stderr

@@ -2,11 +2,16 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from stacks.half_made import discard_half_made_store
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -79,6 +84,66 @@ def test_home_and_working_folder_stay_empty(loaded: dict) -> None:
 def test_two_processes_may_load_it_first_at_once(tmp_path: Path) -> None:
     processes = [start(tmp_path / "home") for _ in range(3)]
     assert len({result(process)["chosen"] for process in processes}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 1.0])
+def test_a_store_that_was_killed_while_it_was_made_is_made_anew(
+    tmp_path: Path, seconds: float
+) -> None:
+    home = tmp_path / "home"
+    process = start(home)
+    database = home / "zenml" / "local_stores" / "default_zen_store" / "zenml.db"
+    while not database.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(seconds)
+    process.kill()
+    process.communicate()
+    assert result(start(home))["active"] == "darkroom-local"
+
+
+def test_a_store_without_a_stack_of_ours_is_discarded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write_store(tmp_path, tables="CREATE TABLE stack (name TEXT)", stacks=["default"])
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(store))
+    discard_half_made_store(tmp_path)
+    assert not store.exists()
+    store = write_store(tmp_path, tables="CREATE TABLE alembic (number TEXT)", stacks=[])
+    discard_half_made_store(tmp_path)
+    assert not store.exists()
+    discard_half_made_store(tmp_path)
+
+
+def test_a_store_that_holds_anything_or_lies_elsewhere_is_let_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "CREATE TABLE stack (name TEXT)"
+    store = write_store(tmp_path, tables=table, stacks=["default", "darkroom-local"])
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(store))
+    discard_half_made_store(tmp_path)
+    assert store.exists()
+    database = next(store.rglob("zenml.db"))
+    database.write_bytes(b"no database at all, but who knows whose")
+    discard_half_made_store(tmp_path)
+    assert store.exists()
+    database.unlink()
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path / "elsewhere"))
+    discard_half_made_store(tmp_path)
+    assert store.exists()
+
+
+def write_store(workspace: Path, *, tables: str, stacks: list[str]) -> Path:
+    store = workspace / "zenml"
+    folder = store / "local_stores" / "default_zen_store"
+    folder.mkdir(parents=True)
+    with closing(sqlite3.connect(folder / "zenml.db")) as connection:
+        connection.execute(tables)
+        for name in stacks:
+            connection.execute("INSERT INTO stack VALUES (?)", (name,))
+        connection.commit()
+    return store
 
 
 def test_a_variable_that_the_stack_needs_is_named_where_it_is_missing(tmp_path: Path) -> None:
