@@ -8,6 +8,7 @@ import click
 
 from darkroom.errors import UserError
 from darkroom.files import workspace
+from darkroom.tracking.store import DATABASE_FILE
 
 _FOLDERS = {"local": "artifacts", "rehearsal": "rehearsals/mlflow"}
 """Where MLflow's database lies in the workspace."""
@@ -27,7 +28,7 @@ def serve_ui(*, stack: str, port: int) -> None:
             "the runs on SageMaker are on the MLflow server that DARKROOM_MLFLOW_URI names: open it"
         )
     folder = workspace() / _FOLDERS[stack]
-    store = folder / "mlflow.db"
+    store = folder / DATABASE_FILE
     if not store.is_file():
         raise UserError(f"no runs yet: start one with `python run.py --stack {stack}`")
     port = _free_port(port)

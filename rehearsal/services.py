@@ -14,6 +14,7 @@ from pathlib import Path
 
 from darkroom.errors import DarkroomError
 from darkroom.serving.parent_watch import parent_environment
+from darkroom.tracking.store import DATABASE_FILE
 from rehearsal.emulator.admission import ACCESS_KEY
 
 LOOPBACK = "127.0.0.1"
@@ -21,6 +22,9 @@ _SECONDS_TO_START = 90
 _SECONDS_TO_END = 10
 _SECONDS_BETWEEN_LOOKS = 0.1
 _LINES_SHOWN = 15
+_CHECKOUT = Path(__file__).resolve().parent.parent
+_ARTIFACTS = "mlflow-artifacts:/"
+"""Through the server."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def start_mlflow(folder: Path) -> Service:
     port = free_port()
     store = folder / "mlflow"
     store.mkdir(parents=True, exist_ok=True)
+    database = store / DATABASE_FILE
+    _make_database(database)
     arguments = ["-m", "uvicorn", "mlflow.server.fastapi_app:app"]
     return _start(
         "MLflow's server",
@@ -124,8 +130,8 @@ def start_mlflow(folder: Path) -> Service:
         health="/health",
         log=folder / "mlflow-server.log",
         environment={
-            "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{store / 'mlflow.db'}",
-            "_MLFLOW_SERVER_ARTIFACT_ROOT": "mlflow-artifacts:/",
+            "_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{database}",
+            "_MLFLOW_SERVER_ARTIFACT_ROOT": _ARTIFACTS,
             "_MLFLOW_SERVER_ARTIFACT_DESTINATION": str(store / "artifacts"),
             "_MLFLOW_SERVER_SERVE_ARTIFACTS": "true",
             # Its job runner would start a dozen processes that nothing here uses.
@@ -133,6 +139,17 @@ def start_mlflow(folder: Path) -> Service:
             "MLFLOW_DISABLE_TELEMETRY": "true",
         },
     )
+
+
+def _make_database(database: Path) -> None:
+    """In a process of its own, since MLflow would stay in the memory of this one."""
+    if not database.exists():
+        subprocess.run(  # noqa: S603 - our own arguments
+            [sys.executable, "-m", "darkroom.tracking.store", str(database), _ARTIFACTS],
+            check=True,
+            env={**bare_environment(database.parent), "MLFLOW_LOGGING_LEVEL": "ERROR"},
+            cwd=_CHECKOUT,
+        )
 
 
 def free_port() -> int:
@@ -160,7 +177,7 @@ def _start(
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own arguments
             [sys.executable, "-m", "rehearsal.attached", *command],
-            cwd=Path(__file__).resolve().parent.parent,
+            cwd=_CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

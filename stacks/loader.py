@@ -17,6 +17,7 @@ from zenml.integrations.registry import integration_registry
 from zenml.utils.source_utils import set_custom_source_root
 
 from darkroom.errors import UserError
+from darkroom.tracking.store import DATABASE_FILE, make_store
 from stacks.environment import CHECKOUT
 from stacks.half_made import discard_half_made_store
 from stacks.values import MANAGED_MLFLOW
@@ -56,9 +57,18 @@ def use_stack(name: str, *, orchestrated_here: bool = False) -> UUID:
     workspace = Path(os.environ["DARKROOM_HOME"])
     with FileLock(workspace / "stack.lock"):
         discard_half_made_store(workspace)
+        _make_tracking_store(description["components"])
         stack_id = _register(description)
     os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)
     return stack_id
+
+
+def _make_tracking_store(components: dict[str, Any]) -> None:
+    """A tracker without an address keeps its database beside the artifacts, which are here then."""
+    artifacts, tracker = components["artifact_store"][0], components["experiment_tracker"][0]
+    if artifacts["flavor"] == "local" and "tracking_uri" not in tracker["configuration"]:
+        folder = Path(artifacts["configuration"]["path"])
+        make_store(folder / DATABASE_FILE, artifacts=str(folder / "mlflow_artifacts"))
 
 
 def _skip_unused_integrations(description: dict[str, Any]) -> None:
