@@ -51,7 +51,7 @@ class BarProgress:
                 bars.remove_task(task_id)
 
     def message(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False)
 
     def _start(self) -> RichProgress:
         self._bars = RichProgress(

@@ -20,6 +20,8 @@ from darkroom.dataset import Dataset
 from darkroom.diagnosis.diagnosing import diagnose
 from darkroom.errors import DarkroomError, UserError
 from darkroom.rules.evidence import STATISTICS, Evidence
+from darkroom.training import learner
+from darkroom.training.learner import Learner
 from darkroom.training.loop import TrainingResult, train
 from small_trainings import small_hyperparameters, write_dataset
 
@@ -256,6 +258,48 @@ def test_a_killed_training_leaves_a_readable_recording_and_goes_on_in_it(
     assert whole.tensors.statistics("logits", kind="logits").steps.tolist() == [0, 2, 4, 6, 8]
     assert [epoch.epoch for epoch in whole.epochs] == [1, 2, 3]
     assert (whole.steps.loss[:6] == killed.steps.loss[:6]).all()
+
+
+@pytest.mark.parametrize(("owner", "part"), [(learner, "batch_loss"), (Learner, "_update")])
+def test_a_step_that_was_interrupted_is_not_recorded(
+    owner: Any, part: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, whole = [], getattr(owner, part)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        calls.append(part)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(owner, part, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        recorded(dataset, home=tmp_path, debugging=recording())
+    evidence = read_evidence(tmp_path / "run" / "recording")
+    assert evidence.steps.step.tolist() == [0, 1]
+    assert np.isfinite(evidence.steps.loss).all()
+    assert evidence.tensors.statistics("logits", kind="logits").steps.tolist() == [0]
+
+
+def test_what_another_training_has_recorded_is_not_taken_for_that_of_an_unrecorded_one(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(Learner, "_update", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            recorded(dataset, home=tmp_path, debugging=recording())
+    assert (tmp_path / "run" / "recording").exists()
+    train(
+        dataset,
+        hyperparameters=small_hyperparameters(),
+        folder=tmp_path / "run",
+        cache=tmp_path / "cache",
+    )
+    assert not (tmp_path / "run" / "recording").exists()
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(("backend", "written"), [("smdebug", "tfevents"), ("auto", "parquet")])

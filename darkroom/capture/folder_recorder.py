@@ -87,15 +87,16 @@ class FolderRecorder:
         self._line = _no_line(number, epoch=epoch, learning_rate=learning_rate)
         try:
             yield
-        finally:
-            with self.phase("recording"):
-                self._profiler.step()
-                self._store_look()
-            line = self._line.model_copy(update={"seconds": self._watch.seconds()})
-            self._steps.write(line.model_dump())
-            if self._judge:
-                self._judge.step(line)
+        except BaseException:  # an interruption above all: half a step is none
+            self._look = None
+            raise
+        with self.phase("recording"):
+            self._profiler.step()
+            self._store_look()
+        line = self._line.model_copy(update={"seconds": self._watch.seconds()})
+        self._steps.write(line.model_dump())
         if self._judge:
+            self._judge.step(line)
             self._judge.after_step(looked)
 
     @contextmanager

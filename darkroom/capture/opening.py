@@ -56,20 +56,26 @@ def open_recorder(
     folder: Path,
     *,
     recorded: Recorded,
-    debugging: Debugging,
+    debugging: Debugging | None,
     is_resumed: bool,
     on_finding: Callable[[Finding], None],
 ) -> Iterator[Recorder]:
     """A recorder into a folder, for the time of the block; silent where nothing is wanted.
 
     Args:
-        folder: of the recording; a resumed training goes on with what is there.
+        folder: of the recording; a resumed training goes on with what is there. Where nothing
+            is to be recorded, what an earlier one left is removed: it is of another training.
+        debugging: None in a process that leaves the recording to another.
         on_finding: told of what rules find while the training runs.
 
     Raises:
         UserError: a rule is unknown.
     """
+    if debugging is None:
+        yield SILENT
+        return
     if not debugging.is_on:
+        shutil.rmtree(folder, ignore_errors=True)
         yield SILENT
         return
     config, place = debugging.recording, RecordingFolder(folder)

@@ -104,7 +104,7 @@ def train(
             cache=cache,
             held=held,
             group=group,
-            debugging=debugging if group.is_first else NO_DEBUGGING,
+            debugging=debugging if group.is_first else None,
             on_finding=on_finding or (lambda finding: progress.message(finding.headline)),
             progress=progress if group.is_first else SILENT,
         )
@@ -119,7 +119,7 @@ def _prepare(
     cache: Path,
     held: frozenset[str] | None,
     group: ProcessGroup,
-    debugging: Debugging,
+    debugging: Debugging | None,
     on_finding: Callable[[Finding], None],
     progress: Progress,
 ) -> "_Training":
