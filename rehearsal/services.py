@@ -16,13 +16,13 @@ from darkroom.errors import DarkroomError
 from darkroom.serving.parent_watch import parent_environment
 from darkroom.tracking.store import DATABASE_FILE
 from rehearsal.emulator.admission import ACCESS_KEY
+from stacks.environment import CHECKOUT
 
 LOOPBACK = "127.0.0.1"
 _SECONDS_TO_START = 90
 _SECONDS_TO_END = 10
 _SECONDS_BETWEEN_LOOKS = 0.1
 _LINES_SHOWN = 15
-_CHECKOUT = Path(__file__).resolve().parent.parent
 _ARTIFACTS = "mlflow-artifacts:/"
 """Through the server."""
 
@@ -148,7 +148,7 @@ def _make_database(database: Path) -> None:
             [sys.executable, "-m", "darkroom.tracking.store", str(database), _ARTIFACTS],
             check=True,
             env={**bare_environment(database.parent), "MLFLOW_LOGGING_LEVEL": "ERROR"},
-            cwd=_CHECKOUT,
+            cwd=CHECKOUT,
         )
 
 
@@ -177,7 +177,7 @@ def _start(
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own arguments
             [sys.executable, "-m", "rehearsal.attached", *command],
-            cwd=_CHECKOUT,
+            cwd=CHECKOUT,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from quiet_smdebug import import_smdebug
 
 from darkroom.capture.looks import Captured, Look
 from darkroom.capture.smdebug_source import read_smdebug_tensors
@@ -19,6 +18,7 @@ from darkroom.rules.evidence import STATISTICS
 from darkroom.rules.judging import judge
 from darkroom.rules.statistics import Sample, tensor_statistics, unit_shares
 from darkroom.rules.windowed import evidence_of_tensors
+from quiet_smdebug import import_smdebug
 
 pytest.importorskip("smdebug", reason="the extra 'debug' is not installed")
 import_smdebug()

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from quiet_smdebug import import_smdebug
 from torch import nn
 
 import small_trainings
@@ -23,6 +22,7 @@ from darkroom.rules.evidence import STATISTICS, Evidence
 from darkroom.training import learner
 from darkroom.training.learner import Learner
 from darkroom.training.loop import TrainingResult, train
+from quiet_smdebug import import_smdebug
 from small_trainings import small_hyperparameters, write_dataset
 
 BACKENDS = ("smdebug", "torch")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quiet_smdebug import import_smdebug
 
 from darkroom.capture.looks import Captured, Look
 from darkroom.capture.smdebug_source import read_smdebug_tensors
@@ -15,6 +14,7 @@ from darkroom.errors import UserError
 from darkroom.rules.judging import check_rules, judge
 from darkroom.rules.smdebug_rules import smdebug_rule
 from made_evidence import healthy
+from quiet_smdebug import import_smdebug
 
 import_smdebug()
 

@@ -6,13 +6,13 @@ In a file of its own: each has an emulator to itself, whose end would empty anot
 from pathlib import Path
 
 import pytest
-from quiet_smdebug import import_smdebug
 
 from darkroom.backends.sagemaker.training import run_training
 from darkroom.capture.reading import read_evidence
 from darkroom.config.debugging import Debugging, RecordingConfig
 from darkroom.dataset import Dataset
 from pretended_jobs import account
+from quiet_smdebug import import_smdebug
 from small_trainings import read_dataset, small_hyperparameters, write_dataset
 
 

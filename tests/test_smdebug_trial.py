@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from quiet_smdebug import import_smdebug
 
 from darkroom.capture import smdebug_trial
 from darkroom.capture.looks import Captured, Look
 from darkroom.capture.smdebug_writer import SmdebugWriter
+from quiet_smdebug import import_smdebug
 
 import_smdebug()
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from quiet_smdebug import import_smdebug
 
 from darkroom.capture.tensor_events import decode_record, encode_record
+from quiet_smdebug import import_smdebug
 
 pytest.importorskip("smdebug", reason="the extra 'debug' is not installed")
 import_smdebug()

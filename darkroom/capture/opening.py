@@ -82,16 +82,7 @@ def open_recorder(
     backend = _backend(config)
     _prepare(place, config=config, backend=backend, is_resumed=is_resumed)
     facts = _facts(recorded)
-    write_facts(
-        place.facts,
-        RecordingFacts(
-            training=facts,
-            recording=config,
-            backend=backend,
-            paths=tuple(recorded.train_paths),
-            starts=(time.time(),),
-        ),
-    )
+    _note_start(place, facts=facts, config=config, backend=backend, paths=recorded.train_paths)
     margins = MarginMeter(recorded.train_labels)
     judge = _judge(debugging, facts=facts, margins=margins, recorded=recorded, tell=on_finding)
     if is_resumed:
@@ -130,6 +121,27 @@ def _prepare(
             shutil.rmtree(place.root, ignore_errors=True)
     place.ended_by.unlink(missing_ok=True)
     place.root.mkdir(parents=True, exist_ok=True)
+
+
+def _note_start(
+    place: RecordingFolder,
+    *,
+    facts: TrainingFacts,
+    config: RecordingConfig,
+    backend: Literal["smdebug", "torch"],
+    paths: Sequence[str],
+) -> None:
+    """Write what is recorded, and that it begins, or goes on, now."""
+    write_facts(
+        place.facts,
+        RecordingFacts(
+            training=facts,
+            recording=config,
+            backend=backend,
+            paths=tuple(paths),
+            starts=(time.time(),),
+        ),
+    )
 
 
 def _take_up(
