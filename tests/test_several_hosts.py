@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from darkroom.dataset import Dataset, Split
 from darkroom.errors import UserError
 from darkroom.model.bundle import read_metadata
 from darkroom.shards.packing import pack_shard, plan_shards
+from darkroom.training import job_folders
 from darkroom.training import program as training_program
 from darkroom.training.channels import read_channels
 from darkroom.training.hyperparameters import to_strings
@@ -121,17 +124,51 @@ def write_hosts(tmp_path: Path, *, dataset: Dataset, sharded: bool) -> list[Path
 
 def test_the_shards_of_a_job_are_its_data_set(dataset: Dataset, tmp_path: Path) -> None:
     base = write_job(tmp_path / "job", dataset=dataset)
-    order = training_program.read_job(training_program.Job(base))
+    order = training_program.read_job(job_folders.Job.at(base))
     assert order.data.held is None
     assert order.data.dataset.records == dataset.records
     assert order.data.dataset.fingerprint == dataset.fingerprint
     assert all(order.data.dataset.file(record).is_file() for record in dataset.records)
 
 
+def test_in_a_container_all_that_is_large_lies_on_the_volume(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_job(tmp_path / "opt" / "ml", dataset=dataset)
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(base))
+    temporary = tmp_path / "tmp"
+    monkeypatch.setattr(job_folders, "CONTAINER_BASE", base)
+    monkeypatch.setattr(job_folders, "CONTAINER_SCRATCH", temporary / "darkroom")
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    temporary.mkdir()
+    made: list[Path] = []
+    make = os.mkdir
+
+    def watched(path: str, *arguments: Any, **options: Any) -> None:
+        make(path, *arguments, **options)
+        made.append(Path(path))
+
+    monkeypatch.setattr(os, "mkdir", watched)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # of this process, which goes on
+    assert training_program.main(["train"]) == 0
+    mounts = [temporary, *(base / name for name in ("input", "checkpoints", "model", "output"))]
+    elsewhere = [path for path in made if not any(path.is_relative_to(m) for m in mounts)]
+    assert elsewhere == []
+    assert {path.name for path in base.iterdir()} <= {mount.name for mount in mounts}
+    assert (temporary / "darkroom" / "cache").is_dir()
+    assert any(path.name.startswith(".packing-") for path in made)
+
+
+def test_locally_the_cache_stays_below_the_base_folder(tmp_path: Path) -> None:
+    job = job_folders.Job.at(tmp_path)
+    assert job.cache == tmp_path / "cache"
+    assert job_folders.Job.at(Path("/opt/ml")).cache == Path("/tmp/darkroom/cache")
+
+
 def test_a_host_knows_which_part_of_the_images_it_has(dataset: Dataset, tmp_path: Path) -> None:
     held: list[str] = []
     for base in write_hosts(tmp_path, dataset=dataset, sharded=True):
-        order = training_program.read_job(training_program.Job(base))
+        order = training_program.read_job(job_folders.Job.at(base))
         assert order.data.dataset.records == dataset.records
         assert order.data.held is not None
         assert {record.path for record in dataset.split("validation")} <= order.data.held
@@ -153,7 +190,7 @@ def test_what_is_missing_in_a_channel_is_said(
     base = write_job(tmp_path / "job", dataset=dataset)
     next((base / "input" / "data" / channel).iterdir()).unlink()
     with pytest.raises(UserError, match=words):
-        training_program.read_job(training_program.Job(base))
+        training_program.read_job(job_folders.Job.at(base))
 
 
 def test_the_failure_of_a_host_names_it(

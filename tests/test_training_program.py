@@ -23,6 +23,7 @@ from darkroom.training import program as training_program
 from darkroom.training.channels import read_channels
 from darkroom.training.history import EpochMetrics, kept_values
 from darkroom.training.hyperparameters import to_strings
+from darkroom.training.job_folders import Job
 from pictures import write_image_folder
 
 HYPERPARAMETERS = Hyperparameters(
@@ -180,7 +181,7 @@ def test_what_sagemaker_writes_is_accepted(base: Path) -> None:
         resourceconfig={"current_host": "algo-1", "hosts": ["algo-1"]},
         inputdataconfig={"train": {"TrainingInputMode": "File"}, "validation": {}},
     )
-    order = training_program.read_job(training_program.Job(base))
+    order = training_program.read_job(Job.at(base))
     dataset = order.data.dataset
     assert order.hyperparameters.optimizer == "sgd"
     assert len(dataset.split("train")) == len(dataset.split("validation")) == 24

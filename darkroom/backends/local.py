@@ -75,7 +75,7 @@ def train_bundle(
 
 def _recording_of(place: Path) -> Path | None:
     """Where a training below `place` has recorded; a job does so with its checkpoints."""
-    candidates = (place / RECORDING_FOLDER, Job(place).recording)
+    candidates = (place / RECORDING_FOLDER, Job.at(place).recording)
     return next((path for path in candidates if path.is_dir()), None)
 
 

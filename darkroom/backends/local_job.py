@@ -46,7 +46,7 @@ def run_job(
     Raises:
         UserError, DarkroomError: the job failed; the message is its own.
     """
-    job = Job(folder.resolve())
+    job = Job.at(folder.resolve())
     strings = to_strings(hyperparameters) | debugging_strings(debugging)
     _prepare(job, dataset=dataset, strings=strings, cache=cache)
     history: list[EpochMetrics] = []

@@ -8,12 +8,14 @@
     output/data/    history.json and the recording once more: SageMaker keeps what lies here
                     as output.tar.gz
 
+Decoded images and unpacked shards lie in /tmp/darkroom: SageMaker mounts a job's volume there,
+and at the folders above, but not at /opt/ml itself. Locally they lie below the base folder.
+
 Another base folder by $SAGEMAKER_BASE_DIR. Exit codes: 0 done, 1 failed, 2 the user's
 mistake, 143 stopped by SIGTERM. Metrics are printed as `name=value`, a line an epoch.
 """
 
 import argparse
-import os
 import shutil
 import signal
 import sys
@@ -52,7 +54,7 @@ class Order:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the training job. Returns the exit code."""
     _parser().parse_args(arguments)
-    job = Job(Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml")))
+    job = Job.of_environment()
     signal.signal(signal.SIGTERM, _stop)
     try:
         _run(job)
@@ -187,7 +189,8 @@ def _deliver(
 
     job.model.mkdir(parents=True, exist_ok=True)
     (job.model / METADATA_FILE).unlink(missing_ok=True)
-    with TemporaryDirectory(dir=job.base, prefix=".packing-") as scratch:
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=job.scratch, prefix=".packing-") as scratch:
         packed = Path(scratch, "model")
         pack_bundle(
             result.model,
