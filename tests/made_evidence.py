@@ -7,8 +7,8 @@ import numpy as np
 
 from darkroom.config import Hyperparameters
 from darkroom.rules.evidence import Evidence, ImageMargins, StepLog, TrainingFacts
-from darkroom.rules.memory_source import MemorySource
 from darkroom.training.history import EpochMetrics
+from memory_source import MemorySource
 
 CLASSES = ("cat", "dog", "hat")
 CHANCE = float(np.log(3))

@@ -17,7 +17,6 @@ from darkroom.backends.endpoint import Endpoint, EndpointError, content_type_of
 from darkroom.backends.local_endpoint import (
     EndpointClient,
     check_endpoint,
-    local_endpoint,
     start_endpoint,
     stop_endpoint,
 )
@@ -25,6 +24,7 @@ from darkroom.files import workspace
 from darkroom.model.bundle import ONNX_FILE, pack
 from darkroom.prediction import Predictor
 from pictures import write_image_folder
+from running_endpoint import local_endpoint
 from small_bundles import CLASSES, write_small_bundle
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 from commands import predict_output
 from commands.predict import predict_images
-from darkroom.backends.local_endpoint import local_endpoint
 from darkroom.errors import DarkroomError, UserError
+from running_endpoint import local_endpoint
 from small_bundles import write_small_bundle
 
 CHECKOUT = Path(__file__).resolve().parent.parent

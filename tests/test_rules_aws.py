@@ -11,9 +11,9 @@ from darkroom.rules.catalogue import RULES
 from darkroom.rules.evidence import Evidence
 from darkroom.rules.labels import confused_pairs
 from darkroom.rules.losses import not_decreasing
-from darkroom.rules.memory_source import MemorySource
 from darkroom.rules.windowed import Windowed, evidence_of_tensors
 from made_evidence import healthy, made_tensors
+from memory_source import MemorySource
 
 
 def as_aws(name: str, evidence: Evidence, **parameters: object) -> list:

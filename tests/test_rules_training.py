@@ -14,7 +14,6 @@ from darkroom.rules.catalogue import RULES, TRAINING_RULES
 from darkroom.rules.evidence import Evidence
 from darkroom.rules.judging import judge
 from darkroom.rules.label_noise import suspects
-from darkroom.rules.memory_source import MemorySource
 from darkroom.rules.rule import NotApplicableError
 from darkroom.rules.series import first_run
 from darkroom.rules.windowed import Windowed
@@ -31,6 +30,7 @@ from made_evidence import (
     made_steps,
     made_tensors,
 )
+from memory_source import MemorySource
 
 HEALTHY = healthy()
 UNASKED = ("similar_across_runs", "tensor_variance", "frozen_layer_changes", "overtraining")

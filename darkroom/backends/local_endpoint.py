@@ -6,8 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from types import TracebackType
@@ -105,18 +104,6 @@ def _end(pid: int) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not _has_ended(pid):
             time.sleep(_SECONDS_BETWEEN_LOOKS)
-
-
-@contextmanager
-def local_endpoint(
-    bundle: Path, *, timeout_seconds: float = 60, log: Path | None = None
-) -> Iterator[Endpoint]:
-    """Serve a bundle while the block runs."""
-    endpoint = start_endpoint(bundle, timeout_seconds=timeout_seconds, log=log)
-    try:
-        yield endpoint
-    finally:
-        stop_endpoint(endpoint)
 
 
 class EndpointClient:
