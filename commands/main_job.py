@@ -54,7 +54,7 @@ def run_training(
     _check_writable(summary)
     if problems := diagnosis_problems(settings.diagnosis) + _remote_problems(settings, stack=stack):
         raise UserError(problems)
-    version = _early_version(settings, stack=stack)
+    version = _early_version(settings, stack=stack, fresh=no_cache)
     with ready(stack, faults=faults) as stand_in:
         name = _run_name(settings)
         terminal_progress().message(f"Run {name} on stack {stack}")
@@ -131,14 +131,16 @@ def _remote_problems(config: Config, *, stack: str) -> list[str]:
     return managed_problems(config) + moved
 
 
-def _early_version(config: Config, *, stack: str) -> str | None:
+def _early_version(config: Config, *, stack: str, fresh: bool = False) -> str | None:
     """The source's version, before anything is started; None where only the stack can tell.
 
     A remote stack decides which account, or which stand-in for one, s3:// is looked up in.
     """
     if stack != "local" and parse_source(config.data.source).kind == "s3":
         return None
-    return source_version(config.data.source, config=config.data)
+    return source_version(
+        config.data.source, config=config.data, fresh=fresh, progress=terminal_progress()
+    )
 
 
 def _version_of(staged: Config, *, early: str | None, source: str) -> str:

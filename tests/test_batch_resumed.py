@@ -69,6 +69,24 @@ def test_an_interrupted_batch_goes_on_after_its_last_part(
     assert [row.file for row in table.rows()] == [image.name for image in images]
 
 
+def test_images_replaced_by_others_of_equal_size_and_time_are_not_passed_over(
+    bundle: Path, images: list[BatchImage], interrupted: dict[str, Any]
+) -> None:
+    first, second = Path(images[0].place), Path(images[1].place)
+    size = max(first.stat().st_size, second.stat().st_size)
+    for path in (first, second):
+        path.write_bytes(path.read_bytes().ljust(size))
+        os.utime(path, (1, 1))
+    options = {**interrupted, "resume": True}
+    predict_all(images, predictor=Counting.load(bundle), **options)
+    first.rename(first.with_name("swap"))
+    second.rename(first)
+    first.with_name("swap").rename(second)
+    Counting.decoded = 0
+    predict_all(images, predictor=Counting.load(bundle), **options)
+    assert Counting.decoded == _COUNT
+
+
 def test_a_finished_batch_is_there_until_it_is_discarded(
     bundle: Path, images: list[BatchImage], interrupted: dict[str, Any]
 ) -> None:

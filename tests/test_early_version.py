@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_local_run_lists_its_source_once(
     asked: list[str] = []
     original = main_job.source_version
 
-    def counting(source: str, **more: DataConfig) -> str:
+    def counting(source: str, **more: Any) -> str:
         asked.append(source)
         return original(source, **more)
 

@@ -1,7 +1,9 @@
 """Any source to a data set: what the component ingest_images calls."""
 
 import errno
+import hashlib
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +12,14 @@ from typing import TYPE_CHECKING
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
+from darkroom.files import workspace
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.assembling import assemble, understand
 from darkroom.sources.digits import digits_version
+from darkroom.sources.hashing import HashIndex, hash_file, hash_files
 from darkroom.sources.labelled import Collection
-from darkroom.sources.local import LocalFolder, archive_version, fetch, list_path, open_path
+from darkroom.sources.listing import Listing
+from darkroom.sources.local import LocalFolder, check_archive, fetch, list_path, open_path
 from darkroom.sources.source_names import Source, parse_source, public_url
 
 if TYPE_CHECKING:
@@ -52,13 +57,24 @@ def ingest(
         )
 
 
-def source_version(source: str, *, config: DataConfig) -> str:
+def source_version(
+    source: str,
+    *,
+    config: DataConfig,
+    store: Path | None = None,
+    fresh: bool = False,
+    progress: Progress = SILENT,
+) -> str:
     """A token that changes when the content of a source does: the key of caches.
 
-    Cheap: no content is read. Folders: path, size and time of change of each file;
-    archives: size and time of change; http(s): ETag, Last-Modified and length, and the
-    constant 'unversioned' from a server that gives none of them, so that a change there
-    goes unnoticed; S3: key, ETag and size of each object; digits: scikit-learn's version.
+    Folders: path and SHA-256 of each file; archives: SHA-256; both remembered, so that a file is
+    read once. http(s): ETag, Last-Modified and length, and the constant 'unversioned' from a
+    server that gives none of them, so that a change there goes unnoticed; S3: key, ETag and size
+    of each object; digits: scikit-learn's version.
+
+    Args:
+        store: where hashes are remembered; None: the workspace's.
+        fresh: read every file, whatever is remembered.
 
     Raises:
         UserError: the source is missing, empty, unreadable, or (folders and S3) cannot be
@@ -74,11 +90,25 @@ def source_version(source: str, *, config: DataConfig) -> str:
     if parsed.kind == "s3":
         return _look_up_s3(parsed, config=config).version
     path = Path(parsed.location).expanduser()
-    if not path.is_dir():
-        return archive_version(path)
-    listing = list_path(path, config=config)
-    understand(listing, source=parsed, config=config, root=path)
-    return listing.version()
+    if path.is_dir():
+        listing = list_path(path, config=config)
+        understand(listing, source=parsed, config=config, root=path)
+    else:
+        check_archive(path)
+    store = store or workspace() / "data"
+    with full_disk_explained(store), HashIndex.in_store(store, fresh=fresh) as index:
+        if not path.is_dir():
+            return hash_file(path, index=index, progress=progress)
+        return _version_of_files(path, listing=listing, index=index, progress=progress)
+
+
+def _version_of_files(root: Path, *, listing: Listing, index: HashIndex, progress: Progress) -> str:
+    places = {file.path: os.path.abspath(root / file.path) for file in listing.files}
+    hashes = hash_files(list(places.values()), index=index, progress=progress)
+    digest = hashlib.sha256(repr(sorted(listing.left_out.items())).encode())
+    for path, place in places.items():
+        digest.update(f"{path}\0{hashes[place]}\n".encode())
+    return digest.hexdigest()
 
 
 def describe_source(source: str, *, config: DataConfig) -> str:

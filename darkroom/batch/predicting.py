@@ -1,7 +1,7 @@
 """A batch in this process, which goes on where an interrupted one was.
 
 Its finished parts lie in a folder whose name says what decides the rows: the model, its engine,
-and each image's path, size and time of change. Whoever has written them where they were wanted
+and each image's path, size, times and inode. Whoever has written them where they were wanted
 removes it.
 """
 
@@ -22,6 +22,7 @@ from darkroom.model.bundle import BundleMetadata
 from darkroom.prediction import Prediction, Predictor
 from darkroom.prediction_inputs import predict_images
 from darkroom.progress import SILENT, Progress
+from darkroom.sources.hashing import FileState
 
 _DIGITS = 24
 _SECONDS_BETWEEN_SPEEDS = 5
@@ -85,11 +86,11 @@ def describe(
 
 
 def _state(place: str) -> str:
+    """What tells whether a file has changed: its times of modification can be put back."""
     try:
-        state = Path(place).stat()
+        return FileState.of(Path(place)).token
     except OSError:
         return "missing"
-    return f"{state.st_size} {state.st_mtime_ns}"
 
 
 def _finished(folder: Path, *, images: Sequence[BatchImage]) -> int:

@@ -1,12 +1,13 @@
 """A local folder of images understood, hashed and split: the data set."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.progress import SILENT, Progress
-from darkroom.sources.hashing import FileState, HashIndex, hash_files
+from darkroom.sources.hashing import HashIndex, hash_files
 from darkroom.sources.image_folder import read_image_folder
 from darkroom.sources.labelled import Collection, LabelledFile, check_trainable
 from darkroom.sources.listing import Listing, list_folder
@@ -67,12 +68,10 @@ def _hash(
     files: Sequence[LabelledFile], *, root: Path, store: Path, progress: Progress
 ) -> dict[str, str]:
     """SHA-256 by path relative to the root."""
-    states = {
-        file.path: FileState(f"{root}/{file.path}", file.size, file.mtime_ns) for file in files
-    }
+    absolute = {file.path: os.path.abspath(root / file.path) for file in files}
     with HashIndex.in_store(store) as index:
-        hashes = hash_files(list(states.values()), index=index, progress=progress)
-    return {path: hashes[state.path] for path, state in states.items()}
+        hashes = hash_files(list(absolute.values()), index=index, progress=progress)
+    return {path: hashes[place] for path, place in absolute.items()}
 
 
 def _records(

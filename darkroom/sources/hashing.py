@@ -1,24 +1,71 @@
-"""SHA-256 of many files, remembered so that an unchanged file is not read again."""
+"""SHA-256 of many files, remembered so that an unchanged file is not read again.
 
+A file is unchanged when path, size, both times, inode and device are those it had when it was
+read. Whoever gives a file another content, or its name to another file, may put back its size
+and its time of modification (cp -p, touch -r, rsync -t, an unpacked archive), but not its
+time of change (ctime), which the kernel alone sets; and a file that comes by its path because
+a folder above it was renamed keeps its ctime, but not the inode.
+"""
+
+import hashlib
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from darkroom.errors import UserError
-from darkroom.files import sha256_of
 from darkroom.progress import SILENT, Progress, Task
 from darkroom.sources.concurrency import batches, map_concurrently
 
 _THREADS = min(4, os.cpu_count() or 1)
 _FILES_IN_A_BATCH = 256
+_CHUNK_BYTES = 1 << 20
 _SETTLED_NS = 2 * 10**9
-"""A file changed more recently than this (FAT's clock ticks in 2 s) may change again
-without its time showing it, so its hash is not remembered yet."""
+"""A file changed more recently than this may change again within one tick of the clock, so
+its hash is not remembered yet."""
+
+_KEEP_CHANGE_TIMES = frozenset(
+    [
+        "apfs",
+        "bcachefs",
+        "btrfs",
+        "ceph",
+        "erofs",
+        "ext2",
+        "ext3",
+        "ext4",
+        "f2fs",
+        "hfs",
+        "hfsplus",
+        "iso9660",
+        "jfs",
+        "lustre",
+        "nfs",
+        "nfs4",
+        "overlay",
+        "ramfs",
+        "reiserfs",
+        "rootfs",
+        "squashfs",
+        "tmpfs",
+        "udf",
+        "ufs",
+        "xfs",
+        "zfs",
+    ]
+)
+"""File systems whose ctime tells of every change. FAT and exFAT have none (Linux shows the time
+of modification in its place), nor have most of those by FUSE; SMB leaves it to the server."""
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+"""A space, tab, newline or backslash of a mount point, as mountinfo writes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,96 +76,195 @@ class FileState:
     """Absolute."""
     size: int
     mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
 
     @classmethod
     def of(cls, path: Path) -> Self:
         """The state of a file now."""
-        status = path.stat()
-        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        return cls._from(os.path.abspath(path), status=path.stat())
+
+    @classmethod
+    def of_open(cls, file: BinaryIO, *, path: str) -> Self:
+        """The state of a file that is being read."""
+        return cls._from(path, status=os.fstat(file.fileno()))
+
+    @classmethod
+    def _from(cls, path: str, *, status: os.stat_result) -> Self:
+        return cls(
+            path,
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            ctime_ns=status.st_ctime_ns,
+            inode=status.st_ino,
+            device=status.st_dev,
+        )
+
+    @property
+    def token(self) -> str:
+        """All but the path, as one text."""
+        return f"{self.size} {self.mtime_ns} {self.ctime_ns} {self.inode} {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class HashedFile:
+    """A file's hash, and what the file was when it was read."""
+
+    state: FileState
+    sha256: str
+    read_ns: int
+    """When the reading began."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether a later change would show in the state."""
+        changed_ns = max(self.state.mtime_ns, self.state.ctime_ns)
+        return changed_ns < self.read_ns - _SETTLED_NS and _keeps_change_times(
+            os.path.dirname(self.state.path)
+        )
 
 
 class HashIndex:
-    """Hashes by path, size and time of change, in one SQLite file of the store.
+    """Hashes by path and state of the file, in one SQLite file of the store.
 
     It is a cache: delete it, and the files are read again.
+
+    Args:
+        connection: to the SQLite file.
+        fresh: nothing is taken from the index, but what is read is remembered.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INTEGER NOT NULL, "
-            "mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID"
-        )
+    def __init__(self, connection: sqlite3.Connection, *, fresh: bool = False) -> None:
+        self._connection, self._fresh = connection, fresh
+        with connection:
+            # Its key was path, size and time of modification: other files fit it, too.
+            connection.execute("DROP TABLE IF EXISTS hashes")
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, state TEXT NOT NULL, "
+                "sha256 TEXT NOT NULL) WITHOUT ROWID"
+            )
 
     @classmethod
     @contextmanager
-    def in_store(cls, store: Path) -> Iterator[Self]:
+    def in_store(cls, store: Path, *, fresh: bool = False) -> Iterator[Self]:
         """The index of a store, made when missing."""
         store.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(store / "hashes.sqlite", timeout=60)) as connection:
-            yield cls(connection)
+            yield cls(connection, fresh=fresh)
 
     def known(self, files: Iterable[FileState]) -> dict[str, str]:
         """SHA-256 by path of the files that have not changed since they were remembered."""
-        query = "SELECT sha256 FROM hashes WHERE path = ? AND size = ? AND mtime_ns = ?"
+        if self._fresh:
+            return {}
+        query = "SELECT sha256 FROM files WHERE path = ? AND state = ?"
         found = (
-            (file.path, self._connection.execute(query, _key(file)).fetchone()) for file in files
+            (file.path, self._connection.execute(query, (file.path, file.token)).fetchone())
+            for file in files
         )
         return {path: row[0] for path, row in found if row}
 
-    def remember(self, hashes: Iterable[tuple[FileState, str]]) -> None:
-        """Keep hashes, except of files that changed a moment ago."""
-        settled_before = time.time_ns() - _SETTLED_NS
-        rows = ((*_key(file), sha256) for file, sha256 in hashes if file.mtime_ns < settled_before)
+    def remember(self, hashed: Iterable[HashedFile]) -> None:
+        """Keep hashes, except of files that changed a moment ago, or may change unseen."""
+        rows = (
+            (file.state.path, file.state.token, file.sha256) for file in hashed if file.is_settled
+        )
         with self._connection:
-            self._connection.executemany("REPLACE INTO hashes VALUES (?, ?, ?, ?)", rows)
+            self._connection.executemany("REPLACE INTO files VALUES (?, ?, ?)", rows)
 
 
 def hash_file(path: Path, *, index: HashIndex, progress: Progress = SILENT) -> str:
     """The SHA-256 of one file, from the index where that knows it."""
-    file = FileState.of(path)
-    return hash_files([file], index=index, progress=progress)[file.path]
+    absolute = os.path.abspath(path)
+    return hash_files([absolute], index=index, progress=progress)[absolute]
 
 
 def hash_files(
-    files: Sequence[FileState], *, index: HashIndex, progress: Progress = SILENT
+    paths: Sequence[str], *, index: HashIndex, progress: Progress = SILENT
 ) -> dict[str, str]:
     """SHA-256 by path of many files; only those that the index does not know are read.
 
     What was hashed before an interruption is remembered.
 
+    Args:
+        paths: absolute.
+
     Raises:
-        UserError: a file cannot be read.
+        UserError: a file cannot be read, or changes while it is read.
     """
+    files = [_state_of(path) for path in paths]
     hashes = index.known(files)
     unknown = [file for file in files if file.path not in hashes]
     if unknown:
         with progress.task("Hashing", total=sum(file.size for file in unknown)) as task:
             for hashed in _hash_in_batches(unknown, task=task):
                 index.remember(hashed)
-                hashes.update((file.path, sha256) for file, sha256 in hashed)
+                hashes.update((file.state.path, file.sha256) for file in hashed)
     return hashes
 
 
-def _hash_in_batches(
-    files: Sequence[FileState], *, task: Task
-) -> Iterator[list[tuple[FileState, str]]]:
+def _state_of(path: str) -> FileState:
+    with _unreadable_explained(path):
+        return FileState.of(Path(path))
+
+
+def _hash_in_batches(files: Sequence[FileState], *, task: Task) -> Iterator[list[HashedFile]]:
     in_batches = batches(files, size=_FILES_IN_A_BATCH)
     for hashed in map_concurrently(_hash_batch, in_batches, threads=_THREADS):
         yield hashed
-        task.advance(sum(file.size for file, _ in hashed))
+        task.advance(sum(file.state.size for file in hashed))
 
 
-def _hash_batch(files: Sequence[FileState]) -> list[tuple[FileState, str]]:
-    return [(file, _hash(file)) for file in files]
+def _hash_batch(files: Sequence[FileState]) -> list[HashedFile]:
+    return [_hash(file.path) for file in files]
 
 
-def _hash(file: FileState) -> str:
+def _hash(path: str) -> HashedFile:
+    """Read a file, which has to be the same before and after."""
+    read_ns = time.time_ns()
+    with _unreadable_explained(path), open(path, "rb") as file:
+        before = FileState.of_open(file, path=path)
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        if FileState.of_open(file, path=path).token != before.token:
+            raise UserError(
+                f"{path!r} changed while it was read. Run the same command again once nothing "
+                "writes to it any more."
+            )
+    return HashedFile(before, sha256=digest.hexdigest(), read_ns=read_ns)
+
+
+@contextmanager
+def _unreadable_explained(path: str) -> Iterator[None]:
     try:
-        return sha256_of(Path(file.path))
+        yield
     except (PermissionError, FileNotFoundError) as error:
-        raise UserError(f"{file.path!r} cannot be read: {error.strerror}.") from error
+        raise UserError(f"{path!r} cannot be read: {error.strerror}.") from error
 
 
-def _key(file: FileState) -> tuple[str, int, int]:
-    return file.path, file.size, file.mtime_ns
+@cache
+def _keeps_change_times(folder: str) -> bool:
+    """Whether a file in this folder cannot change without its state showing it."""
+    if os.name == "nt":  # the time is that of creation there
+        return False
+    if not _MOUNTS.exists():  # macOS; what lies on a stick of FAT there is not known
+        return True
+    kind = _file_system(os.path.realpath(folder), mounts=_MOUNTS.read_text(errors="replace"))
+    return kind in _KEEP_CHANGE_TIMES
+
+
+def _file_system(folder: str, *, mounts: str) -> str:
+    """The kind of file system that a folder lies on: that of the longest mount point above it.
+
+    By device number it would be simpler, but btrfs and overlays give files others than mounts.
+    """
+    longest, kind = "", ""
+    for line in mounts.splitlines():
+        before, _, after = line.partition(" - ")
+        point = _ESCAPED.sub(lambda found: chr(int(found[1], 8)), before.split(" ")[4])
+        below = point if point == "/" else f"{point}/"
+        # The last of several on one point is the one that is seen.
+        if f"{folder}/".startswith(below) and len(point) >= len(longest):
+            longest, kind = point, after.split(" ", 1)[0]
+    return kind

@@ -1,6 +1,5 @@
 """The files that a source holds, by path and size, before any of them is read."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -43,13 +42,6 @@ class Listing:
             tuple(FileEntry(file.path[start:], file.size, file.mtime_ns) for file in inside),
             self.left_out,
         )
-
-    def version(self) -> str:
-        """A digest over path, size and time of change of every file; no content is read."""
-        digest = hashlib.sha256(repr(sorted(self.left_out.items())).encode())
-        for file in self.files:
-            digest.update(f"{file.path}\0{file.size}\0{file.mtime_ns}\n".encode())
-        return digest.hexdigest()
 
 
 def make_listing(

@@ -1,6 +1,5 @@
 """A source on this machine or the web, looked at or brought into a local folder."""
 
-import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -85,17 +84,14 @@ def list_path(path: Path, *, config: DataConfig) -> Listing:
     )
 
 
-def archive_version(path: Path) -> str:
-    """What changes when an archive's content does: its size and time of change.
+def check_archive(path: Path) -> None:
+    """Make sure that there is an archive.
 
     Raises:
         UserError: it is missing, or no archive.
     """
     if not is_archive(existing(path)):
         raise UserError(f"{str(path)!r} is neither a folder nor an archive. Give {ALLOWED}.")
-    status = path.stat()
-    state = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}"
-    return hashlib.sha256(state.encode()).hexdigest()
 
 
 def existing(path: Path) -> Path:
