@@ -56,6 +56,7 @@ def _deploy_one(
         keep=True,
         site=site,
         clients=clients,
+        start_timeout_seconds=order.config.deployment.start_timeout_seconds,
         progress=progress,
     )
     expected = order.expected.get("")
@@ -78,7 +79,12 @@ def _deploy_several(
 ) -> tuple[Endpoint, dict[str, EndpointCheck]]:
     progress = terminal_progress()
     endpoint = deploy_several(
-        order.bundles, name=order.name, site=site, clients=clients, progress=progress
+        order.bundles,
+        name=order.name,
+        site=site,
+        clients=clients,
+        start_timeout_seconds=order.config.deployment.start_timeout_seconds,
+        progress=progress,
     )
     checks = verify_several(
         endpoint,

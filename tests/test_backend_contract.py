@@ -109,9 +109,17 @@ class Place:
         return trained, told
 
     def deploy(self, bundle: Bundle, *, keep: bool) -> Endpoint:
+        deployment = DeploymentConfig(start_timeout_seconds=119.5)
         return self.backend.deploy(
-            bundle, name="colours", deployment=DeploymentConfig(), keep=keep, progress=SILENT
+            bundle, name="colours", deployment=deployment, keep=keep, progress=SILENT
         )
+
+    def start_timeouts(self, endpoint: Endpoint) -> set[int]:
+        """The seconds that SageMaker was told an endpoint may take to start."""
+        (variant,) = Clients(REGION).sagemaker.describe_endpoint_config(
+            EndpointConfigName=str(endpoint.configuration)
+        )["ProductionVariants"]
+        return {seconds for name, seconds in variant.items() if name.endswith("TimeoutInSeconds")}
 
     def check(self, endpoint: Endpoint, *, images: list[Path], expected: Floats) -> EndpointCheck:
         return self.backend.check(
@@ -328,6 +336,8 @@ def test_an_endpoint_answers_as_evaluated_and_leaves_nothing(
     before = place.served()
     endpoint = place.deploy(bundle, keep=keep)
     assert place.served() > before
+    if place.is_managed:
+        assert place.start_timeouts(endpoint) == {120}
     check = place.check(endpoint, images=images, expected=expected)
     assert check.agrees
     assert check.images == len(images)

@@ -285,6 +285,10 @@ def test_a_grid_of_choices_is_accepted() -> None:
             "tuning.search_space.batch_size.choices: 16 is less than 17, the processes on all 17",
         ),
         (["sagemaker.network.isolation=true"], "model.weights: 'imagenet' is fetched"),
+        (
+            ["deployment.start_timeout_seconds=20"],
+            "deployment.start_timeout_seconds: 20, but SageMaker takes 60 to 3600",
+        ),
     ],
 )
 def test_what_only_sagemaker_refuses_is_told_for_it_alone(
@@ -294,6 +298,12 @@ def test_what_only_sagemaker_refuses_is_told_for_it_alone(
     problems = managed_problems(config)
     assert len(problems) == 1
     assert message in problems[0]
+
+
+@pytest.mark.parametrize("other", ["sagemaker.hosting.kind=serverless", "deployment.enabled=false"])
+def test_a_short_start_is_refused_only_where_sagemaker_is_told_of_it(other: str) -> None:
+    config = load_config(None, overrides=["deployment.start_timeout_seconds=20", other])
+    assert managed_problems(config) == []
 
 
 def test_the_defaults_suit_sagemaker() -> None:

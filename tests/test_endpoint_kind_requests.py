@@ -46,7 +46,12 @@ def site(**config: Any) -> Site:
 
 def configuration(place: Site) -> dict[str, Any]:
     return hosting.configuration_request(
-        "pets-c", model="pets-m", endpoint="pets", site=place, tags=tags_of(place, endpoint="pets")
+        "pets-c",
+        model="pets-m",
+        endpoint="pets",
+        site=place,
+        tags=tags_of(place, endpoint="pets"),
+        start_timeout_seconds=120,
     )
 
 

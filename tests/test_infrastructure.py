@@ -165,7 +165,9 @@ def test_endpoints_and_transforms_may_reach_what_their_requests_name() -> None:
     def request(**hosting: object) -> dict[str, Any]:
         config = SageMakerConfig.model_validate({"hosting": hosting})
         with_it = replace(site, config=config)
-        return configuration_request("name", model="m", endpoint="e", site=with_it, tags=[])
+        return configuration_request(
+            "name", model="m", endpoint="e", site=with_it, tags=[], start_timeout_seconds=60
+        )
 
     site = Site(region="", role="", image="", root="s3://<bucket>/<prefix>")
     capture = request(capture_percent=1)["DataCaptureConfig"]["DestinationS3Uri"]

@@ -1,8 +1,10 @@
 """What is sent to host, watch and scale a model."""
 
+from typing import Any
+
 import pytest
 
-from darkroom.backends.sagemaker.hosting_names import clean, hosting_names
+from darkroom.backends.sagemaker.hosting_names import HostingNames, clean, hosting_names
 from darkroom.backends.sagemaker.identity import tags_of
 from darkroom.backends.sagemaker.requests import hosting, scaling
 from darkroom.backends.sagemaker.requests.volumes import volume_key
@@ -52,6 +54,23 @@ def metadata(**files: str) -> BundleMetadata:
     )
 
 
+def configuration(place: Site, *, seconds: float = 120) -> dict[str, Any]:
+    return hosting.configuration_request(
+        "pets-c",
+        model="pets-m",
+        endpoint="pets",
+        site=place,
+        tags=tags_of(place, endpoint="pets"),
+        start_timeout_seconds=seconds,
+    )
+
+
+def names_of(
+    bundle: BundleMetadata, *, keep: bool, place: Site, name: str = "pets", seconds: float = 120
+) -> HostingNames:
+    return hosting_names(bundle, name=name, keep=keep, site=place, start_timeout_seconds=seconds)
+
+
 def test_a_model_of_the_full_configuration() -> None:
     place = site(**FULL)
     request = hosting.model_request(
@@ -71,20 +90,14 @@ def test_a_model_outside_of_a_vpc_names_none() -> None:
 
 
 def test_a_real_time_configuration() -> None:
-    place = site(**FULL)
-    request = hosting.configuration_request(
-        "pets-c", model="pets-m", endpoint="pets", site=place, tags=tags_of(place, endpoint="pets")
-    )
+    request = configuration(site(**FULL))
     assert_golden(
         request, operation="sagemaker:CreateEndpointConfig", name="create_endpoint_config"
     )
 
 
 def test_a_serverless_configuration_has_neither_instances_nor_key() -> None:
-    place = site(hosting={"kind": "serverless"}, kms_key="key")
-    request = hosting.configuration_request(
-        "pets-c", model="pets-m", endpoint="pets", site=place, tags=[]
-    )
+    request = configuration(site(hosting={"kind": "serverless"}, kms_key="key"))
     assert_golden(
         request,
         operation="sagemaker:CreateEndpointConfig",
@@ -103,9 +116,18 @@ def test_a_serverless_configuration_has_neither_instances_nor_key() -> None:
 )
 def test_instances_with_disks_of_their_own_take_no_key(instance_type: str, has_key: bool) -> None:
     place = site(hosting={"instance_type": instance_type}, kms_key="key")
-    request = hosting.configuration_request("c", model="m", endpoint="e", site=place, tags=[])
+    request = configuration(place)
     assert ("KmsKeyId" in request) == has_key
     assert volume_key(instance_type, key="key") == ("key" if has_key else "")
+
+
+def test_a_start_takes_as_long_as_it_is_given_and_another_time_is_another_configuration() -> None:
+    variant = configuration(site(), seconds=599.5)["ProductionVariants"][0]
+    assert variant["ModelDataDownloadTimeoutInSeconds"] == 600
+    assert variant["ContainerStartupHealthCheckTimeoutInSeconds"] == 600
+    usual, longer = (names_of(metadata(), keep=True, place=site(), seconds=n) for n in (300, 600))
+    assert usual.model == longer.model
+    assert usual.configuration != longer.configuration
 
 
 def test_an_endpoint() -> None:
@@ -183,7 +205,7 @@ def test_an_invocation_asks_for_all_classes() -> None:
 
 def test_names_are_the_same_for_the_same_and_others_for_others() -> None:
     def names(place: Site, keep: bool = True, **files: str) -> object:
-        return hosting_names(metadata(**files), name="pets", keep=keep, site=place)
+        return names_of(metadata(**files), keep=keep, place=place)
 
     first = names(site())
     assert first == names(site()) == names(site(tags={"a": "b"}))
@@ -198,15 +220,13 @@ def test_names_are_the_same_for_the_same_and_others_for_others() -> None:
 
 def test_how_an_endpoint_is_updated_does_not_change_its_configuration() -> None:
     changed = site(hosting={"rollout": {"strategy": "canary"}, "time_to_live_hours": 3})
-    names = [
-        hosting_names(metadata(), name="pets", keep=True, site=place) for place in (site(), changed)
-    ]
+    names = [names_of(metadata(), keep=True, place=place) for place in (site(), changed)]
     assert names[0] == names[1]
 
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_long_and_odd_names_become_names_that_aws_takes(keep: bool) -> None:
-    names = hosting_names(metadata(), name=f"pet_shop..{'x' * 80}-", keep=keep, site=site())
+    names = names_of(metadata(), name=f"pet_shop..{'x' * 80}-", keep=keep, place=site())
     assert names.endpoint.startswith("pet-shop-xxx")
     requests = [
         (
@@ -226,8 +246,8 @@ def test_long_and_odd_names_become_names_that_aws_takes(keep: bool) -> None:
 
 def test_a_check_is_made_beside_the_endpoint_that_is_kept() -> None:
     place = site(hosting={"name": "live"})
-    assert hosting_names(metadata(), name="pets", keep=True, site=place).endpoint == "live"
-    names = hosting_names(metadata(), name="pets", keep=False, site=place)
+    assert names_of(metadata(), keep=True, place=place).endpoint == "live"
+    names = names_of(metadata(), keep=False, place=place)
     assert names.endpoint == f"pets-check-{'b' * 12}"
     assert clean("--a__b--") == "a-b"
 

@@ -153,6 +153,9 @@ class EvaluationConfig(Section):
     """Pictures in the grid of predictions."""
 
 
+START_TIMEOUT_SECONDS = 300
+
+
 class DeploymentConfig(Section):
     """The gate before deployment, and the endpoint's check."""
 
@@ -166,8 +169,9 @@ class DeploymentConfig(Section):
     """Test images sent to the endpoint and compared with the evaluation."""
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     """Largest difference of a probability between endpoint and evaluation."""
-    start_timeout_seconds: Annotated[float, Field(gt=0)] = 60
-    """How long the endpoint may take until it answers /ping."""
+    start_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = START_TIMEOUT_SECONDS
+    """How long the endpoint may take until it answers /ping; on SageMaker at least 60, and as long
+    for the model's download before. Serverless endpoints have limits of their own."""
 
 
 class BatchConfig(Section):

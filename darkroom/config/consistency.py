@@ -13,6 +13,7 @@ from darkroom.config.problems import allowed_values, near_miss
 from darkroom.config.tuning import Choices, FloatRange, IntRange, TuningConfig
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".tar.gz", ".tgz")
+_SHORTEST_START_SECONDS = 60  # of ContainerStartupHealthCheckTimeoutInSeconds
 _MOST_CHOICES = 30  # values of a categorical dimension, by SageMaker's API
 
 
@@ -31,6 +32,7 @@ def managed_problems(config: Config) -> list[str]:
     return [
         *(_managed_search_problems(config) if config.tuning.enabled else []),
         *_instance_problems(config),
+        *_start_problems(config),
         *_isolation_problems(config),
         *(kind_problems(config.sagemaker) if config.deployment.enabled else []),
     ]
@@ -81,6 +83,18 @@ def _instance_problems(config: Config) -> list[str]:
         "(training.processes × sagemaker.training.instance_count)"
         for key, size in _batch_sizes(config).items()
         if count > 1 and size < processes
+    ]
+
+
+def _start_problems(config: Config) -> list[str]:
+    """SageMaker has bounds for an endpoint's start, where it lets one choose at all."""
+    seconds = config.deployment.start_timeout_seconds
+    is_chosen = config.deployment.enabled and config.sagemaker.hosting.kind != "serverless"
+    if not is_chosen or seconds >= _SHORTEST_START_SECONDS:
+        return []
+    return [
+        f"deployment.start_timeout_seconds: {seconds:g}, but SageMaker takes "
+        f"{_SHORTEST_START_SECONDS} to 3600"
     ]
 
 

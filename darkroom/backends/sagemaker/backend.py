@@ -133,6 +133,7 @@ class SageMakerBackend:
             site=self._site,
             clients=self._clients,
             keep=keep,
+            start_timeout_seconds=deployment.start_timeout_seconds,
             progress=progress,
         )
 

@@ -33,6 +33,9 @@ EXPIRES = "darkroom:expires"
 VERSION = "darkroom:version"
 """Tag of an endpoint: version of its bundle; one with several models has none."""
 
+_PROVISION_SECONDS = 3600.0
+"""In which SageMaker has found machines, or says that there are none."""
+
 _HOURS_OF_A_CHECK = 6
 """An endpoint that lives for its check is left behind where the run is killed meanwhile."""
 
@@ -46,9 +49,16 @@ class Deployment:
     """Of the bundle; empty: there are several."""
     keep: bool
     """Whether the endpoint stays; else it lives for the time of its check."""
+    start_timeout_seconds: float
+    """For the download of the model, and again until the container answers /ping."""
     site: Site
     clients: Clients
     pause: Pause
+
+    @property
+    def longest_start_seconds(self) -> float:
+        """Of a new endpoint, machines included; SageMaker itself gives up before."""
+        return _PROVISION_SECONDS + 2 * self.start_timeout_seconds
 
     def prepare(self, archive: str) -> None:
         """Create model and endpoint configuration, unless they are there.
@@ -64,6 +74,7 @@ class Deployment:
             endpoint=names.endpoint,
             site=self.site,
             tags=tags,
+            start_timeout_seconds=self.start_timeout_seconds,
         )
         self._ask(lambda c: once(lambda: c.sagemaker.create_model(**model)))
         self._ask(

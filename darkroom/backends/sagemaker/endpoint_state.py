@@ -18,7 +18,7 @@ ACCEPTED = "darkroom:accepted"
 
 _ON_THE_WAY = frozenset({"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"})
 _LONGEST_SECONDS = 9 * 3600.0
-"""AWS gives an update up to eight hours."""
+"""Of an update: AWS gives it up to eight hours."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,20 @@ def look(name: str, *, clients: Clients, pause: Pause = sleep) -> EndpointState 
 
 
 def wait_until_steady(
-    name: str, *, clients: Clients, progress: Progress = SILENT, pause: Pause = sleep
+    name: str,
+    *,
+    clients: Clients,
+    progress: Progress = SILENT,
+    pause: Pause = sleep,
+    timeout_seconds: float | None = None,
 ) -> EndpointState | None:
     """Follow an endpoint until it stays as it is, or is gone (None).
 
+    Args:
+        timeout_seconds: of waiting; None: as long as the longest update takes.
+
     Raises:
+        DarkroomError: it still changes.
         JobInterrupted: the user does not want to wait; the endpoint goes on.
     """
     with progress.task(f"Endpoint {name}") as task, interruptible("endpoint", name):
@@ -86,7 +95,7 @@ def wait_until_steady(
             clients=clients,
             what=f"endpoint {name!r}",
             on_look=lambda state: task.advance(0, detail=state.status if state else "Deleted"),
-            timeout_seconds=_LONGEST_SECONDS,
+            timeout_seconds=timeout_seconds or _LONGEST_SECONDS,
             pause=pause,
         )
 

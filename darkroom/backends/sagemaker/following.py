@@ -148,7 +148,10 @@ def wait_for(
         if until(seen):
             return seen
         if timeout_seconds is not None and waited >= timeout_seconds:
-            raise DarkroomError(f"{what}: not done after {waited:.0f} s")
+            raise DarkroomError(
+                f"{what}: not done after {waited:.0f} s. What runs on AWS goes on: the same "
+                "command finds it again."
+            )
         before, last = backoff.waited, seen
         backoff.wait()
         waited += backoff.waited - before

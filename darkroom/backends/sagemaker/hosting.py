@@ -16,6 +16,7 @@ from darkroom.backends.sagemaker.hosting_names import hosting_names
 from darkroom.backends.sagemaker.removal import delete_endpoint
 from darkroom.backends.sagemaker.rollback import return_to, undo
 from darkroom.backends.sagemaker.site import Site
+from darkroom.config import START_TIMEOUT_SECONDS
 from darkroom.config.hosting_kinds import kind_problems
 from darkroom.errors import UserError
 from darkroom.model.bundle import Bundle
@@ -29,6 +30,7 @@ def deploy(
     keep: bool,
     site: Site,
     clients: Clients,
+    start_timeout_seconds: float = START_TIMEOUT_SECONDS,
     progress: Progress = SILENT,
     pause: Pause = sleep,
 ) -> Endpoint:
@@ -40,6 +42,7 @@ def deploy(
     Args:
         name: of the model.
         keep: create or update the endpoint that stays; else one of its own, for a check.
+        start_timeout_seconds: for the download of the model, and again until /ping is answered.
         pause: how to wait, given seconds.
 
     Raises:
@@ -49,9 +52,16 @@ def deploy(
     """
     check_kind(site)
     deployment = Deployment(
-        hosting_names(bundle.metadata, name=name, keep=keep, site=site),
+        hosting_names(
+            bundle.metadata,
+            name=name,
+            keep=keep,
+            site=site,
+            start_timeout_seconds=start_timeout_seconds,
+        ),
         version=bundle.metadata.version,
         keep=keep,
+        start_timeout_seconds=start_timeout_seconds,
         site=site,
         clients=clients,
         pause=pause,
@@ -125,7 +135,13 @@ def _has_arrived(state: EndpointState | None, *, deployment: Deployment) -> bool
 def _arrive(deployment: Deployment, *, previous: str | None, progress: Progress) -> None:
     """Wait; where the endpoint does not get there, clear up and say why."""
     name, clients, pause = deployment.names.endpoint, deployment.clients, deployment.pause
-    state = wait_until_steady(name, clients=clients, progress=progress, pause=pause)
+    state = wait_until_steady(
+        name,
+        clients=clients,
+        progress=progress,
+        pause=pause,
+        timeout_seconds=deployment.longest_start_seconds if previous is None else None,
+    )
     if _has_arrived(state, deployment=deployment):
         return
     reason = state.reason if state else "it was deleted meanwhile"

@@ -33,12 +33,15 @@ class HostingNames:
     configuration: str
 
 
-def hosting_names(metadata: BundleMetadata, *, name: str, keep: bool, site: Site) -> HostingNames:
+def hosting_names(
+    metadata: BundleMetadata, *, name: str, keep: bool, site: Site, start_timeout_seconds: float
+) -> HostingNames:
     """The names for a bundle.
 
     Args:
         name: of the model; the endpoint's where the configuration names none.
         keep: whether the endpoint stays; else it gets a name of its own.
+        start_timeout_seconds: which the endpoint configuration states.
     """
     if keep:
         endpoint = clean(site.config.hosting.name or name)
@@ -46,23 +49,26 @@ def hosting_names(metadata: BundleMetadata, *, name: str, keep: bool, site: Site
         suffix = f"-check-{metadata.version}"
         endpoint = clean(name, longest=_LONGEST - len(suffix)) + suffix
     content: list[object] = [endpoint, _hosted(metadata, site=site)]
-    settings = site.config.hosting.model_dump(exclude=_ELSEWHERE)
     return HostingNames(
         endpoint=endpoint,
         model=_digested(endpoint, content=content),
-        configuration=_digested(endpoint, content=[*content, settings, site.config.kms_key]),
+        configuration=_digested(
+            endpoint, content=[*content, *_variant(site, start_timeout_seconds)]
+        ),
     )
 
 
-def names_of_several(*, name: str, site: Site) -> HostingNames:
+def names_of_several(*, name: str, site: Site, start_timeout_seconds: float) -> HostingNames:
     """The names of an endpoint with several models, whichever they are: more may be added."""
     endpoint = clean(site.config.hosting.name or name)
     content: list[object] = [endpoint, "several", *_place(site)]
-    settings = site.config.hosting.model_dump(exclude=_ELSEWHERE)
+    cache = site.config.hosting.multi_model.model_dump()
     return HostingNames(
         endpoint=endpoint,
-        model=_digested(endpoint, content=[*content, settings["multi_model"]]),
-        configuration=_digested(endpoint, content=[*content, settings, site.config.kms_key]),
+        model=_digested(endpoint, content=[*content, cache]),
+        configuration=_digested(
+            endpoint, content=[*content, *_variant(site, start_timeout_seconds)]
+        ),
     )
 
 
@@ -85,6 +91,13 @@ def _place(site: Site) -> list[object]:
     variables = environment(site.config.hosting)
     network = site.config.network.model_dump()
     return [site.image, site.hosting_role, network, *([variables] if variables else [])]
+
+
+def _variant(site: Site, start_timeout_seconds: float) -> list[object]:
+    """What else AWS cannot change in an endpoint configuration."""
+    settings = site.config.hosting.model_dump(exclude=_ELSEWHERE)
+    timed = [] if site.config.hosting.kind == "serverless" else [start_timeout_seconds]
+    return [settings, site.config.kms_key, *timed]
 
 
 def _digested(name: str, *, content: list[object]) -> str:

@@ -37,6 +37,7 @@ from darkroom.backends.sagemaker.model_prefix import (
 )
 from darkroom.backends.sagemaker.rollback import accept, undo
 from darkroom.backends.sagemaker.site import Site
+from darkroom.config import START_TIMEOUT_SECONDS
 from darkroom.config.hosting_kinds import several_models_problems
 from darkroom.errors import DarkroomError, UserError
 from darkroom.model.bundle import Bundle
@@ -49,6 +50,7 @@ def deploy_several(
     name: str,
     site: Site,
     clients: Clients,
+    start_timeout_seconds: float = START_TIMEOUT_SECONDS,
     progress: Progress = SILENT,
     pause: Pause = sleep,
 ) -> Endpoint:
@@ -57,6 +59,7 @@ def deploy_several(
     Args:
         bundles: by the name of each model; a request says `<name>.tar.gz`.
         name: of the endpoint, where the configuration names none.
+        start_timeout_seconds: for the download of a model, and again until /ping is answered.
 
     Raises:
         UserError: the configuration does not allow several models, one of the names stands for
@@ -65,14 +68,22 @@ def deploy_several(
     """
     if problems := several_models_problems(site.config):
         raise UserError(problems)
-    names = names_of_several(name=name, site=site)
+    names = names_of_several(name=name, site=site, start_timeout_seconds=start_timeout_seconds)
     prefix = prefix_of_models(names.endpoint, site=site)
     with aws_errors_explained(f"endpoint {names.endpoint!r}"):
         _make_room(bundles, endpoint=names.endpoint, prefix=prefix, clients=clients)
     for model, bundle in bundles.items():
         uri = archive_of(model, prefix=prefix)
         publish_at(uri, bundle=bundle, site=site, clients=clients, progress=progress)
-    deployment = Deployment(names, version="", keep=True, site=site, clients=clients, pause=pause)
+    deployment = Deployment(
+        names,
+        version="",
+        keep=True,
+        start_timeout_seconds=start_timeout_seconds,
+        site=site,
+        clients=clients,
+        pause=pause,
+    )
     return bring(deployment, archive=prefix, progress=progress)
 
 

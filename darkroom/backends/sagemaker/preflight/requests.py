@@ -67,7 +67,7 @@ def _requests(site: Site, *, config: Config) -> Iterator[tuple[str, Build]]:
     if config.tuning.enabled:
         yield "CreateHyperParameterTuningJob", lambda: _tuning(site, config=config)
     if config.deployment.enabled:
-        yield from _hosting(site)
+        yield from _hosting(site, start_timeout_seconds=config.deployment.start_timeout_seconds)
     if config.deployment.enabled and config.batch.split != "none":
         yield "CreateTransformJob", lambda: _transform(site)
 
@@ -97,13 +97,20 @@ def _tuning(site: Site, *, config: Config) -> dict[str, Any]:
     )
 
 
-def _hosting(site: Site) -> Iterator[tuple[str, Build]]:
+def _hosting(site: Site, *, start_timeout_seconds: float) -> Iterator[tuple[str, Build]]:
     tags, name = tags_of(site), site.config.hosting.name or _NAME
     archive = site.uri("models", _NAME, "model.tar.gz")
     yield "CreateModel", lambda: model_request(name, archive=archive, site=site, tags=tags)
     yield (
         "CreateEndpointConfig",
-        lambda: configuration_request(name, model=name, endpoint=name, site=site, tags=tags),
+        lambda: configuration_request(
+            name,
+            model=name,
+            endpoint=name,
+            site=site,
+            tags=tags,
+            start_timeout_seconds=start_timeout_seconds,
+        ),
     )
     yield "CreateEndpoint", lambda: endpoint_request(name, configuration=name, tags=tags)
 

@@ -1,6 +1,7 @@
 """Requests of models, endpoints and the alarms that watch their updates."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any, TypeAlias
 
 from darkroom.backends.sagemaker.identity import Tag
@@ -62,13 +63,25 @@ def environment(hosting: HostingConfig) -> dict[str, str]:
 
 
 def configuration_request(
-    name: str, *, model: str, endpoint: str, site: Site, tags: Sequence[Tag]
+    name: str,
+    *,
+    model: str,
+    endpoint: str,
+    site: Site,
+    tags: Sequence[Tag],
+    start_timeout_seconds: float,
 ) -> Request:
-    """CreateEndpointConfig: one variant, on instances or serverless; or a queue before it."""
+    """CreateEndpointConfig: one variant, on instances or serverless; or a queue before it.
+
+    Args:
+        start_timeout_seconds: for the download of the model, and again until /ping is answered.
+    """
     hosting = site.config.hosting
     request: Request = {
         "EndpointConfigName": name,
-        "ProductionVariants": [_variant(hosting, model=model)],
+        "ProductionVariants": [
+            _variant(hosting, model=model, start_timeout_seconds=start_timeout_seconds)
+        ],
         "Tags": list(tags),
     }
     if hosting.capture_percent:
@@ -166,7 +179,7 @@ def invoke_request(
     return request | {"TargetModel": target_model} if target_model else request
 
 
-def _variant(hosting: HostingConfig, *, model: str) -> Request:
+def _variant(hosting: HostingConfig, *, model: str, start_timeout_seconds: float) -> Request:
     variant: Request = {"VariantName": VARIANT, "ModelName": model}
     if hosting.kind == "serverless":
         variant["ServerlessConfig"] = _serverless(hosting.serverless)
@@ -175,6 +188,8 @@ def _variant(hosting: HostingConfig, *, model: str) -> Request:
         "InstanceType": hosting.instance_type,
         "InitialInstanceCount": max(1, hosting.autoscaling.min_instances),
         "InitialVariantWeight": 1.0,
+        "ModelDataDownloadTimeoutInSeconds": ceil(start_timeout_seconds),
+        "ContainerStartupHealthCheckTimeoutInSeconds": ceil(start_timeout_seconds),
     }
 
 
