@@ -1,5 +1,6 @@
 """Writing files so that a crash leaves the old content or the new, never half of it."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -7,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from darkroom.errors import DarkroomError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -64,6 +67,20 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write `content`, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def full_disk_explained(folder: Path) -> Iterator[None]:
+    """Turn the errors of a full disk into one that says where and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DarkroomError(
+            f"the disk of {str(folder)!r} is full. Nothing half-written is left; make room, "
+            "or set DARKROOM_HOME to a folder on another disk, and run the same command again."
+        ) from error
 
 
 def _is_folder(path: Path) -> bool:

@@ -1,5 +1,7 @@
 """Images decoded once, exactly as evaluation and serving decode them."""
 
+import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import torch
 from PIL import Image
 
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
-from darkroom.errors import UserError
+from darkroom.errors import DarkroomError, UserError
 from darkroom.files import sha256_of
 from darkroom.images import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, prepare
+from darkroom.training import pixel_cache
 from darkroom.training.batches import Normaliser, evaluation_batch
 from darkroom.training.pixel_cache import PixelCache, open_pixel_cache
 
@@ -99,7 +102,68 @@ def test_undecodable_images_are_all_named_and_nothing_is_left(
     photo = dataset.root / "photo.jpg"
     photo.write_bytes(photo.read_bytes()[:600])
     with pytest.raises(UserError, match=r"(?s)1\.png.*photo\.jpg.*data\.on_undecodable"):
+        opened(dataset_of(dataset.root), tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_pictures_that_replaced_those_ingested_are_not_filed_under_their_hashes(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    (dataset.root / "1.png").write_bytes((dataset.root / "2.png").read_bytes())
+    (dataset.root / "3.png").unlink()
+    with pytest.raises(UserError) as refusal:
         opened(dataset, tmp_path / "cache")
+    assert re.search(r"1\.png' is not the image that was ingested", str(refusal.value))
+    assert re.search(r"3\.png' cannot be read: No such file", str(refusal.value))
+    assert "--no-cache" in refusal.value.problems[-1]
+    assert len(refusal.value.problems) == 3
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("name", ["pixels", "shapes.npy", "checks.npy"])
+@pytest.mark.parametrize("position", [0, -1, -40_000])
+def test_a_flipped_byte_is_noticed_before_it_is_trained_on(
+    dataset: Dataset,
+    tmp_path: Path,
+    name: str,
+    position: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pixel_cache, "_BLOCK_BYTES", 10_000)
+    expected = np.array(opened(dataset, tmp_path / "cache").pixels)
+    (file,) = tmp_path.glob(f"cache/*/{name}")
+    content = bytearray(file.read_bytes())
+    content[max(position, -len(content))] ^= 1
+    file.write_bytes(content)
+    assert np.array_equal(opened(dataset, tmp_path / "cache").pixels, expected)
+
+
+def test_a_cache_is_compared_with_its_checks_once_in_a_process(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[int] = []
+    original = pixel_cache._checksum
+
+    def counting(path: Path, start: int) -> int:
+        looked_at.append(start)
+        return original(path, start)
+
+    monkeypatch.setattr(pixel_cache, "_checksum", counting)
+    for _ in range(3):
+        opened(dataset, tmp_path / "cache")
+    assert looked_at == [0]
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_of_a_cache(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pixel_cache.os, "fsync", full)
+    with pytest.raises(DarkroomError, match=r"disk of .*cache' is full.*DARKROOM_HOME") as error:
+        opened(dataset, tmp_path / "cache")
+    assert error.value.exit_code == 1
     assert not list((tmp_path / "cache").iterdir())
 
 
@@ -107,9 +171,9 @@ def test_many_undecodable_images_are_counted(
     image_folder: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = image_folder(classes=["a"], per_class=25) / "a"
+    for number, path in enumerate(folder.iterdir()):
+        path.write_bytes(b"%d" % number)
     dataset = dataset_of(folder)
-    for path in folder.iterdir():
-        path.write_bytes(b"")
     with pytest.raises(UserError, match="and 5 more"):
         opened(dataset, tmp_path / "cache")
 

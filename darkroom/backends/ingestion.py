@@ -1,18 +1,15 @@
 """Any source to a data set: what the component ingest_images calls."""
 
-import errno
 import hashlib
 import importlib.util
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset
-from darkroom.errors import DarkroomError, UserError
-from darkroom.files import workspace
+from darkroom.errors import UserError
+from darkroom.files import full_disk_explained, workspace
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.assembling import assemble, understand
 from darkroom.sources.digits import digits_version
@@ -214,17 +211,3 @@ def bring(source: Source, *, config: DataConfig, store: Path, progress: Progress
 def _require_boto3() -> None:
     if importlib.util.find_spec("boto3") is None:
         raise UserError("s3:// needs boto3, which is not installed: pip install 'darkroom[aws]'.")
-
-
-@contextmanager
-def full_disk_explained(store: Path) -> Iterator[None]:
-    """Turn the errors of a full disk into one that says where and what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise DarkroomError(
-            f"the disk of {str(store)!r} is full. Nothing half-written is left; make room, "
-            "or set DARKROOM_HOME to a folder on another disk, and run the same command again."
-        ) from error

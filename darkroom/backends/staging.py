@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from darkroom.backends.ingestion import full_disk_explained, ingest
+from darkroom.backends.ingestion import ingest
 from darkroom.backends.weights import NAMED, local_weights, publish_weights
 from darkroom.config import Config
-from darkroom.files import workspace
+from darkroom.files import full_disk_explained, workspace
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.source_names import parse_source
 

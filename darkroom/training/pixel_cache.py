@@ -5,17 +5,22 @@ long as all else that happens to it before the network. A cache is a folder:
 
     pixels      the images' (H, W, 3) bytes one after the other
     shapes.npy  (N, 2) heights and widths
+    checks.npy  CRC-32 of the shapes and of each block of the pixels
 
-Its name is a digest of everything that its bytes depend on, so it is never stale.
+Its name is a digest of everything that its bytes depend on, so it is never stale: the files
+that are decoded into it are compared with the data set's hashes. Before it is used it is
+compared with its checks, and made again where a byte differs.
 """
 
 import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +30,21 @@ from numpy.typing import NDArray
 from darkroom import images
 from darkroom.dataset import Dataset, ImageRecord, Split
 from darkroom.errors import UserError
-from darkroom.files import atomic_path, sha256_of
+from darkroom.files import atomic_path, full_disk_explained, sha256_of
 from darkroom.progress import SILENT, Progress, Task
+from darkroom.sources.concurrency import map_in_order
 
 _PIXELS_FILE = "pixels"
 _SHAPES_FILE = "shapes.npy"
+_CHECKS_FILE = "checks.npy"
+_BLOCK_BYTES = 1 << 24
 _DECODED_AHEAD = 256
 _PROBLEMS_SHOWN = 20
+_THREADS = min(4, os.cpu_count() or 1)
+
+_found_whole: set[tuple[str, int, int, int]] = set()
+"""Caches that this process has compared with their checks: path, inode, size and ctime of the
+pixels. A search opens the same cache once for each trial."""
 
 
 @dataclass(frozen=True)
@@ -68,82 +81,172 @@ def open_pixel_cache(
         progress: counts images while decoding.
 
     Raises:
-        UserError: images that cannot be decoded, all of them.
-        OSError: the disk is full.
+        UserError: images that cannot be decoded, or that are not what was ingested, all of them.
+        DarkroomError: the disk is full.
     """
     records = dataset.split(split)
     path = folder / _digest(records, resize_size=resize_size)
-    if not _is_whole(path):
+    if path.exists() and not _is_whole(path):
+        progress.message(f"The decoded {split} images in {path} are damaged, and are made again.")
         shutil.rmtree(path, ignore_errors=True)
-        files = [dataset.file(record) for record in records]
+    if not path.exists():
         with (
-            progress.task(f"decode {split} images", total=len(files)) as task,
+            progress.task(f"decode {split} images", total=len(records)) as task,
+            full_disk_explained(folder),
             atomic_path(path) as temporary,
         ):
-            _write(temporary, _decode_all(files, resize_size=resize_size), task=task)
+            decoded = _decode_all(dataset, records, resize_size=resize_size)
+            _write(temporary, decoded, task=task)
     return _mapped(path)
 
 
 def _write(folder: Path, decoded: Iterator[NDArray[np.uint8]], *, task: Task) -> None:
     folder.mkdir()
     shapes = []
+    checks = _Checks()
     with (folder / _PIXELS_FILE).open("wb") as file:
         for pixels in decoded:
-            file.write(pixels.tobytes())
+            content = pixels.tobytes()
+            file.write(content)
+            checks.add(content)
             shapes.append(pixels.shape[:2])
             task.advance()
         file.flush()
         os.fsync(file.fileno())
     np.save(folder / _SHAPES_FILE, np.asarray(shapes, dtype=np.int64))
+    of_shapes = zlib.crc32((folder / _SHAPES_FILE).read_bytes())
+    np.save(folder / _CHECKS_FILE, np.asarray([of_shapes, *checks.blocks()], dtype=np.uint32))
 
 
-def _decode_all(files: Sequence[Path], *, resize_size: int) -> Iterator[NDArray[np.uint8]]:
+@dataclass
+class _Checks:
+    """CRC-32 of the blocks of a stream that comes in pieces of any size."""
+
+    _done: list[int] = field(default_factory=list)
+    _value: int = 0
+    _filled: int = 0
+
+    def add(self, content: bytes) -> None:
+        """The next piece."""
+        view = memoryview(content)
+        while view:
+            piece = view[: _BLOCK_BYTES - self._filled]
+            self._value = zlib.crc32(piece, self._value)
+            self._filled += len(piece)
+            view = view[len(piece) :]
+            if self._filled == _BLOCK_BYTES:
+                self._done.append(self._value)
+                self._value = self._filled = 0
+
+    def blocks(self) -> list[int]:
+        """One for each block; the last may be shorter."""
+        return [*self._done, self._value] if self._filled else self._done
+
+
+@dataclass(frozen=True)
+class _Unusable:
+    """An image that cannot be decoded into the cache."""
+
+    problem: str
+    is_changed: bool = False
+
+
+def _decode_all(
+    dataset: Dataset, records: Sequence[ImageRecord], *, resize_size: int
+) -> Iterator[NDArray[np.uint8]]:
     """Decode in order, on all cores: Pillow lets other threads run meanwhile."""
-    problems: list[str] = []
+    unusable: list[_Unusable] = []
     with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-        decode = partial(_decode, resize_size=resize_size)
-        for start in range(0, len(files), _DECODED_AHEAD):
-            for result in pool.map(decode, files[start : start + _DECODED_AHEAD]):
-                if isinstance(result, str):
-                    problems.append(result)
+        decode = partial(_decode, dataset=dataset, resize_size=resize_size)
+        for start in range(0, len(records), _DECODED_AHEAD):
+            for result in pool.map(decode, records[start : start + _DECODED_AHEAD]):
+                if isinstance(result, _Unusable):
+                    unusable.append(result)
                 else:
                     yield result
-    if problems:
-        raise UserError(_shortened(problems))
+    if unusable:
+        raise UserError(_problems(unusable))
 
 
-def _decode(file: Path, *, resize_size: int) -> NDArray[np.uint8] | str:
+def _decode(
+    record: ImageRecord, *, dataset: Dataset, resize_size: int
+) -> NDArray[np.uint8] | _Unusable:
     """The working pixels, or what is wrong with the file."""
+    file = dataset.file(record)
     try:
-        return images.working_pixels(file, resize_size=resize_size, reduced_decoding=True)
+        content = file.read_bytes()
+    except OSError as error:
+        problem = f"{str(file)!r} cannot be read: {error.strerror}"
+        return _Unusable(problem, is_changed=isinstance(error, FileNotFoundError))
+    if hashlib.sha256(content).hexdigest() != record.sha256:
+        return _Unusable(f"{str(file)!r} is not the image that was ingested", is_changed=True)
+    try:
+        return images.working_pixels(content, resize_size=resize_size, reduced_decoding=True)
     except images.ImageError as error:
-        return f"{str(file)!r} cannot be decoded: {error}"
+        return _Unusable(f"{str(file)!r} cannot be decoded: {error}")
 
 
-def _shortened(problems: list[str]) -> list[str]:
-    more = len(problems) - _PROBLEMS_SHOWN
-    advice = "remove or replace these files, or set data.on_undecodable to 'leave_out'"
+def _problems(unusable: Sequence[_Unusable]) -> list[str]:
+    """Those that are shown, how many more there are, and what to do about each kind."""
+    more = len(unusable) - _PROBLEMS_SHOWN
     left = [f"… and {more:,} more"] if more > 0 else []
-    return [*problems[:_PROBLEMS_SHOWN], *left, advice]
+    advice = []
+    if any(not image.is_changed for image in unusable):
+        advice.append("remove or replace these files, or set data.on_undecodable to 'leave_out'")
+    if any(image.is_changed for image in unusable):
+        advice.append(
+            "files changed or went after they had been ingested: run the same command again, "
+            "with --no-cache, to have them ingested as they are now"
+        )
+    return [*(image.problem for image in unusable[:_PROBLEMS_SHOWN]), *left, *advice]
 
 
 def _digest(records: Sequence[ImageRecord], *, resize_size: int) -> str:
     """Of the images' content and of what decodes and resizes them."""
     decoder = sha256_of(Path(images.__file__))
-    digest = hashlib.sha256(f"{resize_size} {PIL.__version__} {decoder}\n".encode())
+    decoders = f"{PIL.__version__} {_version_of('pillow-heif')}"
+    digest = hashlib.sha256(f"{resize_size} {decoders} {decoder}\n".encode())
     for record in records:
         digest.update(record.sha256.encode())
     return digest.hexdigest()[:32]
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a cache is there with every byte; a power cut may have lost some."""
+def _version_of(package: str) -> str:
     try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a cache is there with every byte as it was written.
+
+    A power cut may have lost some, a disk or a hand changed others.
+    """
+    try:
+        checks = np.load(path / _CHECKS_FILE, allow_pickle=False).tolist()
+        shapes_bytes = (path / _SHAPES_FILE).read_bytes()
         shapes = np.load(path / _SHAPES_FILE, allow_pickle=False)
-        size = (path / _PIXELS_FILE).stat().st_size
+        status = (path / _PIXELS_FILE).stat()
     except (OSError, ValueError, EOFError):
         return False
-    return bool(size == shapes.prod(axis=1).sum() * 3)
+    size = status.st_size
+    if size != shapes.prod(axis=1).sum() * 3 or [zlib.crc32(shapes_bytes)] != checks[:1]:
+        return False
+    state = (str(path), status.st_ino, size, status.st_ctime_ns)
+    if state not in _found_whole:
+        starts = range(0, size, _BLOCK_BYTES)
+        check = partial(_checksum, path / _PIXELS_FILE)
+        if list(map_in_order(check, starts, threads=_THREADS)) != checks[1:]:
+            return False
+        _found_whole.add(state)
+    return True
+
+
+def _checksum(path: Path, start: int) -> int:
+    with path.open("rb") as file:
+        file.seek(start)
+        return zlib.crc32(file.read(_BLOCK_BYTES))
 
 
 def _mapped(path: Path) -> PixelCache:
