@@ -1,6 +1,6 @@
 """Keep a stand-in for AWS up, until interrupted.
 
-    python -m rehearsal [--fault NAME[:KEY=VALUE,…]]
+    python -m rehearsal [--image URI=FOLDER] [--fault NAME[:KEY=VALUE,…]]
 
 Runs on the stack 'rehearsal' use it instead of starting their own, so that endpoints stay,
 jobs are found again, and `run.py endpoints` and `run.py down` have something to show.
@@ -9,11 +9,13 @@ jobs are found again, and `run.py endpoints` and `run.py down` have something to
 import shlex
 import signal
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import click
 
 from darkroom.errors import DarkroomError
+from rehearsal.emulator.server import image_option
 from rehearsal.session import find_kept, kept_up, remove_bulk
 from stacks.environment import prepare_environment
 
@@ -21,22 +23,33 @@ _SHOWN = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS
 
 
 @click.command()
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    metavar="URI=FOLDER",
+    help="FOLDER/bin/train and FOLDER/bin/serve are what a container of this image starts.",
+)
 @click.option("--fault", "faults", multiple=True, metavar="NAME[:KEY=VALUE,…]")
-def main(faults: tuple[str, ...]) -> None:
+def main(images: tuple[str, ...], faults: tuple[str, ...]) -> None:
     """Keep a stand-in for AWS up on the loopback, until interrupted."""
     prepare_environment()
+    try:
+        mapped = [f"{uri}={folder}" for uri, folder in map(image_option, images)]
+    except ArgumentTypeError as error:
+        raise click.UsageError(f"--image {error}") from error
     if find_kept():
         raise click.ClickException("a stand-in is up already")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _keep(faults)
+        _keep(mapped, faults=faults)
     except DarkroomError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
 
 
-def _keep(faults: tuple[str, ...]) -> None:
-    with kept_up(faults=faults) as running:
+def _keep(images: list[str], *, faults: tuple[str, ...]) -> None:
+    with kept_up(images=images, faults=faults) as running:
         values = running.environment()
         click.echo("A stand-in for AWS is up. For other programs:\n")
         for name in _SHOWN:

@@ -67,12 +67,27 @@ class Service:
 
 
 def start_emulator(
-    folder: Path, *, access_key: str, region: str, faults: Sequence[str] = ()
+    folder: Path,
+    *,
+    access_key: str,
+    region: str,
+    own_image: str = "",
+    images: Sequence[str] = (),
+    faults: Sequence[str] = (),
 ) -> Service:
-    """AWS's APIs and what executes their jobs: rehearsal/emulator."""
+    """AWS's APIs and what executes their jobs: rehearsal/emulator.
+
+    Args:
+        own_image: the image that this Python environment stands for.
+        images: others, as URI=FOLDER.
+    """
     port = free_port()
     arguments = ["-m", "rehearsal.emulator.server", "--port", str(port), "--folder", str(folder)]
     arguments += ["--region", region]
+    if own_image:
+        arguments += ["--own-image", own_image]
+    for image in images:
+        arguments += ["--image", image]
     for fault in faults:
         arguments += ["--fault", fault]
     return _start(

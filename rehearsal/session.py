@@ -30,6 +30,8 @@ _BUCKET = "darkroom-rehearsal"
 _ROLE = "darkroom-execution"
 _ENDPOINT_ROLE = "darkroom-endpoint"
 _REPOSITORY = "darkroom"
+_IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{_REPOSITORY}:rehearsal"
+"""The one image whose programs are this environment's."""
 _USER = "rehearsal"
 _BULK = ("zenml-server", "zenml-client", "objects")
 _TRUST = {
@@ -80,7 +82,7 @@ class StandIn:
             "DARKROOM_ENDPOINT_ROLE_ARN": f"arn:aws:iam::{ACCOUNT}:role/{_ENDPOINT_ROLE}",
             "DARKROOM_S3_ROOT": f"s3://{_BUCKET}/darkroom",
             "DARKROOM_ECR_REGISTRY": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com",
-            "DARKROOM_IMAGE": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/{_REPOSITORY}:rehearsal",
+            "DARKROOM_IMAGE": _IMAGE,
             "DARKROOM_MLFLOW_URI": self.mlflow,
             "DARKROOM_MLFLOW_TOKEN": self.password,
             "ZENML_STORE_TYPE": "rest",
@@ -100,11 +102,14 @@ class StandIn:
 
 
 @contextmanager
-def stand_in(folder: Path, *, faults: Sequence[str] = ()) -> Iterator[StandIn]:
+def stand_in(
+    folder: Path, *, images: Sequence[str] = (), faults: Sequence[str] = ()
+) -> Iterator[StandIn]:
     """Start what is needed, and stop it all when the block ends, however it ends.
 
     Args:
         folder: of this stand-in; records and logs stay there.
+        images: of the user's own, as `python -m rehearsal --image` takes them.
         faults: what is to go wrong, as `python -m rehearsal --fault` takes it.
 
     Raises:
@@ -123,7 +128,14 @@ def stand_in(folder: Path, *, faults: Sequence[str] = ()) -> Iterator[StandIn]:
 
         # All at once: each takes seconds to import what it needs.
         emulator = started(
-            start_emulator(folder, access_key=_access_key(password), region=REGION, faults=faults)
+            start_emulator(
+                folder,
+                access_key=_access_key(password),
+                region=REGION,
+                own_image=_IMAGE,
+                images=images,
+                faults=faults,
+            )
         )
         zenml = started(start_zenml(folder, user=_USER, password=password))
         mlflow = started(start_mlflow(mlflow_folder()))
@@ -142,10 +154,10 @@ def stand_in(folder: Path, *, faults: Sequence[str] = ()) -> Iterator[StandIn]:
 
 
 @contextmanager
-def kept_up(*, faults: Sequence[str] = ()) -> Iterator[StandIn]:
+def kept_up(*, images: Sequence[str] = (), faults: Sequence[str] = ()) -> Iterator[StandIn]:
     """A stand-in that runs find until the block ends."""
     folder = new_folder("kept")
-    with stand_in(folder, faults=faults) as running:
+    with stand_in(folder, images=images, faults=faults) as running:
         with atomic_path(_kept_file()) as temporary:
             temporary.touch(mode=0o600)  # it holds the password
             temporary.write_text(json.dumps(asdict(running)), encoding="utf-8")

@@ -8,6 +8,8 @@ from typing import Any
 
 ROLE = "arn:aws:iam::123456789012:role/jobs"
 BUCKET = "pictures"
+IMAGES = {"image": None}
+"""The image of these requests: this Python environment stands for it."""
 _PATIENCE_SECONDS = 60
 
 

@@ -124,7 +124,7 @@ class Account:
 def account(folder: Path, *, dataset: Dataset, real: bool = False) -> Iterator[Account]:
     """An account whose jobs pretend, or train in earnest."""
     image = write_image(folder / "image", dataset=dataset)
-    images = {} if real else {IMAGE: image}
+    images = {IMAGE: None if real else image}
     with emulator(folder / "aws", images=images, stop_grace_seconds=5) as running:
         running.client("s3").create_bucket(Bucket="bucket")
         yield Account(running, folder=folder)

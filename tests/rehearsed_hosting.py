@@ -25,6 +25,7 @@ from small_bundles import CLASSES, rewrite_digests, write_other_weights, write_s
 
 REGION = "us-east-1"
 BUCKET = "bucket"
+IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/darkroom:1"
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Rehearsed:
         return Site(
             region=REGION,
             role="arn:aws:iam::123456789012:role/jobs",
-            image="123456789012.dkr.ecr.us-east-1.amazonaws.com/darkroom:1",
+            image=IMAGE,
             root=f"s3://{BUCKET}/prefix",
             config=SageMakerConfig.model_validate(config),
             run=run,
@@ -112,7 +113,7 @@ def rehearsed(folder: Path) -> Iterator[Rehearsed]:
     from rehearsal.emulator.server import emulator
 
     images = write_image_folder(folder / "images", per_class=2, suffix=".png")
-    with emulator(folder / "aws", region=REGION) as running:
+    with emulator(folder / "aws", region=REGION, images={IMAGE: None}) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
         yield Rehearsed(
             url=running.url,

@@ -161,7 +161,7 @@ def opened(
     if request.param == "local":
         yield Place(LocalBackend(), environment=home, clients=None)
         return
-    with emulator(folder / "aws", stop_grace_seconds=5) as running:
+    with emulator(folder / "aws", images={IMAGE: None}, stop_grace_seconds=5) as running:
         running.client("s3").create_bucket(Bucket="bucket")
         environment = {
             **home,

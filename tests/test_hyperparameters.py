@@ -57,11 +57,16 @@ def test_missing_values_take_their_defaults() -> None:
 def test_what_sagemaker_adds_is_left_out() -> None:
     strings = {
         "_tuning_objective_metric": "f1_macro",
-        "sagemaker_program": "train.py",
+        "sagemaker_job_name": "a-job",
         "sagemaker_region": '"eu-west-1"',
         "optimizer": '"sgd"',
     }
     assert from_strings(strings) == Hyperparameters(optimizer="sgd")
+
+
+def test_a_script_of_somebody_elses_is_refused_and_not_left_out() -> None:
+    with pytest.raises(UserError, match=r"names a script, 'dogs\.py'"):
+        from_strings({"sagemaker_program": '"dogs.py"', "sagemaker_submit_directory": "s3://b/k"})
 
 
 def test_all_problems_are_reported_at_once() -> None:

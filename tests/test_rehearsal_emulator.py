@@ -21,7 +21,16 @@ def _start(folder: Path, *more: str) -> Any:
     port_file = folder / "port"
     program = [sys.executable, "-m", "rehearsal.emulator.server"]
     process = subprocess.Popen(
-        [*program, "--folder", str(folder / "aws"), "--port-file", str(port_file), *more],
+        [
+            *program,
+            "--folder",
+            str(folder / "aws"),
+            "--port-file",
+            str(port_file),
+            "--own-image",
+            "image",
+            *more,
+        ],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
     )

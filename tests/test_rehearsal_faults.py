@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from emulated import BUCKET, log_lines, spot, trained, training_request
+from emulated import BUCKET, IMAGES, log_lines, spot, trained, training_request
 from rehearsal.emulator.faults import parse_fault
 from rehearsal.emulator.records import STARTUP_SECONDS
 from rehearsal.emulator.server import Running, emulator
@@ -19,7 +19,7 @@ from rehearsal.emulator.server import Running, emulator
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with emulator(tmp_path_factory.mktemp("aws"), stop_grace_seconds=2) as running:
+    with emulator(tmp_path_factory.mktemp("aws"), images=IMAGES, stop_grace_seconds=2) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
         yield running
 
@@ -157,7 +157,7 @@ def test_faults_that_are_wrong_are_refused_as_a_whole(running: Running) -> None:
 
 
 def test_the_records_tell_jobs_calls_refusals_and_faults(tmp_path: Path) -> None:
-    with emulator(tmp_path / "aws") as running:
+    with emulator(tmp_path / "aws", images=IMAGES) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
         sagemaker = running.client("sagemaker")
         request = spot(training_request("told", Tags=[{"Key": "run", "Value": "7"}]))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from emulated import BUCKET, trained, training_request
+from emulated import BUCKET, IMAGES, trained, training_request
 from rehearsal.emulator.errors import NOT_EXECUTED
 from rehearsal.emulator.server import emulator
 from tiny_images import CachedClients
@@ -18,7 +18,7 @@ METRIC = [{"Name": "score", "Regex": "score=([0-9.]+)"}]
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CachedClients]:
     """Two jobs, `low` with the score 2 and `high` with 10, and a group of models."""
-    with emulator(tmp_path_factory.mktemp("finding")) as running:
+    with emulator(tmp_path_factory.mktemp("finding"), images=IMAGES) as running:
         clients = CachedClients(running)
         clients.client("s3").create_bucket(Bucket=BUCKET)
         sagemaker = clients.client("sagemaker")

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from emulated import BUCKET, ROLE, archive_of, keys, log_lines, shell, training_request, until
+from emulated import (
+    BUCKET,
+    IMAGES,
+    ROLE,
+    archive_of,
+    keys,
+    log_lines,
+    shell,
+    training_request,
+    until,
+)
 from rehearsal.emulator.server import Running, emulator
 
 INPUT, OUTPUT = "/opt/ml/processing/input/data", "/opt/ml/processing/output/data"
@@ -15,7 +25,7 @@ INPUT, OUTPUT = "/opt/ml/processing/input/data", "/opt/ml/processing/output/data
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with emulator(tmp_path_factory.mktemp("aws"), stop_grace_seconds=2) as running:
+    with emulator(tmp_path_factory.mktemp("aws"), images=IMAGES, stop_grace_seconds=2) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
         yield running
 

@@ -26,7 +26,7 @@ MACHINES = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB":
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with emulator(tmp_path_factory.mktemp("programs")) as running:
+    with emulator(tmp_path_factory.mktemp("programs"), images={IMAGE: None}) as running:
         running.client("s3").create_bucket(Bucket="bucket")
         yield running
 

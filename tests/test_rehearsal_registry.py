@@ -13,7 +13,7 @@ IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 
 @pytest.fixture(scope="module")
 def sagemaker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with emulator(tmp_path_factory.mktemp("registry")) as running:
+    with emulator(tmp_path_factory.mktemp("registry"), images={IMAGE: None}) as running:
         yield running.client("sagemaker")
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from emulated import (
     BUCKET,
+    IMAGES,
     archive_of,
     channel,
     log_lines,
@@ -32,7 +33,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     (image / "train").write_text('#!/bin/sh\necho "started as $0 with $1"\n')
     (image / "train").chmod(0o755)
     options: dict[str, Any] = {"stop_grace_seconds": 2, "checkpoint_seconds": 0.1}
-    with emulator(folder / "aws", images={"image": folder / "image"}, **options) as running:
+    images = {"image": folder / "image", "darkroom": None}
+    with emulator(folder / "aws", images=images, **options) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
         yield running
 
@@ -176,7 +178,7 @@ def test_darkrooms_train_program_trains_in_a_job(
 
 
 def test_without_namespaces_the_base_folder_is_told_and_noted(tmp_path: Path) -> None:
-    with emulator(tmp_path / "aws", sandboxed=False) as plain:
+    with emulator(tmp_path / "aws", images=IMAGES, sandboxed=False) as plain:
         plain.client("s3").create_bucket(Bucket=BUCKET)
         script = "echo $SAGEMAKER_BASE_DIR; ls $SAGEMAKER_BASE_DIR/input/config"
         job = trained(plain.client("sagemaker"), training_request("plain", script=script))
@@ -189,7 +191,8 @@ def test_without_namespaces_the_base_folder_is_told_and_noted(tmp_path: Path) ->
 
 @pytest.mark.parametrize("sandboxed", [True, False])
 def test_nothing_is_left_running_when_the_emulator_ends(tmp_path: Path, sandboxed: bool) -> None:
-    with emulator(tmp_path / "aws", sandboxed=None if sandboxed else False) as brief:
+    wanted = None if sandboxed else False
+    with emulator(tmp_path / "aws", images=IMAGES, sandboxed=wanted) as brief:
         if sandboxed and not _in_namespaces(brief):
             pytest.skip("namespaces are not allowed on this machine")
         brief.client("s3").create_bucket(Bucket=BUCKET)

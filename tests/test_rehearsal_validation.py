@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from emulated import BUCKET, ROLE, channel, shell, spot, training_request
+from emulated import BUCKET, IMAGES, ROLE, channel, shell, spot, training_request
 from rehearsal.emulator.server import Running, emulator
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with emulator(tmp_path_factory.mktemp("aws")) as running:
+    with emulator(tmp_path_factory.mktemp("aws"), images=IMAGES) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
         yield running
 

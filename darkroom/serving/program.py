@@ -23,6 +23,7 @@ from darkroom.serving.logs import EventLog
 from darkroom.serving.supervisor import supervise
 
 _PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
+_SCRIPT_VARIABLE = "SAGEMAKER_PROGRAM"
 _MULTI_MODEL_VARIABLE = "SAGEMAKER_MULTI_MODEL"
 _EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 — a container is reached from outside
 
@@ -64,6 +65,12 @@ def _told_to_the_user() -> Iterator[_Outcome]:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    if script := os.environ.get(_SCRIPT_VARIABLE):
+        raise UserError(
+            f"${_SCRIPT_VARIABLE} names a script, {script!r}, and this image serves Darkroom's "
+            "models alone: use an image that runs scripts (SageMaker's framework containers), or "
+            "leave the script out"
+        )
     task = _task(options)
     with _listen(options, in_container=task.in_container) as listening:
         journal = Journal() if task.is_multi_model else None

@@ -17,6 +17,12 @@ from darkroom.errors import UserError
 DEBUGGING = "debugging"
 """The hyperparameter that says how a training is recorded and judged."""
 _ADDED_BY_SAGEMAKER = ("_tuning_objective_metric", "sagemaker_")
+_SCRIPT = "sagemaker_program"
+_SCRIPT_REFUSED = (
+    "the hyperparameter 'sagemaker_program' names a script, {script!r}, and this image trains "
+    "Darkroom's models alone: use an image that runs scripts (SageMaker's framework containers), "
+    "or leave the script out"
+)
 
 
 def to_strings(hyperparameters: Hyperparameters) -> dict[str, str]:
@@ -50,7 +56,7 @@ def from_strings(strings: Mapping[str, str]) -> Hyperparameters:
     SageMaker adds on its own account are left out.
 
     Raises:
-        UserError: unknown names and invalid values, all of them.
+        UserError: unknown names and invalid values, all of them, and a script to be run.
     """
     given = {
         name: value
@@ -58,7 +64,9 @@ def from_strings(strings: Mapping[str, str]) -> Hyperparameters:
         if name != DEBUGGING and not name.startswith(_ADDED_BY_SAGEMAKER)
     }
     known = Hyperparameters.model_fields
-    problems = [_unknown(name) for name in given if name not in known]
+    script = _decode(strings.get(_SCRIPT, ""))
+    problems = [_SCRIPT_REFUSED.format(script=script)] if script else []
+    problems += [_unknown(name) for name in given if name not in known]
     values = {name: _decode(value) for name, value in given.items() if name in known}
     try:
         hyperparameters = Hyperparameters.model_validate(values)

@@ -42,7 +42,7 @@ def emulator(
     folder: Path,
     *,
     port: int = 0,
-    images: Mapping[str, Path] | None = None,
+    images: Mapping[str, Path | None] | None = None,
     region: str = "us-east-1",
     **more: Any,  # noqa: ANN401
 ) -> Iterator[Running]:
@@ -52,7 +52,8 @@ def emulator(
 
     Args:
         folder: all that jobs write lies below; made where it is missing.
-        images: image URI → folder whose bin/ comes first on the PATH of its containers.
+        images: image URI → folder whose bin/ comes first on the PATH of its containers; None:
+            this Python environment. Other images are refused.
         more: other fields of `Settings`.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with emulator(
         options.folder,
         port=options.port,
-        images=dict(options.image),
+        images={**dict.fromkeys(options.own_image), **dict(options.image)},
         region=options.region,
         account=options.account,
         access_key=options.access_key,
@@ -144,9 +145,14 @@ def _announce(url: str, *, port_file: Path | None) -> None:
     sys.stdout.flush()
 
 
-def _image(text: str) -> tuple[str, Path]:
+def image_option(text: str) -> tuple[str, Path]:
+    """The image and the folder that `--image URI=FOLDER` names.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
     uri, separator, folder = text.rpartition("=")
-    if not separator or not Path(folder, "bin").is_dir():
+    if not uri or not separator or not Path(folder, "bin").is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not URI=FOLDER with a folder bin/ in it")
     return uri, Path(folder).resolve()
 
@@ -156,7 +162,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0: any that is free")
     parser.add_argument("--folder", type=Path, required=True, help="all is written below")
     parser.add_argument("--port-file", type=Path, help="where to write the port, once it answers")
-    parser.add_argument("--image", type=_image, action="append", default=[], metavar="URI=FOLDER")
+    parser.add_argument(
+        "--image",
+        type=image_option,
+        action="append",
+        default=[],
+        metavar="URI=FOLDER",
+        help="FOLDER/bin/train and FOLDER/bin/serve are what a container of this image starts",
+    )
+    parser.add_argument(
+        "--own-image",
+        action="append",
+        default=[],
+        metavar="URI",
+        help="the image that this Python environment stands for",
+    )
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--account", default="123456789012")
     parser.add_argument(

@@ -35,8 +35,9 @@ class Settings:
 
     folder: Path
     """All that is written lies below."""
-    images: Mapping[str, Path] = field(default_factory=dict)
-    """Image URI → folder whose bin/ comes first on PATH; else this Python environment."""
+    images: Mapping[str, Path | None] = field(default_factory=dict)
+    """Image URI → folder whose bin/ comes first on PATH; None: this Python environment is that
+    image. No other image is executed."""
     region: str = "us-east-1"
     account: str = "123456789012"
     jobs_at_once: int = 0

@@ -13,6 +13,7 @@ from rehearsal.hosting.models import (
     model_named,
 )
 from rehearsal.hosting.packages import container_of_package
+from rehearsal.jobs.container import image_folder
 
 
 @operation("CreateModel")
@@ -24,6 +25,7 @@ def create_model(request: Request, *, state: State) -> Answer:
         raise invalid("CreateModel needs PrimaryContainer or Containers.")
     for definition in model.containers:
         full = container_of_package(definition, state=state)
+        image_folder(full.get("Image", ""), state=state)
         if not model_data_exists(full, state=state):
             raise invalid(
                 f'Could not access model data at {model_uri(full)}. Please ensure that the role "'

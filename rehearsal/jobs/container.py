@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rehearsal.emulator.clients import JOB_KEY
+from rehearsal.emulator.errors import not_executed
 from rehearsal.emulator.state import State
 from rehearsal.jobs import sandbox
 
@@ -144,8 +145,28 @@ def is_sandboxed(state: State) -> bool:
 
 
 def image_folder(uri: str, *, state: State) -> Path | None:
-    """The folder that stands for an image; None: this Python environment."""
-    return state.settings.images.get(uri)
+    """The folder that stands for an image; None: this Python environment.
+
+    Raises:
+        AwsError: NotExecutedInRehearsal: nothing stands for this image.
+    """
+    if why := unknown_image(uri, state=state):
+        raise not_executed(f"The image {uri!r}", why=why)
+    return state.settings.images[uri]
+
+
+def unknown_image(uri: str, *, state: State) -> str:
+    """Why containers of an image cannot be started here, and how they could; empty: they can."""
+    known = state.settings.images
+    if uri in known:
+        return ""
+    names = ", ".join(repr(name) for name in known) or "none"
+    return (
+        f"nothing here stands for the image {uri!r} (known: {names}). Start the stand-in with "
+        f"`python -m rehearsal --image {uri}=FOLDER`, where FOLDER/bin/train and FOLDER/bin/serve "
+        "are the programs that its container would start; a script of your own "
+        "(`sagemaker_program`, SAGEMAKER_PROGRAM) needs an image that runs it"
+    )
 
 
 def standard_environment(container: Container, *, state: State) -> dict[str, str]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rehearsal.emulator.errors import invalid, not_executed
+from rehearsal.emulator.state import State
+from rehearsal.jobs.container import unknown_image
 
 EXECUTED = ("Training", "Processing")
 _PART = re.compile(r"([^.\[\]]+)|\[['\"]?([^\]'\"]+)['\"]?\]")
@@ -43,7 +45,9 @@ def parse(text: str) -> dict[str, Any]:
     return found
 
 
-def check_executed(definition: Mapping[str, Any]) -> None:
+def check_executed(
+    definition: Mapping[str, Any], *, parameters: Mapping[str, Any], state: State
+) -> None:
     """Refuse steps that the rehearsal cannot run.
 
     Raises:
@@ -54,6 +58,10 @@ def check_executed(definition: Mapping[str, Any]) -> None:
         raise not_executed(
             "this pipeline", why=f"only steps of {' and '.join(EXECUTED)} are run, not {others}"
         )
+    images = {_image(step["Arguments"], parameters=parameters) for step in definition["Steps"]}
+    unknown = [why for uri in sorted(images) if uri and (why := unknown_image(uri, state=state))]
+    if unknown:
+        raise not_executed("this pipeline", why="; ".join(unknown))
 
 
 def dependencies(step: Mapping[str, Any]) -> set[str]:
@@ -93,6 +101,15 @@ def follow(path: str, *, start: Any) -> Any:  # noqa: ANN401  JSON
         except (KeyError, IndexError, ValueError, TypeError) as error:
             raise invalid(f"the pipeline's value {path!r} does not exist: no {key!r}") from error
     return start
+
+
+def _image(arguments: Mapping[str, Any], *, parameters: Mapping[str, Any]) -> str:
+    """The image of a step, where it is known before the steps run; else empty."""
+    named = arguments.get("AlgorithmSpecification", {}).get("TrainingImage")
+    named = named or arguments.get("AppSpecification", {}).get("ImageUri")
+    if isinstance(named, Mapping) and str(named.get(_GET, "")).startswith("Parameters."):
+        named = parameters.get(str(named[_GET]).partition(".")[2])
+    return named if isinstance(named, str) else ""
 
 
 def _gets(value: object) -> Iterator[str]:

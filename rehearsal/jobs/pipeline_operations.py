@@ -35,14 +35,15 @@ def start_pipeline_execution(request: Request, *, state: State) -> Answer:
     name = request["PipelineName"].rpartition("/")[2]
     kept = _kept_pipeline(name, state=state)
     definition = pipeline_definition.parse(kept["PipelineDefinition"])
-    pipeline_definition.check_executed(definition)
+    parameters = _parameters(definition, request)
+    pipeline_definition.check_executed(definition, parameters=parameters, state=state)
     parallel = request.get("ParallelismConfiguration") or kept.get("ParallelismConfiguration") or {}
     execution = PipelineExecution(
         pipeline=name,
         arn=state.arn("pipeline", f"{name}/execution/{secrets.token_hex(6)}"),
         definition=definition,
         request=request,
-        parameters=_parameters(definition, request),
+        parameters=parameters,
         parallel=parallel.get("MaxParallelExecutionSteps", 0),
     )
     pipelines.launch(execution, state=state)

@@ -148,7 +148,7 @@ def _launch_job(step: Step, *, execution: PipelineExecution, state: State) -> Jo
     request = {f"{kind}JobName": _job_name(step, execution), **arguments}
     check_request(f"Create{kind}Job", request, state=state)
     if kind == "Processing":
-        check_processing_request(request)
+        check_processing_request(request, state=state)
         return processing.launch(request, state=state)
     check_training_request(request, state=state)
     return training.launch(request, state=state)

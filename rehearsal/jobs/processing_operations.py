@@ -10,6 +10,7 @@ from rehearsal.emulator.listing import page
 from rehearsal.emulator.operations import Answer, Request, awaited, operation
 from rehearsal.emulator.state import State
 from rehearsal.jobs import processing
+from rehearsal.jobs.container import unknown_image
 from rehearsal.jobs.processing_job import ENDED, ProcessingJob
 
 _AWS_IMAGES = {
@@ -36,7 +37,7 @@ _SHOWN = (
 @operation("CreateProcessingJob")
 def create_processing_job(request: Request, *, state: State) -> Answer:
     """Start a processing job."""
-    check_processing_request(request)
+    check_processing_request(request, state=state)
     return {"ProcessingJobArn": processing.launch(request, state=state).arn}
 
 
@@ -89,23 +90,24 @@ def list_processing_jobs(request: Request, *, state: State) -> Answer:
     return page(rows, request=request, key="ProcessingJobSummaries", kind="ProcessingJob")
 
 
-def check_processing_request(request: Request) -> None:
+def check_processing_request(request: Request, *, state: State) -> None:
     """Refuse what AWS would do and the rehearsal cannot.
 
     Raises:
         AwsError: NotExecutedInRehearsal, with all reasons.
     """
-    reasons = list(_reasons(request))
+    reasons = list(_reasons(request, state=state))
     if reasons:
         raise not_executed("this processing job", why="; ".join(reasons))
 
 
-def _reasons(request: Request) -> Iterator[str]:
+def _reasons(request: Request, *, state: State) -> Iterator[str]:
     specification = request["AppSpecification"]
-    repository = specification["ImageUri"].rpartition("/")[2]
-    of_aws = [why for part, why in _AWS_IMAGES.items() if part in repository]
-    yield from of_aws
-    if not of_aws and not specification.get("ContainerEntrypoint"):
+    image = specification["ImageUri"]
+    if why := unknown_image(image, state=state):
+        repository = image.rpartition("/")[2]
+        yield next((of_aws for part, of_aws in _AWS_IMAGES.items() if part in repository), why)
+    if not specification.get("ContainerEntrypoint"):
         yield "the image's own entrypoint is not known here: name ContainerEntrypoint"
     for source in request.get("ProcessingInputs", ()):
         if "S3Input" not in source:

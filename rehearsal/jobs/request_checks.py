@@ -8,6 +8,7 @@ from typing import Any
 
 from rehearsal.emulator.errors import not_executed
 from rehearsal.emulator.state import State
+from rehearsal.jobs.container import unknown_image
 
 
 def check_training_request(request: Mapping[str, Any], *, state: State) -> None:
@@ -17,7 +18,7 @@ def check_training_request(request: Mapping[str, Any], *, state: State) -> None:
         AwsError: NotExecutedInRehearsal, with all reasons.
     """
     reasons = [
-        *_algorithm(request["AlgorithmSpecification"]),
+        *_algorithm(request["AlgorithmSpecification"], state=state),
         *(r for c in request.get("InputDataConfig", ()) for r in _channel(c, request)),
         *_extras(request),
     ]
@@ -25,9 +26,9 @@ def check_training_request(request: Mapping[str, Any], *, state: State) -> None:
         raise not_executed("this training job", why="; ".join(reasons))
 
 
-def _algorithm(specification: Mapping[str, Any]) -> list[str]:
-    if "TrainingImage" in specification:
-        return []
+def _algorithm(specification: Mapping[str, Any], *, state: State) -> list[str]:
+    if image := specification.get("TrainingImage"):
+        return [why] if (why := unknown_image(image, state=state)) else []
     return ["algorithms of the marketplace (AlgorithmName) are not here: name a TrainingImage"]
 
 
