@@ -8,6 +8,8 @@ import click
 from darkroom.backends.ingestion import describe_source
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
+from darkroom.config.grid import trials_wanted
+from darkroom.config.ineffective import ineffective_settings
 from darkroom.config.loading import load_config
 from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
@@ -59,10 +61,13 @@ def _source(settings: Config) -> tuple[str, list[str]]:
 
 
 def _describe(settings: Config, *, source: str, stack: str) -> None:
-    trials = f"{settings.tuning.trials} trials" if settings.tuning.enabled else "no tuning"
+    tuning = settings.tuning
+    trials = f"{trials_wanted(tuning)} trials" if tuning.enabled else "no tuning"
     click.echo(f"Data           {source or 'unusable, see below'}")
     click.echo(
         f"Model          {settings.model.architecture}, weights {settings.model.weights}, "
         f"{settings.model.image_size} px, {trials}"
     )
     click.echo(f"Stack          {stack}")
+    for line in ineffective_settings(settings, stack=stack):
+        click.echo(f"Note           {line}")

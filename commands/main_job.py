@@ -16,6 +16,7 @@ from commands.where import ready
 from darkroom.backends.ingestion import source_version
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
+from darkroom.config.ineffective import ineffective_settings
 from darkroom.config.loading import load_config
 from darkroom.config.placement import Placement
 from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
@@ -58,6 +59,8 @@ def run_training(
     with ready(stack, faults=faults) as stand_in:
         name = _run_name(settings)
         terminal_progress().message(f"Run {name} on stack {stack}")
+        for line in ineffective_settings(settings, stack=stack):
+            terminal_progress().message(line)
         try:
             result = _run(
                 settings,

@@ -15,7 +15,9 @@ _HEAD = """# Configuration
 
 One YAML, of these sections; a key that is left out has its default. `--set section.key=value`
 overrides one value. The whole is validated before anything runs, and all errors are reported
-at once. This page is written by `make docs` from `darkroom/config/`.
+at once. Settings that nothing reads on the chosen stack, or beside the others that were made, are
+named by `run.py check` and at the start of a run. This page is written by `make docs` from
+`darkroom/config/`.
 """
 _BOUNDS = {
     "minimum": "≥",

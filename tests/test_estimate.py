@@ -76,6 +76,12 @@ def test_each_sort_of_job_is_estimated() -> None:
     assert estimate.cost.high > estimate.cost.low > 0
 
 
+def test_a_grid_is_as_many_jobs_as_it_has_combinations() -> None:
+    space = {"learning_rate": None, "weight_decay": None, "epochs": {"low": 3, "high": 7}}
+    searched = job(estimated(tuning={"strategy": "grid", "search_space": space}), "tuning")
+    assert searched.jobs == 3 * 5
+
+
 def test_what_is_switched_off_costs_nothing() -> None:
     estimate = estimated(tuning={"enabled": False}, deployment={"enabled": False})
     assert [j.what.split(",")[0] for j in estimate.jobs] == ["orchestration", "training"]

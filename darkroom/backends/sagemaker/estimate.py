@@ -11,6 +11,7 @@ from math import ceil
 from darkroom.backends.sagemaker.prices import Kind, Rate, find_rate
 from darkroom.backends.sagemaker.throughput import Span, Workload, training_speed
 from darkroom.config import Config
+from darkroom.config.grid import trials_wanted
 
 STARTUP_SECONDS: dict[str, Span] = {
     "training": Span(120, 300),
@@ -131,10 +132,11 @@ class _Estimating:
         tuning = self.config.tuning
         if not tuning.enabled:
             return None
-        parallel = min(self.jobs_config.tuning.parallel_jobs, tuning.trials)
+        trials = trials_wanted(tuning)
+        parallel = min(self.jobs_config.tuning.parallel_jobs, trials)
         return self._trainings(
             f"tuning, {parallel} at once",
-            jobs=tuning.trials,
+            jobs=trials,
             parallel=parallel,
             epochs=self._epochs(),
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from darkroom.config import Config
+from darkroom.config.grid import trials_wanted
 
 Use = Literal[
     "training job", "spot training job", "training warm pool", "endpoint", "transform job"
@@ -49,8 +50,9 @@ def _demands(config: Config) -> Iterator[Demand]:
     yield Demand(
         orchestration.instance_type, "training job", 1, "sagemaker.orchestration.instance_type"
     )
-    parallel = min(settings.tuning.parallel_jobs, config.tuning.trials)
-    at_once = training.instance_count * (parallel if config.tuning.enabled else 1)
+    tuning = config.tuning
+    parallel = min(settings.tuning.parallel_jobs, trials_wanted(tuning)) if tuning.enabled else 1
+    at_once = training.instance_count * parallel
     use: Use = "spot training job" if training.spot else "training job"
     yield Demand(training.instance_type, use, at_once, "sagemaker.training.instance_type")
     if training.keep_alive_seconds:
