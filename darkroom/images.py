@@ -4,20 +4,21 @@ Pillow and numpy only, so that a server needs no torch. Everything here is pure.
 """
 
 import io
+import mmap
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.errors import UserError
-from darkroom.image_parts import MAXIMUM_PARTS, has_too_many_parts
+from darkroom.errors import DarkroomError, UserError
+from darkroom.image_parts import excess_of_parts, webp_size, without_end_of_scan
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 """Accepted by content, whatever the file is called."""
@@ -62,7 +63,6 @@ _BROKEN = (
     LookupError,
     ArithmeticError,
     AttributeError,
-    MemoryError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
@@ -70,8 +70,44 @@ _BROKEN = (
 """What Pillow raises over damaged files, depending on which byte is wrong."""
 
 
+_STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+"""Of a decoded pixel in Pillow's memory, by mode; 4 in all others."""
+
+_WORKING_BYTES = {"JPEG": 0, "MPO": 0, "PNG": 0, "BMP": 1, "WEBP": 16}
+"""Of a pixel, beside the decoded picture, while a decoder works (benchmarks/decoding_cost.py);
+formats that are not named are counted with `_OTHER_WORKING_BYTES`."""
+
+_WEBP_BYTES = 4 + _WORKING_BYTES["WEBP"]
+_OTHER_WORKING_BYTES = 16
+_COEFFICIENT_BYTES = 6
+"""Of a pixel of a progressive JPEG: three colours of two bytes, kept until the last scan."""
+_GREY_BYTES = 14
+"""Of a pixel of 16 and 32 bits, which is scaled to 8."""
+_BAND_PIXELS = 2**20
+"""Of a transparent picture, laid on white at once."""
+_LEAST_BYTES = 4 * 2**20
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What sets an image upright, by its EXIF orientation."""
+
+Reserve = Callable[[int], None]
+"""Called before an image is decoded, with the bytes that this takes at most; may wait or refuse."""
+
+
 class ImageError(UserError):
     """An image that cannot be used; the message says why."""
+
+
+class MemoryShortageError(DarkroomError):
+    """An image that may be whole, but cannot be decoded in the memory that there is."""
 
 
 class Preprocessing(BaseModel):
@@ -98,6 +134,7 @@ def decode(source: bytes | Path) -> Image.Image:
 
     Raises:
         ImageError: no image of an accepted format, truncated, or too large.
+        MemoryShortageError: it cannot be decoded in the memory that there is.
     """
     with open_image(source) as image:
         return upright_rgb(image)
@@ -109,6 +146,7 @@ def open_image(source: bytes | Path) -> Iterator[Image.Image]:
 
     Raises:
         ImageError: no image of an accepted format, truncated, or too large.
+        MemoryShortageError: it cannot be decoded in the memory that there is.
     """
     with _opened(source) as (image, _):
         yield image
@@ -116,39 +154,90 @@ def open_image(source: bytes | Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _opened(
-    source: bytes | Path, *, shorter_side: int = 0
+    source: bytes | Path, *, shorter_side: int = 0, reserve: Reserve = lambda needed: None
 ) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
     """A decoded image, and the size that its file says it has.
 
     Args:
         shorter_side: a JPEG that is far larger is decoded at a fraction of its size; 0: whole.
+        reserve: told of the bytes before they are taken.
     """
+    needed = _LEAST_BYTES
     try:
         content = source if isinstance(source, bytes) else _read(source)
-        if has_too_many_parts(content):
-            raise ImageError(f"more than {MAXIMUM_PARTS:,} parts, which take too long to read")
+        if excess := excess_of_parts(content):
+            raise ImageError(f"{excess}, which take too long to read")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            if webp := webp_size(content):  # Pillow takes two pictures' memory to open one
+                check_size(*webp)
+                needed = webp[0] * webp[1] * _WEBP_BYTES + len(content) + _LEAST_BYTES
+                reserve(needed)
+            stream = io.BytesIO(without_end_of_scan(content))
+            with Image.open(stream, formats=FORMATS) as image:
                 size = image.size
                 check_size(*size)
                 _check_work(image, content=content)
                 if shorter_side and image.format in _JPEGS and image.mode in ("RGB", "L"):
                     side = shorter_side * REDUCED_MARGIN
                     image.draft(None, (side, side))  # both sides stay at least as long
+                needed = decoding_bytes(image, size=size) + len(content)
+                if not webp:
+                    reserve(needed)
                 image.load()
                 yield image, size
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
-    except ImageError:
+    except (ImageError, MemoryShortageError):
         raise
+    except MemoryError as error:
+        raise _shortage(needed) from error
     except _BROKEN as error:
+        if _is_short_of(needed):  # libraries call it by many names
+            raise _shortage(needed) from error
         raise ImageError(f"broken image: {error}") from error
+
+
+def decoding_bytes(image: Image.Image, *, size: tuple[int, int]) -> int:
+    """Bytes that decoding an open image and turning it into upright RGB take at most.
+
+    Args:
+        size: what its file says; the image's own is smaller where a JPEG is reduced.
+    """
+    pixels, whole = image.width * image.height, size[0] * size[1]
+    stored = _STORED_BYTES.get(image.mode, 4)
+    decoder = _WORKING_BYTES.get(image.format or "", _OTHER_WORKING_BYTES)
+    turned = 4
+    is_rgb = image.mode == "RGB" and not image.has_transparency_data
+    grey = _GREY_BYTES if image.mode.startswith(("I", "F")) else 0
+    converted = 0 if is_rgb else grey or 4
+    needed = pixels * (stored + max(decoder, converted + turned))
+    if image.format in _JPEGS and image.info.get("progressive"):
+        needed += whole * _COEFFICIENT_BYTES
+    return needed + _LEAST_BYTES
+
+
+def _is_short_of(needed: int) -> bool:
+    """Whether so many bytes cannot be had, now that what was decoded has been freed."""
+    try:
+        mmap.mmap(-1, needed).close()
+    except (OSError, MemoryError):
+        return True
+    return False
+
+
+def _shortage(needed: int) -> MemoryShortageError:
+    return MemoryShortageError(
+        f"not enough memory to decode the image, which takes about {needed / 2**20:.0f} MiB: "
+        "try again once less runs, or allow more memory"
+    )
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """What a person sees of an open image: EXIF orientation applied, 8-bit RGB."""
-    return to_rgb(ImageOps.exif_transpose(image))
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    rgb = to_rgb(image)
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def check_size(width: int, height: int) -> None:
@@ -196,10 +285,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
         scale = 257 if grey.max(initial=0) > 255 else 1
         return Image.fromarray((grey // scale).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Laid on white in bands: whole, it would take four copies of the picture at once."""
+    width, height = image.size
+    rows = max(1, _BAND_PIXELS // width)
+    whole = Image.new("RGB", image.size)
+    for top in range(0, height, rows):
+        band = image.crop((0, top, width, min(top + rows, height))).convert("RGBA")
+        white = Image.new("RGBA", band.size, "white")
+        whole.paste(Image.alpha_composite(white, band).convert("RGB"), (0, top))
+    return whole
 
 
 def resize_shorter_side(image: Image.Image, size: int) -> Image.Image:
@@ -225,18 +324,24 @@ def center_crop(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
 
 def working_pixels(
-    source: bytes | Path, *, resize_size: int, reduced_decoding: bool
+    source: bytes | Path,
+    *,
+    resize_size: int,
+    reduced_decoding: bool,
+    reserve: Reserve = lambda needed: None,
 ) -> NDArray[np.uint8]:
     """The (H, W, 3) pixels after resizing and before any crop: what a cache can hold.
 
     Args:
         resize_size: length of the shorter side, in pixels.
         reduced_decoding: decode JPEGs that are far larger at a fraction of their size.
+        reserve: told of the bytes that this takes, before they are taken.
 
     Raises:
-        ImageError: as `decode`.
+        ImageError, MemoryShortageError: as `decode`.
     """
-    with _opened(source, shorter_side=resize_size if reduced_decoding else 0) as (image, size):
+    side = resize_size if reduced_decoding else 0
+    with _opened(source, shorter_side=side, reserve=reserve) as (image, size):
         if image.size == size:
             return np.asarray(resize_shorter_side(upright_rgb(image), resize_size))
         # Sides that the fraction does not divide were rounded up: by less than a pixel, which
@@ -263,16 +368,22 @@ def normalise(
     return values
 
 
-def prepare(source: bytes | Path, preprocessing: Preprocessing) -> NDArray[np.float32]:
+def prepare(
+    source: bytes | Path, preprocessing: Preprocessing, *, reserve: Reserve = lambda needed: None
+) -> NDArray[np.float32]:
     """An encoded image to the (3, S, S) array that the network sees.
 
+    Args:
+        reserve: told of the bytes that this takes, before they are taken.
+
     Raises:
-        ImageError: as `decode`.
+        ImageError, MemoryShortageError: as `decode`.
     """
     pixels = working_pixels(
         source,
         resize_size=preprocessing.resize_size,
         reduced_decoding=preprocessing.reduced_decoding,
+        reserve=reserve,
     )
     cropped = center_crop(pixels, preprocessing.image_size)
     return normalise(cropped, mean=preprocessing.mean, std=preprocessing.std)

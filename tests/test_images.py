@@ -1,10 +1,14 @@
 """Decoding and preprocessing: every mode, every refusal, and agreement with torchvision."""
 
 import io
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile.images import picture, png_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +21,7 @@ from darkroom.images import (
     decode,
     prepare,
     resize_shorter_side,
+    to_rgb,
 )
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
@@ -334,3 +339,67 @@ def test_sixteen_bit_colours_are_decoded_to_eight() -> None:
         + chunk(b"IEND", b"")
     )
     assert decode(content).getpixel((1, 1)) == (255, 128, 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_rows": 1}, {"subsampling": 0}])
+def test_a_jpeg_whose_scan_ends_early_is_refused_although_it_has_its_end_mark(
+    options: dict[str, int],
+) -> None:
+    whole = encoded(picture(320, 240), "JPEG", **options)
+    assert decode(whole).size == (320, 240)
+    assert decode(whole + b"what telephones write behind \xff\xd9").size == (320, 240)
+    for missing in (40, len(whole) // 3, len(whole) // 2):
+        with pytest.raises(ImageError, match="truncated"):
+            decode(whole[: -2 - missing] + b"\xff\xd9")
+
+
+def test_lack_of_memory_is_not_a_broken_image(tmp_path: Path) -> None:
+    """At every amount of memory: decoded, or short of memory, whichever library notices."""
+    flat = Image.new("RGBA", (3000, 3000), "red")
+    for name in ("PNG", "WEBP"):
+        flat.save(tmp_path / name, name, lossless=True)
+    program = """
+import resource, sys, pathlib
+from darkroom.images import MemoryShortageError, decode
+def size():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+said = set()
+for path in map(pathlib.Path, sys.argv[1:]):
+    for megabytes in range(4, 260, 12):
+        resource.setrlimit(resource.RLIMIT_AS, (size() + megabytes * 2**20, -1))
+        try:
+            decode(path)
+            said.add("decoded")
+        except MemoryShortageError as error:
+            said.add(str(error)[:17])
+print(*sorted(said), sep=", ")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "PNG"), str(tmp_path / "WEBP")],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("decoded, not enough memory\n", "")
+
+
+def test_an_exif_block_of_60_000_tags_does_not_break_an_upright_picture() -> None:
+    tags = b"".join(struct.pack("<HHII", 0x9000 + n % 5000, 4, 1, n) for n in range(60_000))
+    orientation = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0)
+    block = b"II*\0" + struct.pack("<IH", 8, 60_001) + orientation + tags + bytes(4)
+    png = encoded(picture(40, 30), "PNG")
+    marked = png[:33] + png_chunk(b"eXIf", block) + png[33:]
+    assert decode(marked).size == (30, 40)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_a_transparent_picture_is_laid_on_white_in_bands_as_it_would_be_whole(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = picture(50, 37).convert("RGBA")
+    image.putalpha(picture(50, 37).convert("L"))
+    image = image.quantize(9) if mode == "P" else image.convert(mode)
+    white = Image.new("RGBA", image.size, "white")
+    whole = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    assert to_rgb(image).tobytes() == whole.tobytes()
+    monkeypatch.setattr("darkroom.images._BAND_PIXELS", 1)
+    assert to_rgb(image).tobytes() == whole.tobytes()
