@@ -16,7 +16,7 @@ from werkzeug.wrappers import Request, Response
 
 from rehearsal.emulator.admission import admit
 from rehearsal.emulator.calls import Call
-from rehearsal.emulator.errors import AwsError, LostConnection
+from rehearsal.emulator.errors import AwsError, LostConnection, not_executed
 from rehearsal.emulator.moto_side import Moto
 from rehearsal.emulator.operations import answer_route, event_of, operation_named
 from rehearsal.emulator.state import State
@@ -42,17 +42,23 @@ class Application:
             admit(call, environ=environ, access_key=self._state.settings.access_key)
             self._state.faults.strike(call)
             response = self._answer(call, environ=environ)
+            if response is None:
+                return self._moto(environ, start_response)
         except AwsError as error:
             log.refused(call, error=error)
             response = error.response(protocol=call.protocol)
+        except NotImplementedError as error:  # moto's word for an operation that it lacks
+            refusal = not_executed(
+                f"{call.service} {call.operation}", why=f"it is missing: {error}"
+            )
+            log.refused(call, error=refusal)
+            response = refusal.response(protocol=call.protocol)
         except LostConnection:
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             response = Response(status=500)
         except Exception as error:
             log.broke(call, error=error)
             response = _internal(error).response(protocol=call.protocol)
-        if response is None:
-            return self._moto(environ, start_response)
         return response(environ, start_response)
 
     def _answer(self, call: Call, *, environ: dict[str, Any]) -> Response | None:
@@ -71,9 +77,9 @@ class Application:
         if function := operation_named(name):
             if call.waits and (event := event_of(name, request, state=self._state)):
                 event.wait(_LONGEST_WAIT_SECONDS)
-            answer = function(request, state=self._state)
-            return None if answer is None else _json(answer)
-        self._moto.check_may_answer(name, request=request)
+            if (answer := function(request, state=self._state)) is not None:
+                return _json(answer)
+        self._moto.allow(name, environ=environ)
         return None
 
 

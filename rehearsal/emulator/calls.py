@@ -12,7 +12,25 @@ _WAITER = re.compile(r"\bm/(?:[^ ]*,)?B(?:,|\s|$)")
 """botocore tells the features that a call uses in its user agent; B is a waiter."""
 _SERVICES = {"monitoring": "cloudwatch"}
 """Services that sign with another name than SDKs know them by."""
-_JSON_WITHOUT_TARGET = ("", "sagemaker", "scheduler")
+_XML = (
+    "autoscaling",
+    "cloudformation",
+    "cloudfront",
+    "ec2",
+    "elasticache",
+    "elasticbeanstalk",
+    "elasticloadbalancing",
+    "iam",
+    "rds",
+    "redshift",
+    "route53",
+    "s3",
+    "sdb",
+    "ses",
+    "sns",
+    "sts",
+)
+"""Services whose answers are XML."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +61,7 @@ class Call:
         method = environ.get("REQUEST_METHOD", "GET")
         operation = target.partition(".")[2] or _path_operation(service, method, path)
         cbor = "HTTP_SMITHY_PROTOCOL" in environ
-        json = target or service in _JSON_WITHOUT_TARGET
+        json = target or service not in _XML
         protocol = "cbor" if cbor else "json" if json else "xml"
         waits = bool(_WAITER.search(environ.get("HTTP_USER_AGENT", "")))
         return cls(service, operation, target, key, path, protocol, waits)
