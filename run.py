@@ -12,12 +12,20 @@ from pathlib import Path
 import click
 
 from commands.declared import COMMANDS
+from commands.group import Commands
 from commands.lazily import call
 from commands.options import CONFIG, DATA, FAULT, SET, STACK
+from darkroom import __version__
 from stacks.environment import prepare_environment
 
 
-@click.group(invoke_without_command=True, epilog="Exit codes: 0 done, 1 failed, 2 your mistake.")
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 1 failed, 2 your mistake.",
+)
+@click.version_option(__version__, "--version", prog_name="darkroom")
 @STACK
 @CONFIG
 @DATA

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from commands.newest import model_path
+from commands.models import find_model
 from commands.source_name import short_name
 from commands.where import ready
 from darkroom.backends.batch_source import check_order
@@ -19,7 +19,6 @@ from darkroom.batch.scoring import BatchScore
 from darkroom.batch.selecting import SplitChoice
 from darkroom.batch.table import BatchTable
 from darkroom.batch.tables import check_table_name, write_table
-from darkroom.config.loading import load_config
 from darkroom.config.placement import Placement
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import write_text
@@ -33,7 +32,7 @@ def run_batch(
     stack: str,
     split: SplitChoice,
     top_k: int,
-    config: Path,
+    config: Path | None,
     overrides: Sequence[str],
     no_resume: bool,
 ) -> None:
@@ -44,22 +43,23 @@ def run_batch(
         DarkroomError: none of the images could be read, or the work failed.
     """
     _check_outputs(out)
+    found = find_model(model)
     order = BatchOrder(
         source=source,
         split=split,
-        model=model_path(model),
+        model=found.path,
         top_k=top_k,
         resume=not no_resume,
-        config=load_config(config, overrides=overrides),
+        config=found.settings(config=config, overrides=overrides, needs_data=source is None),
     )
     check_order(order)
     with ready(stack):
-        table, found = _run(order, stack=stack)
-        _write(table, found=found, out=out)
+        table, score = _run(order, stack=stack)
+        _write(table, found=score, out=out)
         reason = next((row.error for row in table.rows() if row.error), "")
         table.discard()  # until now, the same command would have gone on with it
-    _tell(found, out=out)
-    if found.unreadable == found.images:
+    _tell(score, out=out)
+    if score.unreadable == score.images:
         raise DarkroomError(
             f"none of the images could be read; the table says why of each, the first: {reason}"
         )

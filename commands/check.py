@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
+from commands.settings import settings_to_train
 from darkroom.backends.ingestion import describe_source
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.grid import trials_wanted
 from darkroom.config.ineffective import ineffective_settings
-from darkroom.config.loading import load_config
 from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
 from stacks.environment import CHECKOUT
@@ -19,7 +19,7 @@ from stacks.environment import CHECKOUT
 def check_all(
     *,
     stack: str,
-    config: Path,
+    config: Path | None,
     data: str | None,
     overrides: Sequence[str],
     refresh_prices: bool = False,
@@ -34,8 +34,11 @@ def check_all(
     """
     if refresh_prices and stack != "sagemaker":
         raise UserError(f"--refresh-prices asks AWS: it needs --stack sagemaker, not {stack!r}")
-    settings = load_config(config, overrides=overrides, data=data)
-    click.echo(f"Configuration  {config}: valid")
+    chosen = settings_to_train(config=config, data=data, overrides=overrides, stack=stack)
+    settings = chosen.config
+    click.echo(f"Configuration  {chosen.origin}: valid")
+    for line in chosen.told:
+        click.echo(line)
     source, problems = _source(settings)
     problems += diagnosis_problems(settings.diagnosis)
     _describe(settings, source=source, stack=stack)

@@ -7,13 +7,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from commands.newest import model_path
+from commands.models import find_model
 from darkroom.compilation.agreement import generated_images, prepared
 from darkroom.compilation.compiling import bundle_for
 from darkroom.compilation.measuring import measure
 from darkroom.compilation.results import BATCHES, CompilationReport
 from darkroom.config.compilation import CompilationConfig
-from darkroom.config.loading import load_config
 from darkroom.engines.protocol import Floats
 from darkroom.errors import UserError
 from darkroom.files import workspace, write_text
@@ -35,8 +34,9 @@ def compile_bundle(
     Raises:
         UserError: no model, no images, or a configuration that has to change.
     """
-    settings = load_config(config, overrides=overrides).compilation
-    with open_bundle(model_path(model)) as folder:
+    found = find_model(model)
+    settings = found.settings(config=config, overrides=overrides).compilation
+    with open_bundle(found.path) as folder:
         bundle = read_bundle(folder)
         pictures = _pictures(images, bundle=bundle, config=settings)
         report = measure(bundle, images=pictures, config=settings, progress=terminal_progress())

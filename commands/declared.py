@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from commands.lazily import call
-from commands.options import CONFIG, DATA, REMOTE_STACK, SET, STACK
+from commands.options import CONFIG, DATA, MODEL, MODEL_CONFIG, SET, STACK
 
 
 @click.command()
@@ -21,7 +21,7 @@ def check(**options: object) -> None:
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="IMAGE|FOLDER|ARCHIVE|URL|-…")
-@click.option("--model", metavar="BUNDLE", help="Bundle folder or archive.  [default: newest]")
+@MODEL
 @click.option("--endpoint", metavar="NAME", help="Ask an endpoint: its name, or a local address.")
 @STACK
 @click.option("--target-model", metavar="NAME", help="Which model, if the endpoint has several.")
@@ -42,7 +42,7 @@ def predict(**options: object) -> None:
 
 
 @click.command(epilog="The rest is set by DARKROOM_SERVE_… variables; see docs/serving.md.")
-@click.argument("model", required=False)
+@click.argument("model", required=False, metavar="[MODEL]")
 @click.option("--models", metavar="FOLDER", help="All bundles of a folder instead.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
 @click.option("--engine", help="onnxruntime, openvino or torch.  [default: the bundle's]")
@@ -58,10 +58,10 @@ def serve(**options: object) -> None:
 
 
 @click.command()
-@click.argument("models", nargs=-1, metavar="[BUNDLE | NAME=BUNDLE…]")
-@click.option("--name", metavar="ENDPOINT", help="Of the endpoint.  [default: the configuration's]")
+@click.argument("models", nargs=-1, metavar="[MODEL | NAME=MODEL…]")
+@click.option("--name", metavar="ENDPOINT", help="Of the endpoint.  [default: the model's]")
 @STACK
-@CONFIG
+@MODEL_CONFIG
 @SET
 @click.option(
     "--check",
@@ -75,7 +75,7 @@ def deploy(**options: object) -> None:
 
 
 @click.command("compile")
-@click.argument("model", required=False)
+@click.argument("model", required=False, metavar="[MODEL]")
 @click.option(
     "--images",
     type=click.Path(path_type=Path),
@@ -83,7 +83,7 @@ def deploy(**options: object) -> None:
     help="Photographs on which the engines have to agree.  [default: generated pictures]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Write the compiled bundle there.")
-@CONFIG
+@MODEL_CONFIG
 @SET
 def compile_(**options: object) -> None:
     """Measure which engine runs MODEL (default: the newest) best on this machine."""
@@ -91,7 +91,7 @@ def compile_(**options: object) -> None:
 
 
 @click.command()
-@REMOTE_STACK
+@STACK
 @click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
 def endpoints(**options: object) -> None:
     """List the endpoints, and what they cost."""
@@ -99,7 +99,7 @@ def endpoints(**options: object) -> None:
 
 
 @click.command()
-@REMOTE_STACK
+@STACK
 @click.argument("name", required=False)
 @click.option("--model", metavar="MODEL", help="Only one of its several models.")
 @click.option("--run", help="Everything that a run has left.")
@@ -129,21 +129,21 @@ def ui(**options: object) -> None:
     metavar="FILE",
     help="Table to write, .parquet or .csv; twice for both.",
 )
-@click.option("--model", metavar="BUNDLE", help="Bundle folder or archive.  [default: newest]")
+@MODEL
 @STACK
 @click.option(
     "--split",
     type=click.Choice(["train", "validation", "test", "all"]),
     default="all",
     show_default=True,
-    help="Of a source, the folder of that name; without one, that of the configuration's data.",
+    help="Of a source, the folder of that name; without one, that of the run's data.",
 )
 @click.option("--top-k", type=click.IntRange(1, 5), default=5, show_default=True)
-@CONFIG
+@MODEL_CONFIG
 @SET
 @click.option("--no-resume", is_flag=True, help="Use nothing of an interrupted batch.")
 def batch(**options: object) -> None:
-    """Classify a whole source (default: the configuration's data) and write a table."""
+    """Classify a whole source (default: the data of the model's own run) and write a table."""
     call("commands.batch:run_batch", options)
 
 

@@ -9,8 +9,7 @@ import click
 
 from commands.deploy_expectations import expectations
 from commands.deploy_order import Deployed, Order
-from commands.newest import model_path
-from darkroom.config.loading import load_config
+from commands.models import find_model
 from darkroom.errors import UserError
 from darkroom.model.bundle import open_bundle, read_bundle
 from darkroom.serving.model_names import ModelNames
@@ -21,7 +20,7 @@ def deploy_models(
     models: Sequence[str],
     name: str | None,
     stack: str,
-    config: Path,
+    config: Path | None,
     overrides: Sequence[str],
     check: Path | None,
 ) -> None:
@@ -36,13 +35,15 @@ def deploy_models(
         UserError: names, bundles, configuration or account have to change.
         EndpointError: it did not start, or answers differently; then it was taken back.
     """
-    paths = named_models(models)
+    found = {name: find_model(text) for name, text in named_models(models).items()}
     named = [f"sagemaker.hosting.name={name}"] if name else []
-    settings = load_config(config, overrides=[*overrides, *named])
+    # The first one's, where several come from different runs; --name and --set differ from it.
+    first = next(iter(found.values()))
+    settings = first.settings(config=config, overrides=[*overrides, *named])
     with ExitStack() as opened:
         bundles = {
-            model: read_bundle(opened.enter_context(open_bundle(path)))
-            for model, path in paths.items()
+            model: read_bundle(opened.enter_context(open_bundle(each.path)))
+            for model, each in found.items()
         }
         order = Order(
             bundles=bundles,
@@ -55,16 +56,16 @@ def deploy_models(
     _report(deployed, is_picture=check is None)
 
 
-def named_models(models: Sequence[str]) -> dict[str, Path]:
-    """Bundles by the names that were given; one without a name is alone, and has the name ''.
+def named_models(models: Sequence[str]) -> dict[str, str | None]:
+    """What the user wrote for each model by its name; one without a name is alone and has "".
 
     Raises:
         UserError: several without names, a name twice, or one that is no name.
     """
     if not models:
-        return {"": model_path(None)}
+        return {"": None}
     pairs = [_pair(text) for text in models]
-    nameless = [str(path) for name, path in pairs if not name]
+    nameless = [text for name, text in pairs if not name]
     if nameless and len(pairs) > 1:
         raise UserError(
             f"several models need names, as in `dogs={nameless[0]}`; "
@@ -76,12 +77,12 @@ def named_models(models: Sequence[str]) -> dict[str, Path]:
     return dict(pairs)
 
 
-def _pair(text: str) -> tuple[str, Path]:
+def _pair(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not equals or Path(text).expanduser().exists():
-        return "", model_path(text)
+        return "", text
     ModelNames(Path()).check(name)
-    return name, model_path(path)
+    return name, path
 
 
 def _deploy(order: Order, *, stack: str) -> Deployed:

@@ -1,10 +1,10 @@
 """`python run.py down`: remove endpoints, on AWS with what else runs have left there."""
 
-import sys
 from collections.abc import Mapping, Sequence
 
 import click
 
+from commands.confirming import confirmed
 from commands.endpoints import account, cost_of
 from darkroom.backends.sagemaker.clearance import Selection, find
 from darkroom.backends.sagemaker.clearance import remove as remove_thing
@@ -37,7 +37,7 @@ def remove(
         DarkroomError: some things could not be removed; all others are gone.
     """
     selection = Selection(name=name or "", run=run or "", everything=everything, expired=expired)
-    _check(selection, yes=yes or bool(model))
+    _check(selection)
     if model:
         _remove_model(model, selection=selection, stack=stack)
         return
@@ -49,12 +49,12 @@ def remove(
     with account(stack) as clients:
         found = find(selection, clients=clients)
         if not found:
-            _report_nothing(selection)
+            _report_nothing(selection, stack=stack)
             return
         costs = _costs(clients)
         for thing in found:
             click.echo(f"{'stop' if thing.kind in JOBS else 'remove'}  {_line(thing, costs=costs)}")
-        if not yes and not click.confirm(f"{len(found)} things. Go on?"):
+        if not yes and not confirmed(f"{len(found)} things. Go on?"):
             click.echo("Nothing was removed.")
             return
         _remove_all(found, clients=clients)
@@ -77,7 +77,7 @@ def _remove_model(model: str, *, selection: Selection, stack: str) -> None:
     click.echo(f"Model {model} of {selection.name} is removed; the others serve.")
 
 
-def _check(selection: Selection, *, yes: bool) -> None:
+def _check(selection: Selection) -> None:
     """All mistakes at once."""
     chosen = {
         f"NAME ({selection.name!r})": selection.name,
@@ -91,20 +91,19 @@ def _check(selection: Selection, *, yes: bool) -> None:
         problems.append(f"{' and '.join(given)} exclude each other; give one of them")
     if not given:
         problems.append("say what to remove: the NAME of an endpoint, --run, --expired or --all")
-    if not yes and not sys.stdin.isatty():
-        problems.append("there is nobody to ask whether to go on: add --yes")
     if problems:
         raise UserError(problems)
 
 
-def _report_nothing(selection: Selection) -> None:
+def _report_nothing(selection: Selection, *, stack: str) -> None:
+    listing = f"`run.py endpoints --stack {stack}`"
     if selection.name:
         raise UserError(
-            f"there is no endpoint {selection.name!r} of Darkroom's; `run.py endpoints` lists all"
+            f"there is no endpoint {selection.name!r} of Darkroom's; {listing} lists all"
         )
     if selection.run:
         raise UserError(
-            f"the run {selection.run!r} has left nothing here; `run.py endpoints` shows the runs"
+            f"the run {selection.run!r} has left nothing here; {listing} shows the runs"
         )
     click.echo("Nothing to remove.")
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from commands.ages import age
+from commands.confirming import confirmed
 from darkroom.backends.local_models import models_of
 from darkroom.backends.local_records import KeptEndpoint, end_kept, kept_endpoints
 from darkroom.errors import UserError
@@ -22,6 +23,8 @@ def list_local(*, as_json: bool) -> None:
         Console().print(_table(kept))
     else:
         click.echo("No endpoints are kept on this machine.")
+    if not as_json:
+        click.echo("Those on AWS, and what they cost: --stack sagemaker", err=True)
 
 
 def remove_local(*, name: str, run: str, expired: bool, yes: bool) -> None:
@@ -40,7 +43,7 @@ def remove_local(*, name: str, run: str, expired: bool, yes: bool) -> None:
         click.echo(f"end  {kept.name}, {kept.url}, process {kept.pid}")
     if not chosen:
         click.echo("Nothing to remove.")
-    elif yes or click.confirm(f"End {len(chosen)}?"):
+    elif yes or confirmed(f"End {len(chosen)}?"):
         for kept in chosen:
             end_kept(kept)
         click.echo(f"Ended: {len(chosen)}. The logs stay.")
@@ -54,7 +57,8 @@ def _choose(*, name: str, run: str) -> list[KeptEndpoint]:
     if (name or run) and not chosen:
         wanted = f"endpoint {name!r}" if name else f"endpoint of the run {run!r}"
         raise UserError(
-            f"there is no {wanted} on this machine; `run.py endpoints --stack local` lists all"
+            f"there is no {wanted} on this machine; `run.py endpoints` lists all of it, and "
+            "--stack sagemaker looks on AWS"
         )
     return chosen
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.console import Console
 
+from commands.settings import settings_to_train
 from commands.source_name import short_name
 from commands.where import ready
 from darkroom.backends.ingestion import source_version
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.ineffective import ineffective_settings
-from darkroom.config.loading import load_config
 from darkroom.config.placement import Placement
 from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 def run_training(
     *,
     stack: str,
-    config: Path,
+    config: Path | None,
     data: str | None,
     overrides: Sequence[str],
     summary: Path | None,
@@ -51,16 +51,24 @@ def run_training(
         UserError: configuration, data or options have to change.
         DarkroomError: a component failed.
     """
-    settings = load_config(config, overrides=overrides, data=data)
     _check_writable(summary)
+    progress = terminal_progress()
+    chosen = settings_to_train(
+        config=config, data=data, overrides=overrides, stack=stack, progress=progress
+    )
+    settings = chosen.config
     if problems := diagnosis_problems(settings.diagnosis) + _remote_problems(settings, stack=stack):
         raise UserError(problems)
     version = _early_version(settings, stack=stack, fresh=no_cache)
+    if chosen.told:
+        progress.message(f"Settings: {chosen.origin}; change any with --set, or write a --config:")
+        for line in chosen.told:
+            progress.message(line)
     with ready(stack, faults=faults) as stand_in:
         name = _run_name(settings)
-        terminal_progress().message(f"Run {name} on stack {stack}")
+        progress.message(f"Run {name} on stack {stack}")
         for line in ineffective_settings(settings, stack=stack):
-            terminal_progress().message(line)
+            progress.message(line)
         try:
             result = _run(
                 settings,

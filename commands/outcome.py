@@ -15,6 +15,7 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 import darkroom
+from commands.models import CONFIG_FILE
 from darkroom.config import Config
 from darkroom.config.loading import config_digest, to_yaml
 from darkroom.dataset import SPLITS
@@ -82,7 +83,7 @@ def conclude(
             endpoint_reason=refusal(found.test.values(), deployment=config.deployment),
             batch=found.batch(folder, split=config.batch.split),
         )
-        _write_folder(folder, found=found, summary=summary)
+        _write_folder(folder, found=found, summary=summary, config=config)
         _record(log, summary=summary, config=config)
     return summary
 
@@ -203,7 +204,7 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _write_folder(folder: Path, *, found: _Found, summary: Summary) -> None:
+def _write_folder(folder: Path, *, found: _Found, summary: Summary, config: Config) -> None:
     """The run's reports, model and summary, in one place; `latest` leads to the newest."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, page in found.reports.items():
@@ -211,6 +212,9 @@ def _write_folder(folder: Path, *, found: _Found, summary: Summary) -> None:
     with atomic_path(folder / "model") as temporary:
         # Links where the file system has them: a model can be hundreds of megabytes.
         shutil.copytree(found.bundle.folder, temporary, copy_function=_link_or_copy)
+    # What later commands on this model go by; a source may be a signed URL.
+    write_text(folder / CONFIG_FILE, to_yaml(config))
+    (folder / CONFIG_FILE).chmod(0o600)
     if found.diagnosis:
         write_text(folder / "diagnosis.json", found.diagnosis.model_dump_json(indent=1))
     if recording := found.load("train_model", "training_recording").folder:

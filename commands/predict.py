@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import click
 
-from commands.newest import model_path
+from commands.models import find_model
 from commands.predict_counts import Counts
 from commands.predict_options import Options, check_options
 from commands.predict_output import Output, Row, open_outputs
@@ -128,7 +128,7 @@ def _progress(options: Options) -> Progress:
 @contextmanager
 def _classifier(options: Options) -> Iterator[Classifier]:
     if options.endpoint is None:
-        yield _LocalModel(model_path(options.model), top_k=options.top_k)
+        yield _LocalModel(find_model(options.model).path, top_k=options.top_k)
         return
     from commands.predict_endpoint import asked_endpoint
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -76,6 +77,11 @@ def _follow(job: OrchestrationJob, *, run: str, stays: bool) -> DarkroomError | 
         raise
 
 
+def _stack() -> str:
+    """Which one this is, for the commands that are told to the user."""
+    return "rehearsal" if os.environ.get("AWS_ENDPOINT_URL") else "sagemaker"
+
+
 def _tag(config: Config, *, source_version: str, options: Mapping[str, bool]) -> str:
     """The same for the same command on the same data."""
     text = json.dumps([config_digest(config), source_version, dict(options)], sort_keys=True)
@@ -111,7 +117,7 @@ def _offer_to_stop(run: str, *, clients: Clients) -> None:
     else:
         click.echo(
             f"{run} goes on. The same command follows it again; "
-            f"`python run.py down --run {run}` stops and removes it.",
+            f"`python run.py down --run {run} --stack {_stack()}` stops and removes it.",
             err=True,
         )
 
@@ -125,6 +131,6 @@ def stop_jobs(run: str, *, clients: Clients) -> None:
     for endpoint in (thing for thing in found if thing.kind == "endpoint"):
         click.echo(
             f"The endpoint {endpoint.name} goes on, and costs: "
-            f"`python run.py down --run {run}` removes it.",
+            f"`python run.py down --run {run} --stack {_stack()}` removes it.",
             err=True,
         )

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from commands.newest import model_path
+from commands.models import find_model
 
 
 def serve_model(
@@ -19,7 +19,7 @@ def serve_model(
     """
     place = ["--models", models] if models else []
     if model or not models:  # the program says that both cannot be
-        place.append(str(model_path(model)))
+        place.append(str(find_model(model).path))
     command = [sys.executable, "-m", "darkroom.serving.program", *place, "--host", "127.0.0.1"]
     sys.stdout.flush()
     os.execv(sys.executable, [*command, "--port", str(port), *_flags(settings)])  # noqa: S606

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 _CONFIGURED = {"--stack", "--config", "--data", "--set"}
 
 OPTIONS = {
-    "": {*_CONFIGURED, "--summary", "--keep-endpoint", "--no-cache", "--fault"},
+    "": {*_CONFIGURED, "--version", "--summary", "--keep-endpoint", "--no-cache", "--fault"},
     "batch": {
         *("--out", "--model", "--stack", "--split", "--top-k", "--config", "--set", "--no-resume")
     },

@@ -15,6 +15,7 @@ from darkroom.backends.s3_errors import s3_errors_explained
 from darkroom.backends.s3_listing import S3Address, S3Listing, list_address
 from darkroom.backends.s3_upload import Upload, Uploaded
 from darkroom.progress import SILENT, Progress
+from darkroom.sources.image_folder import is_image_name
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -93,6 +94,30 @@ def fetch(
     download = Download(client, found=found, folder=folder, pause=pause)
     download.run(threads=_THREADS, progress=progress)
     return folder / found.objects[0].path if found.is_archive else folder
+
+
+def sample_images(
+    uri: str, *, count: int, maximum_bytes: int, maximum_files: int
+) -> tuple[list[bytes], int]:
+    """The contents of a few images below a prefix, spread over it, and how many there are.
+
+    Raises:
+        UserError: as `look_up`.
+        DarkroomError: S3 cannot be reached.
+    """
+    client = s3_client()
+    found = look_up(uri, maximum_bytes=maximum_bytes, maximum_files=maximum_files, client=client)
+    if found.is_archive:
+        return [], 0
+    images = [item for item in found.objects if is_image_name(item.path)]
+    chosen = (
+        [images[position * len(images) // count] for position in range(count)] if images else []
+    )
+    with s3_errors_explained(uri):
+        return [
+            client.get_object(Bucket=found.address.bucket, Key=item.key)["Body"].read()
+            for item in chosen
+        ], len(images)
 
 
 def upload_folder(

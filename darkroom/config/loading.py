@@ -43,6 +43,11 @@ def load_config(
     return config
 
 
+def overridden_keys(overrides: Sequence[str]) -> list[str]:
+    """The keys, as dotted paths, that `key.path=value` strings set."""
+    return [text.partition("=")[0].strip() for text in overrides]
+
+
 def config_digest(config: Config) -> str:
     """SHA-256 of the resolved configuration, independent of how it was written."""
     canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
+from urllib.request import Request, urlopen
 from zipfile import BadZipFile
 
 import torch
@@ -21,6 +22,7 @@ from darkroom.errors import UserError
 from darkroom.files import atomic_path
 from darkroom.model.bundle import WEIGHTS_FILE, open_bundle, read_metadata
 
+_REACHED_WITHIN_SECONDS = 5
 _COUNTER = "num_batches_tracked"
 _POSITIONS = "encoder.pos_embedding"
 
@@ -109,13 +111,26 @@ def _imagenet_state(architecture: str) -> Mapping[str, Tensor]:
             progress=False, check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError, EOFError, BadZipFile, pickle.UnpicklingError) as error:
-        raise UserError(_imagenet_unavailable(architecture, weights.url, error)) from error
+        raise UserError(imagenet_unavailable(architecture, reason=_reason(error))) from error
     return state
 
 
-def _imagenet_unavailable(architecture: str, url: str, error: Exception) -> str:
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    reason = error.reason if isinstance(error, URLError) else error
+def imagenet_problem(architecture: str) -> str | None:
+    """Why torchvision's weights cannot be had, in a few words; None: its cache or the web does."""
+    url = get_model_weights(architecture).DEFAULT.url
+    if _cached(url).is_file():
+        return None
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=_REACHED_WITHIN_SECONDS):  # noqa: S310
+            return None  # it is https, by torchvision
+    except OSError as error:
+        return _reason(error)
+
+
+def imagenet_unavailable(architecture: str, *, reason: str) -> str:
+    """What to do where they cannot be had."""
+    url = get_model_weights(architecture).DEFAULT.url
+    file = _cached(url)
     broken = "; delete that file first, it is broken" if file.exists() else ""
     return (
         f"the ImageNet weights of {architecture} are unavailable ({reason}). Either put the "
@@ -123,6 +138,15 @@ def _imagenet_unavailable(architecture: str, url: str, error: Exception) -> str:
         "model.weights to 'none' to train from scratch, or to the path of a bundle or of a "
         ".safetensors file"
     )
+
+
+def _cached(url: str) -> Path:
+    """Where torch keeps what it has fetched, or has been given."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
+def _reason(error: Exception) -> str:
+    return str(error.reason if isinstance(error, URLError) else error)
 
 
 def _bundle_state(path: Path, *, architecture: str) -> Mapping[str, Tensor]:

@@ -1,19 +1,26 @@
 """MLflow's model registry."""
 
+import os
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
 
 import mlflow
 import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from pydantic import BaseModel
 
-from darkroom.model.bundle import Bundle
+from darkroom.errors import UserError
+from darkroom.model.bundle import METADATA_FILE, Bundle
 
+_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+|latest)|@(?P<alias>[^/@]+))?")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -26,6 +33,81 @@ class RegisteredModel(BaseModel):
     """models:/NAME/VERSION, as MLflow's own commands take it."""
     package: str | None = None
     """ARN of its model package in SageMaker's registry."""
+
+
+@dataclass(frozen=True)
+class FoundVersion:
+    """A version of a registered model."""
+
+    uri: str
+    """models:/NAME/VERSION."""
+    bundle_version: str
+    """Of the bundle; '' where it was registered by somebody else."""
+    tracking_uri: str
+
+    def download(self) -> Path:
+        """The bundle's folder, fetched where the registry is elsewhere.
+
+        Raises:
+            UserError: it is no bundle of Darkroom's, or its files are gone.
+        """
+        try:
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=self.uri, tracking_uri=self.tracking_uri
+            )
+        except (MlflowException, OSError) as error:
+            raise UserError(f"the files of {self.uri} cannot be had: {error}") from error
+        bundle = next(Path(fetched).rglob(METADATA_FILE), None)
+        if bundle is None:
+            raise UserError(f"{self.uri} is no model of Darkroom's: it holds no {METADATA_FILE}")
+        return bundle.parent
+
+
+def find_registered(uri: str, *, database: Path) -> FoundVersion:
+    """Look up models:/NAME/VERSION, models:/NAME@ALIAS, or models:/NAME for the newest version.
+
+    Args:
+        database: of the local registry; $MLFLOW_TRACKING_URI names another.
+
+    Raises:
+        UserError: no such model, version or alias.
+    """
+    parts = _URI.fullmatch(uri)
+    if parts is None:
+        raise UserError(
+            f"{uri!r} names no registered model: models:/NAME/VERSION, models:/NAME@ALIAS or "
+            "models:/NAME for its newest version"
+        )
+    elsewhere = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if not elsewhere and not database.is_file():
+        raise UserError(f"{uri!r}: there is no model registry yet; no run has registered a model")
+    tracking_uri = elsewhere or f"sqlite:///{database}"
+    client = MlflowClient(tracking_uri)
+    name = parts["name"]
+    try:
+        versions = client.search_model_versions(f"name = '{name.replace(chr(39), '')}'")
+        if not versions:
+            names = sorted(model.name for model in client.search_registered_models())
+            raise UserError(f"{uri!r}: no such model; registered are {', '.join(names) or 'none'}")
+        found = _version_of(parts, client=client, versions=versions)
+    except MlflowException as error:
+        known = ", ".join(str(each.version) for each in versions)
+        raise UserError(f"{uri!r}: {error.message}; versions: {known}") from error
+    return FoundVersion(
+        uri=f"models:/{name}/{found.version}",
+        bundle_version=found.tags.get("bundle_version", ""),
+        tracking_uri=tracking_uri,
+    )
+
+
+def _version_of(
+    parts: re.Match[str], *, client: MlflowClient, versions: list[ModelVersion]
+) -> ModelVersion:
+    if parts["alias"]:
+        return client.get_model_version_by_alias(parts["name"], parts["alias"])
+    if parts["version"] in (None, "latest"):
+        return max(versions, key=lambda each: int(each.version))
+    return client.get_model_version(parts["name"], parts["version"])
 
 
 def register(

@@ -25,7 +25,8 @@ def answering_at(
     state = patient.ask(lambda renewed: describe(name, clients=renewed))
     if state is None:
         raise UserError(
-            f"there is no endpoint {name!r}; `run.py endpoints` lists those of Darkroom's"
+            f"there is no endpoint {name!r}; "
+            "`run.py endpoints --stack sagemaker` lists those of Darkroom's"
         )
     serving = state.configuration
     found = patient.ask(lambda renewed: describe_configuration(serving, clients=renewed))

@@ -82,7 +82,8 @@ def _client_problem(error: ClientError, *, what: str) -> DarkroomError:
     if code in _QUOTA:
         return UserError(
             f"{what}: a quota of the account is used up: {message}. Ask for more under Service "
-            "Quotas, stop what runs (run.py endpoints, run.py down), or use another instance type."
+            "Quotas, stop what runs (run.py endpoints and down, --stack sagemaker), or use another "
+            "instance type."
         )
     if code in THROTTLED:
         return DarkroomError(

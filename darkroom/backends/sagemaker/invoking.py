@@ -83,6 +83,6 @@ def refusal(error: ClientError, *, name: str) -> DarkroomError | None:
     if code == "ValidationError" and "not found" in message:
         return UserError(
             f"there is no endpoint {name!r} in service: {message} "
-            "`run.py endpoints` lists those of Darkroom's."
+            "`run.py endpoints --stack sagemaker` lists those of Darkroom's."
         )
     return None

@@ -151,7 +151,7 @@ def _make_room(
     taken = [
         f"the endpoint {endpoint!r} has another model {name!r}, and instances may go on answering "
         f"with it: give the new one another name, then remove the old one "
-        f"(run.py down {endpoint} --model {name})"
+        f"(run.py down {endpoint} --model {name} --stack sagemaker)"
         for name, bundle in bundles.items()
         if stored_content(archive_of(name, prefix=prefix), clients=clients)
         not in (None, content_of(bundle))

@@ -1,0 +1,63 @@
+"""Which configuration a command goes by: the user's, that of the model's own run, or one made."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from commands.own_images import own_settings, told
+from darkroom.config import Config
+from darkroom.config.loading import load_config, overridden_keys
+from darkroom.progress import Progress
+from stacks.environment import CHECKOUT
+
+DIGITS = CHECKOUT / "configs" / "digits.yaml"
+PHOTOGRAPHS = CHECKOUT / "configs" / "photographs.yaml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A configuration, and where it comes from."""
+
+    config: Config
+    origin: str
+    told: tuple[str, ...] = ()
+    """What was chosen for the user, a line each."""
+
+
+def settings_to_train(
+    *,
+    config: Path | None,
+    data: str | None,
+    overrides: Sequence[str],
+    stack: str,
+    progress: Progress | None = None,
+) -> Settings:
+    """What a training goes by.
+
+    Without a configuration it is that of the digits for the digits alone; for images of the
+    user's own, configs/photographs.yaml with what suits them.
+
+    Args:
+        progress: where what has to be fetched before it can be looked at is shown; None:
+            nothing is fetched.
+
+    Raises:
+        UserError: with every problem of the configuration.
+    """
+    if config is not None:
+        return Settings(load_config(config, overrides=overrides, data=data), str(config))
+    given = overridden_keys(overrides)
+    if data is None and not any(key in ("data", "data.source") for key in given):
+        return Settings(load_config(DIGITS, overrides=overrides), str(DIGITS))
+    plain = load_config(PHOTOGRAPHS, overrides=overrides, data=data)
+    if plain.data.source == "digits":
+        return Settings(load_config(DIGITS, overrides=overrides, data=data), str(DIGITS))
+    chosen = own_settings(
+        plain.data.source, config=plain, given=given, stack=stack, progress=progress
+    )
+    made = [setting.override for setting in chosen]
+    return Settings(
+        load_config(PHOTOGRAPHS, overrides=[*made, *overrides], data=data),
+        origin=f"{PHOTOGRAPHS}, fitted to the images",
+        told=tuple(told(chosen)),
+    )

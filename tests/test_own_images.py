@@ -1,0 +1,134 @@
+"""Settings for people's own images, where nobody wrote a configuration."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from commands import own_images
+from commands.settings import settings_to_train
+from commands.source_name import own_name
+
+
+@pytest.fixture(autouse=True)
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked of the web; importing torchvision takes seconds."""
+    monkeypatch.setattr(own_images, "_imagenet_problem", lambda _architecture: "not in a test")
+
+
+def photographs(folder: Path, *, size: tuple[int, int], count: int = 12, mode: str = "RGB") -> Path:
+    generator = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (folder / label).mkdir(parents=True)
+        for number in range(count):
+            shape = (*size[::-1], 3) if mode == "RGB" else size[::-1]
+            pixels = generator.integers(0, 255, size=shape, dtype=np.uint8)
+            Image.fromarray(pixels, mode).save(folder / label / f"{number}.png")
+    return folder
+
+
+def settled(source: Path | str, *overrides: str) -> dict[str, object]:
+    config = settings_to_train(
+        config=None, data=str(source), overrides=overrides, stack="local"
+    ).config
+    return {
+        "experiment": config.tracking.experiment,
+        "model": config.tracking.model_name,
+        "size": config.model.image_size,
+        "weights": config.model.weights,
+        "augmentation": config.training.augmentation,
+        "batches": config.tuning.search_space.batch_size.choices,
+    }
+
+
+def test_photographs_get_a_name_a_size_and_augmentation_of_their_own(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "My Pets", size=(160, 120))
+    assert settled(folder) == {
+        "experiment": "my-pets",
+        "model": "my-pets",
+        "size": 96,
+        "weights": "none",
+        "augmentation": "crop_flip",
+        "batches": (4,),
+    }
+
+
+def test_an_archive_is_looked_into_like_a_folder(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "pets", size=(160, 120))
+    archive = Path(shutil.make_archive(str(tmp_path / "pets"), "zip", folder))
+    assert settled(archive) == settled(folder)
+    assert zipfile.is_zipfile(archive)
+
+
+def test_small_pictures_are_neither_cropped_nor_mirrored(tmp_path: Path) -> None:
+    found = settled(photographs(tmp_path / "signs", size=(20, 20)))
+    assert (found["size"], found["augmentation"]) == (32, "none")
+
+
+def test_grey_pictures_are_not_mirrored(tmp_path: Path) -> None:
+    found = settled(photographs(tmp_path / "xrays", size=(70, 64), mode="L"))
+    assert found["augmentation"] == "crop"
+
+
+def test_what_the_user_sets_stays(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "pets", size=(160, 120), count=3)
+    found = settled(
+        folder,
+        "model.image_size=48",
+        "tracking.experiment=mine",
+        "training.augmentation=none",
+        "tuning.search_space.batch_size.choices=[3]",
+    )
+    assert (found["size"], found["experiment"], found["augmentation"]) == (48, "mine", "none")
+    assert found["batches"] == (3,)
+
+
+def test_weights_that_can_be_had_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_images, "_imagenet_problem", lambda _architecture: None)
+    assert settled(photographs(tmp_path / "pets", size=(90, 90)))["weights"] == "imagenet"
+
+
+def test_a_source_set_by_key_counts_as_one_given_by_option(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "pets", size=(90, 90))
+    by_key = settings_to_train(
+        config=None, data=None, overrides=[f"data.source={folder}"], stack="local"
+    )
+    assert by_key.config.tracking.experiment == "pets"
+
+
+def test_each_choice_is_told_with_its_reason(tmp_path: Path) -> None:
+    folder = photographs(tmp_path / "pets", size=(90, 90))
+    told = settings_to_train(config=None, data=str(folder), overrides=(), stack="local").told
+    keys = [line.split("=")[0].strip() for line in told]
+    assert {"tracking.experiment", "model.image_size", "model.weights"} <= set(keys)
+    assert any("not in a test" in line for line in told)
+
+
+def test_the_digits_keep_their_own_configuration() -> None:
+    for data in (None, "digits"):
+        chosen = settings_to_train(config=None, data=data, overrides=(), stack="local")
+        assert (chosen.config.tracking.experiment, chosen.told) == ("digits", ())
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("/home/me/flowers/images", "flowers"),
+        ("s3://bucket/dogs.tar.gz", "dogs"),
+        ("https://host/x/birds.zip?signature=1", "birds"),
+        ("C:\\photos\\cars", "cars"),
+        ("polyvore:/data/outfits", "outfits"),
+        ("/data/digits", "digits-images"),
+    ],
+)
+def test_names_come_from_the_source(source: str, name: str) -> None:
+    assert own_name(source) == name
+
+
+def test_names_in_other_scripts_stay_apart() -> None:
+    first, second = own_name("/data/写真"), own_name("/data/絵")
+    assert first != second
+    assert first.startswith("images-")
