@@ -49,7 +49,7 @@ def main() -> None:
 
 def _measured(folder: Path, *, rounds: int) -> Iterator[str]:
     bundle = read_bundle(folder)
-    images = generated_images(bundle.metadata.preprocessing.image_size)
+    images = generated_images(bundle.metadata.preprocessing.image_size, count=32)
     for threads in sorted({1, available_cores()}):
         config = CompilationConfig(
             engines=("onnxruntime", "openvino", "openvino-bf16", "torch"),

@@ -71,7 +71,7 @@ def _told_by_tvm(report: CompilationReport) -> str:
 def _pictures(images: Path | None, *, bundle: Bundle, config: CompilationConfig) -> Floats:
     how = bundle.metadata.preprocessing
     if images is None:
-        return generated_images(how.image_size)
+        return generated_images(how.image_size, count=config.images)
     if not images.is_dir():
         raise UserError(f"--images {str(images)!r} is no folder; name one with photographs")
     files = sorted(path for path in images.rglob("*") if is_image_name(path.name))

@@ -31,6 +31,7 @@ from darkroom.summary import (
     DataSummary,
     DiagnosisSummary,
     EndpointSummary,
+    EngineSummary,
     Latency,
     RegisteredVersion,
     RunSummary,
@@ -76,6 +77,11 @@ def conclude(
             data=found.data(),
             best_hyperparameters=found.bundle.metadata.hyperparameters,
             metrics={"validation": found.validation.metrics, "test": found.test.metrics},
+            engine=EngineSummary(
+                compiled_for=found.bundle.metadata.engine,
+                evaluated_by=found.test.engine,
+                fallback=found.test.engine_fallback,
+            ),
             diagnosis=DiagnosisSummary.of(found.diagnosis) if found.diagnosis else None,
             timings=found.timings(started),
             artifacts=found.places(folder, mlflow_store=tracking_uri),
@@ -154,6 +160,8 @@ class _Found:
             maximum_difference=check.maximum_difference,
             latency_ms=Latency(p50=check.latency_ms_p50, p99=check.latency_ms_p99),
             url=check.url,
+            engine=check.engine,
+            tolerance=check.tolerance,
         )
 
     def batch(self, folder: Path, *, split: str) -> BatchSummary | None:
@@ -170,6 +178,7 @@ class _Found:
             unreadable=counted["unreadable"],
             correct=counted["correct"],
             predictions=str(path),
+            engine=str(counted.get("engine", "")),
         )
 
 
@@ -268,6 +277,7 @@ def _record(log: RunLog, *, summary: Summary, config: Config) -> None:
             "data_fingerprint": summary.data.fingerprint[:12],
             "config_digest": summary.run.config_digest[:12],
             "git_commit": summary.run.git_commit or "none",
+            "engine": summary.engine.evaluated_by if summary.engine else "",
             "deployed": "yes" if summary.endpoint else f"no: {summary.endpoint_reason}",
             "reused": ", ".join(summary.timings.reused) or "nothing",
             "mlflow.note.content": _note(summary),

@@ -3,9 +3,11 @@
 With the default engine it needs ONNX Runtime, numpy and Pillow; neither torch nor a network.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -14,11 +16,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.engines.choosing import load_engine
-from darkroom.engines.protocol import INEXACT, Engine, EngineName, Floats
+from darkroom.engines.protocol import DEFAULT_ENGINE, Engine, EngineName, Floats
 from darkroom.errors import DarkroomError
 from darkroom.images import ImageError, prepare
 from darkroom.model.bundle import BundleMetadata, open_bundle, read_metadata
-from darkroom.model.parity import MAXIMUM_DIFFERENCE, MAXIMUM_INEXACT_DIFFERENCE
+from darkroom.model.parity import MAXIMUM_DIFFERENCE, allowed_difference
 
 
 class ClassProbability(BaseModel):
@@ -40,6 +42,8 @@ class Prediction(BaseModel):
     probability: float | None = None
     top_k: list[ClassProbability] = []
     error: str | None = None
+    engine: str | None = Field(default=None, exclude=True)
+    """What ran the network, where that is known; no part of a row."""
 
 
 class Predictor:
@@ -49,12 +53,16 @@ class Predictor:
         engine: runs the network.
         metadata: of the bundle; says how images become arrays, and what the classes are.
         threads: threads that decode images.
+        fallback: why it is not the engine that the bundle was compiled for; empty: it is.
     """
 
-    def __init__(self, engine: Engine, *, metadata: BundleMetadata, threads: int = 1) -> None:
+    def __init__(
+        self, engine: Engine, *, metadata: BundleMetadata, threads: int = 1, fallback: str = ""
+    ) -> None:
         self.engine = engine
         self.metadata = metadata
         self.threads = threads
+        self.fallback = fallback
 
     @classmethod
     def load(
@@ -64,19 +72,32 @@ class Predictor:
 
         Args:
             threads: for decoding, and inside the network; None: the available cores.
-            engine: what runs the network; None: what the bundle says.
+            engine: what runs the network; None: what the bundle was compiled for. Where that
+                is not installed, or does not compute here what the bundle says, the default
+                engine runs it instead: `fallback` says why, and so does a warning.
 
         Raises:
             UserError: no bundle, a changed one, or one whose network does not fit its classes;
-                or the engine is not installed.
+                or the engine that was asked for is not installed.
         """
         threads = threads or available_cores()
         with open_bundle(path) as folder:
             metadata = read_metadata(folder)
-            loaded = load_engine(
-                engine or "onnxruntime", folder=folder, metadata=metadata, threads=threads
-            )
-        return cls(loaded, metadata=metadata, threads=threads)
+            load = partial(load_engine, folder=folder, metadata=metadata, threads=threads)
+            if engine or metadata.engine == DEFAULT_ENGINE:
+                return cls(load(engine or DEFAULT_ENGINE), metadata=metadata, threads=threads)
+            try:
+                compiled = cls(load(metadata.engine), metadata=metadata, threads=threads)
+                compiled.self_test()
+            except Exception as error:  # engines' exceptions have no common base class
+                fallback = (
+                    f"the model was compiled for {metadata.engine}, which cannot run it here: "
+                    f"{error}; {DEFAULT_ENGINE} runs it instead"
+                )
+                logging.getLogger(__name__).warning(fallback)
+                loaded = load(DEFAULT_ENGINE)
+                return cls(loaded, metadata=metadata, threads=threads, fallback=fallback)
+            return compiled
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,8 +163,7 @@ class Predictor:
             return
         got = self.probabilities(np.expand_dims(self.prepare(parity.encoded), 0))[0]
         difference = float(np.abs(got - np.asarray(parity.probabilities)).max())
-        is_inexact = self.engine.name in INEXACT
-        allowed = MAXIMUM_INEXACT_DIFFERENCE if is_inexact else MAXIMUM_DIFFERENCE
+        allowed = allowed_difference(MAXIMUM_DIFFERENCE, engines=[self.engine.name])
         if not difference <= allowed:
             raise DarkroomError(
                 f"the engine {self.engine.name!r} computes other probabilities than the trained "

@@ -87,16 +87,23 @@ def _rows(
     return [
         Prediction(source=found.source, error=array)
         if isinstance(array, str)
-        else row_of(found, best=predictor.top_k(next(probabilities), k=top_k))
+        else row_of(
+            found,
+            best=predictor.top_k(next(probabilities), k=top_k),
+            engine=predictor.engine.name,
+        )
         for found, array in zip(batch, arrays, strict=True)
     ]
 
 
-def row_of(found: FoundImage, *, best: list[ClassProbability]) -> Prediction:
+def row_of(
+    found: FoundImage, *, best: list[ClassProbability], engine: str | None = None
+) -> Prediction:
     """The row of an image whose most probable classes are known, best first."""
     return Prediction(
         source=found.source,
         class_name=best[0].class_name,
         probability=best[0].probability,
         top_k=best,
+        engine=engine,
     )

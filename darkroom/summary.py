@@ -132,6 +132,17 @@ class Latency(_Part):
     p99: NonNegativeFloat
 
 
+class EngineSummary(_Part):
+    """What ran the network, and what was to run it."""
+
+    compiled_for: str
+    """The engine that the bundle names: the default, or what `compile_model` chose."""
+    evaluated_by: str
+    """The engine whose answers the metrics are of; empty: not said."""
+    fallback: str
+    """Why it was not the one that the bundle names; empty: it was."""
+
+
 class EndpointSummary(_Part):
     """The check of the deployed model against the evaluated one."""
 
@@ -143,6 +154,10 @@ class EndpointSummary(_Part):
     latency_ms: Latency
     url: str | None
     """Where the endpoint still listens; null where it was stopped after the check."""
+    engine: str = ""
+    """What ran the network there, as its answers say; empty: they do not."""
+    tolerance: NonNegativeFloat | None = None
+    """Largest difference of a probability that counted as agreement."""
 
 
 class BatchSummary(_Part):
@@ -156,6 +171,8 @@ class BatchSummary(_Part):
     """Share of the readable images whose label was predicted."""
     predictions: str
     """CSV: file, label, predicted class, probability, error."""
+    engine: str = ""
+    """What ran the network, as the answers say; empty: they do not."""
 
 
 class Summary(_Part):
@@ -168,6 +185,8 @@ class Summary(_Part):
     """Of the final training: the values that the search found, the others as configured."""
     metrics: dict[Split, dict[str, MetricValue]]
     """By split and name, each with its confidence interval."""
+    engine: EngineSummary | None = None
+    """null in files of earlier versions."""
     diagnosis: DiagnosisSummary | None = None
     """null where the training was not recorded, or not judged."""
     timings: Timings

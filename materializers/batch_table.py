@@ -43,7 +43,12 @@ class BatchTableMaterializer(BaseMaterializer):
 
     def extract_metadata(self, data: BatchTable) -> dict[str, MetadataType]:
         """Of which model."""
-        return {"model_version": data.about.model_version, "classes": len(data.about.classes)}
+        about = data.about
+        return {
+            "model_version": about.model_version,
+            "engine": about.engine or "not said",
+            "classes": len(about.classes),
+        }
 
     def _fetch(self, folder: Path, *, about: BatchAbout) -> None:
         shutil.rmtree(folder, ignore_errors=True)

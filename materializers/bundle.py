@@ -9,7 +9,6 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
-from darkroom.engines.protocol import DEFAULT_ENGINE
 from darkroom.files import atomic_path, workspace
 from darkroom.model.bundle import (
     ARCHIVE_FILE,
@@ -89,5 +88,4 @@ class BundleMaterializer(BaseMaterializer):
 
 def bundle_folder(metadata: BundleMetadata) -> Path:
     """Where the workspace keeps a bundle, by its weights and the engine that was chosen."""
-    suffix = "" if metadata.engine == DEFAULT_ENGINE else f"-{metadata.engine}"
-    return workspace() / "bundles" / f"{metadata.version}{suffix}"
+    return workspace() / "bundles" / metadata.place

@@ -26,7 +26,7 @@ def predict_split(
         batch: which of them.
         placement: in this process, or as a batch transform job.
     """
-    from darkroom.backends.batch import as_csv, share_correct
+    from darkroom.backends.batch import as_csv, engines_of, share_correct
 
     assert batch.split != "none"  # noqa: S101 - the pipeline does not call it then
     records = dataset.split(batch.split)
@@ -44,6 +44,7 @@ def predict_split(
             "images": len(named),
             "unreadable": sum(prediction.error is not None for prediction in named),
             "correct": share_correct(named, labels=labels),
+            "engine": engines_of(predictions) or "not said",
         }
     )
     return CSVString(table)

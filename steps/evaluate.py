@@ -46,13 +46,15 @@ def evaluate_model(
     def measured(split: Split) -> Evaluation:
         records = dataset.split(split)
         probabilities = predictor.predict([dataset.file(record) for record in records])
-        return evaluate(
+        judged = evaluate(
             probabilities,
             records=records,
             classes=predictor.classes,
             config=evaluation,
             seed=seed,
         )
+        ran = {"engine": predictor.engine.name, "engine_fallback": predictor.fallback}
+        return judged.model_copy(update=ran)
 
     test, validation = measured("test"), measured("validation")
     figures = evaluation_figures(test, dataset=dataset, config=evaluation, seed=seed)
@@ -63,5 +65,5 @@ def evaluate_model(
     for name, figure in figures.items():
         run.figure(figure, file=f"figures/{name}.png")
     run.text(report, file="reports/evaluation.html")
-    log_metadata(test.values())
+    log_metadata({**test.values(), "engine": test.engine})
     return test, validation, HTMLString(report)

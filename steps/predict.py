@@ -10,6 +10,7 @@ from darkroom.config import DeploymentConfig
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import Evaluation
+from darkroom.model.parity import allowed_difference
 from steps.chosen_backend import chosen_backend
 
 
@@ -40,7 +41,7 @@ def predict_images(
         images=[dataset.file(records[i]) for i in chosen],
         expected=np.asarray(evaluation.probabilities)[chosen],
         classes=evaluation.classes,
-        tolerance=deployment.tolerance,
+        tolerance=allowed_difference(deployment.tolerance, engines=[evaluation.engine]),
     )
     if keep_endpoint:
         check = check.model_copy(update={"url": endpoint.url})

@@ -24,7 +24,10 @@ def score_batch(table: BatchTable) -> Annotated[BatchScore, "batch_score"]:
     counts = {name: float(value) for name, value in found.model_dump(exclude={"metrics"}).items()}
     run.log(
         metrics={**counts, **found.metrics},
-        parameters={"model_version": table.about.model_version},
+        parameters={
+            "model_version": table.about.model_version,
+            "engine": table.about.engine or "not said",
+        },
     )
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "batch.csv"

@@ -1,6 +1,5 @@
 """Every engine says the same of the same images, and who is missing says what to install."""
 
-import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkroom.compilation.compiling import bundle_for
 from darkroom.engines import choosing
-from darkroom.engines.choosing import choose_engine
 from darkroom.engines.protocol import EXTRAS, EngineName
 from darkroom.errors import UserError
 from darkroom.model.bundle import ONNX_FILE, Bundle, read_bundle
 from darkroom.prediction import Predictor
+from darkroom.serving.app import create_app, create_multi_model_app
+from darkroom.serving.models_api import TARGET_MODEL
 from packed_bundles import packed_bundle
+from served import encoded, served
 from small_bundles import rewrite_digests, write_small_bundle
 
 ALL: tuple[EngineName, ...] = tuple(EXTRAS)
@@ -87,18 +89,71 @@ def test_an_engine_that_is_missing_says_what_to_install(
     assert extra in str(caught.value)
 
 
-def test_the_bundles_engine_is_taken_where_it_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def compiled(tmp_path: Path) -> Path:
+    """A bundle that was compiled for OpenVINO."""
+    bundle = read_bundle(write_small_bundle(tmp_path / "bundle"))
+    return bundle_for(bundle, engine="openvino", folder=tmp_path / "compiled").folder
+
+
+def test_a_bundle_is_run_by_the_engine_that_it_was_compiled_for(compiled: Path) -> None:
+    predictor = Predictor.load(compiled)
+    assert (predictor.engine.name, predictor.fallback) == ("openvino", "")
+    assert Predictor.load(compiled, engine="onnxruntime").fallback == ""
+    assert Predictor.load(compiled.parent / "bundle").engine.name == "onnxruntime"
+
+
+def test_an_engine_that_is_missing_is_said_aloud_and_the_default_runs_the_network(
+    compiled: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    metadata = read_bundle(write_small_bundle(tmp_path / "bundle")).metadata
-    compiled = metadata.model_copy(update={"engine": "openvino"})
-    assert choose_engine(None, metadata=metadata) == "onnxruntime"
-    assert choose_engine(None, metadata=compiled) == "openvino"
-    assert choose_engine("torch", metadata=compiled) == "torch"
     without("openvino", monkeypatch)
-    with caplog.at_level(logging.WARNING):
-        assert choose_engine(None, metadata=compiled) == "onnxruntime"
-    assert "darkroom[openvino]" in caplog.text
+    predictor = Predictor.load(compiled)
+    assert predictor.engine.name == "onnxruntime"
+    assert "darkroom[openvino]" in predictor.fallback
+    assert predictor.fallback in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("run", lambda self, batch: np.zeros((len(batch), 3)) / 0), ("__init__", None)],
+)
+def test_an_engine_that_cannot_run_here_is_said_aloud(
+    compiled: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    attribute: str,
+    value: object,
+) -> None:
+    from darkroom.engines.openvino_engine import OpenVinoEngine
+
+    with np.errstate(invalid="ignore"):
+        monkeypatch.setattr(OpenVinoEngine, attribute, value)
+        predictor = Predictor.load(compiled)
+    assert predictor.engine.name == "onnxruntime"
+    assert "openvino, which cannot run it here" in caplog.text
+
+
+def test_what_answers_is_visible_in_every_answer(compiled: Path) -> None:
+    with served(create_app(Predictor.load(compiled))) as client:
+        assert client.send("GET", "/ping").content["engine"] == "openvino"
+        answer = client.send(body=encoded())
+        assert (answer.content["engine"], answer.headers["x-model-engine"]) == ("openvino",) * 2
+
+
+def test_several_models_are_each_run_by_their_own_engine(
+    compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(create_multi_model_app(compiled.parent)) as client:
+        for name, engine in (("compiled", "openvino"), ("bundle", "onnxruntime")):
+            target = {TARGET_MODEL: name}
+            assert client.send(body=encoded(), headers=target).content["engine"] == engine
+            assert client.send("GET", f"/models/{name}").content["engine"] == engine
+    without("openvino", monkeypatch)
+    with served(create_multi_model_app(compiled.parent)) as client:
+        client.send(body=encoded(), headers={TARGET_MODEL: "compiled"})
+        described = client.send("GET", "/models/compiled").content
+        assert described["engine"] == "onnxruntime"
+        assert "not installed" in described["engineFallback"]
 
 
 def test_openvino_refuses_a_file_that_is_no_network(tmp_path: Path) -> None:

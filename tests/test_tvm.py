@@ -89,7 +89,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def look(bundle: Bundle) -> tuple[tvm.TvmInsight | None, str]:
     size = bundle.metadata.preprocessing.image_size
-    return _look_inside(bundle, images=generated_images(size))
+    return _look_inside(bundle, images=generated_images(size, count=8))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_an_environment_that_is_missing_or_fails_is_a_sentence(
         python.chmod(0o755)
     monkeypatch.setenv(tvm.PYTHON_VARIABLE, str(python))
     with pytest.raises(tvm.TvmError, match=words):
-        tvm._run(tmp_path / "model.onnx", images=generated_images(8))
+        tvm._run(tmp_path / "model.onnx", images=generated_images(8, count=8))
 
 
 def test_without_the_environment_the_report_says_how_to_make_it(

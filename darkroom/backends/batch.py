@@ -28,6 +28,8 @@ def predict_batch(
         UserError: the bundle cannot be used.
     """
     predictor = Predictor.load(bundle.folder)
+    if predictor.fallback:
+        progress.message(predictor.fallback)
     sources = [str(path) for path in images]
     return predict_sources(sources, predictor=predictor, top_k=top_k, progress=progress)
 
@@ -48,6 +50,11 @@ def as_csv(rows: Sequence[BatchPrediction], *, labels: Sequence[str] = ()) -> st
     writer.writeheader()
     writer.writerows(columns)
     return text.getvalue()
+
+
+def engines_of(rows: Sequence[BatchPrediction]) -> str:
+    """What ran the network, as the rows say; empty: they do not."""
+    return ", ".join(dict.fromkeys(row.engine for row in rows if row.engine))
 
 
 def share_correct(rows: Sequence[BatchPrediction], *, labels: Sequence[str]) -> float:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from darkroom.backends.batch import BatchPrediction
+from darkroom.backends.batch import BatchPrediction, engines_of
 from darkroom.backends.ingestion import bring, ingest
 from darkroom.batch.order import BatchOrder
 from darkroom.batch.predicting import describe, predict_all
@@ -88,6 +88,7 @@ def classify_by(ask: Ask, *, order: BatchOrder, progress: Progress = SILENT) -> 
         bundle = read_bundle(folder)
         images, answers = _asked(ask, order=order, bundle=bundle, progress=progress)
     about = describe(images, metadata=bundle.metadata, program="transform", top_k=order.top_k)
+    about = about.model_copy(update={"engine": engines_of(answers)})
     table = BatchTable(batches() / about.identity, about)
     table.discard()  # of an earlier batch: all rows are known now
     write_parts(table.folder, joined(images, answers, top_k=order.top_k))

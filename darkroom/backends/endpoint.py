@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from darkroom.engines.protocol import Floats
 from darkroom.errors import DarkroomError, UserError
 from darkroom.images import FORMATS
+from darkroom.model.parity import MAXIMUM_INEXACT_DIFFERENCE, allowed_difference
 
 
 class EndpointError(DarkroomError):
@@ -69,6 +70,10 @@ class EndpointCheck(BaseModel):
     latency_ms_p50: float
     latency_ms_p99: float
     """Of single requests, one after the other."""
+    engine: str = ""
+    """What ran the network, as the answers say; empty: they do not."""
+    tolerance: float | None = None
+    """Largest difference of a probability that counted as agreement."""
     url: str | None = None
     """Where the endpoint still listens, filled in by whoever keeps it."""
 
@@ -95,8 +100,8 @@ class Answering(Protocol):
         """Send one encoded image.
 
         Returns:
-            `class`, `probability`, `top_k` (a list of class and probability) and
-            `model_version`.
+            `class`, `probability`, `top_k` (a list of class and probability),
+            `model_version` and `engine`.
 
         Raises:
             EndpointError: it is gone, or answers with an error.
@@ -115,23 +120,29 @@ def compare_answers(
 
     Args:
         expected: (N, C) probabilities, columns in the order of `classes`.
-        tolerance: largest difference of a probability that counts as agreement.
+        tolerance: largest difference of a probability that counts as agreement. An engine
+            that computes with fewer digits is allowed more, and with so much allowed, of two
+            classes that lie closer together either is as expected.
 
     Raises:
         EndpointError: an image is refused, or the endpoint is gone.
     """
     if not images:
         raise EndpointError("there are no images to check the endpoint with")
-    rows, milliseconds = _ask(answering, images=images, classes=classes)
+    rows, milliseconds, engines = _ask(answering, images=images, classes=classes)
+    allowed = allowed_difference(tolerance, engines=engines)
     differences = np.abs(rows - expected).max(axis=1)
     same_class = rows.argmax(axis=1) == expected.argmax(axis=1)
-    agreeing = same_class & (differences <= tolerance)
+    is_inexact = allowed >= MAXIMUM_INEXACT_DIFFERENCE
+    agreeing = (same_class | is_inexact) & (differences <= allowed)
     return EndpointCheck(
         images=len(images),
         agreement=float(agreeing.mean()),
         maximum_difference=float(differences.max()),
         latency_ms_p50=float(np.percentile(milliseconds, 50)),
         latency_ms_p99=float(np.percentile(milliseconds, 99)),
+        engine=", ".join(engines),
+        tolerance=allowed,
     )
 
 
@@ -144,7 +155,8 @@ def require_agreement(check: EndpointCheck, *, tolerance: float) -> None:
     if not check.agrees:
         raise EndpointError(
             f"only {check.agreement:.1%} of {check.images} answers are as evaluated (largest "
-            f"difference of a probability {check.maximum_difference:.3g}, allowed {tolerance:g})"
+            f"difference of a probability {check.maximum_difference:.3g}, allowed "
+            f"{check.tolerance or tolerance:g}; the engine: {check.engine or 'not said'})"
         )
 
 
@@ -176,16 +188,17 @@ def content_type_of(content: bytes | Path) -> str:
 
 def _ask(
     answering: Answering, *, images: Sequence[Path], classes: Sequence[str]
-) -> tuple[Floats, list[float]]:
-    """(N, C) probabilities as answered, and how many milliseconds each answer took."""
-    rows, milliseconds = [], []
+) -> tuple[Floats, list[float], list[str]]:
+    """(N, C) probabilities as answered, milliseconds of each answer, and the engines."""
+    rows, milliseconds, engines = [], [], []
     for path in images:
         content, content_type = path.read_bytes(), content_type_of(path)
         started = time.perf_counter()
         answer = answering.invoke(content, content_type=content_type, top_k=len(classes))
         milliseconds.append((time.perf_counter() - started) * 1e3)
         rows.append(_answered(answer, classes=classes))
-    return np.stack(rows), milliseconds
+        engines.append(str(answer.get("engine", "")))
+    return np.stack(rows), milliseconds, list(dict.fromkeys(filter(None, engines)))
 
 
 def _answered(answer: Mapping[str, Any], *, classes: Sequence[str]) -> Floats:

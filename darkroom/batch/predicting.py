@@ -49,6 +49,9 @@ def predict_all(
     about = describe(
         images, metadata=predictor.metadata, program=predictor.engine.name, top_k=top_k
     )
+    about = about.model_copy(update={"engine": predictor.engine.name})
+    if predictor.fallback:
+        progress.message(predictor.fallback)
     kept = folder / about.identity
     if not resume:
         shutil.rmtree(kept, ignore_errors=True)

@@ -29,6 +29,8 @@ class BatchAbout(BaseModel):
     """The same for the same images, model and options; names the folder."""
     model_version: str
     classes: tuple[str, ...]
+    engine: str = ""
+    """What ran the network; of a transform job, as its answers say."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.batch.rows import BatchRow
-from darkroom.batch.table import BatchTable
+from darkroom.batch.table import BatchAbout, BatchTable
 from darkroom.errors import UserError
 from darkroom.files import atomic_path
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     *("file", "class", "probability", "top_k", "error", "label", "correct", "model_version"),
+    "engine",
 )
 _GROUP_ROWS = 4096
 
@@ -57,7 +58,7 @@ def _write_csv(table: BatchTable, path: Path) -> None:
         for row in table.rows():
             best = {item.class_name: item.probability for item in row.top_k}
             top_k = json.dumps(best, ensure_ascii=False) if best else None
-            values = _values(row, version=table.about.model_version) | {"top_k": top_k}
+            values = _values(row, about=table.about) | {"top_k": top_k}
             writer.writerow(values[name] for name in COLUMNS)
 
 
@@ -69,7 +70,7 @@ def _write_parquet(table: BatchTable, path: Path) -> None:
     schema = _schema()
     with parquet.ParquetWriter(path, schema) as writer:
         for rows in _groups(table.rows()):
-            values = [_values(row, version=table.about.model_version) for row in rows]
+            values = [_values(row, about=table.about) for row in rows]
             writer.write_table(pyarrow.Table.from_pylist(values, schema=schema))
 
 
@@ -86,12 +87,14 @@ def _schema() -> "pyarrow.Schema":
         "label": pyarrow.string(),
         "correct": pyarrow.bool_(),
         "model_version": pyarrow.string(),
+        "engine": pyarrow.string(),
     }
     return pyarrow.schema([(name, types[name]) for name in COLUMNS])
 
 
-def _values(row: BatchRow, *, version: str) -> dict[str, object]:
-    return row.model_dump() | {"correct": row.correct, "model_version": version}
+def _values(row: BatchRow, *, about: BatchAbout) -> dict[str, object]:
+    common = {"model_version": about.model_version, "engine": about.engine or None}
+    return row.model_dump() | {"correct": row.correct} | common
 
 
 def _groups(rows: Iterator[BatchRow]) -> Iterator[list[BatchRow]]:

@@ -10,8 +10,6 @@ from darkroom.engines.protocol import Floats
 from darkroom.errors import UserError
 from darkroom.images import Preprocessing, prepare
 
-_GENERATED = 32
-
 
 def validation_images(dataset: Dataset, *, preprocessing: Preprocessing, most: int) -> Floats:
     """(N, 3, S, S) images of the validation split, evenly picked.
@@ -31,17 +29,17 @@ def prepared(files: Sequence[Path], *, how: Preprocessing, most: int) -> Floats:
     """
     if not files:
         raise UserError("there are no images to compare the engines on")
-    picked = files[:: max(1, -(-len(files) // most))]
-    return np.stack([prepare(file, how) for file in picked])
+    positions = np.linspace(0, len(files) - 1, min(most, len(files)), dtype=int)
+    return np.stack([prepare(files[position], how) for position in positions])
 
 
-def generated_images(size: int) -> Floats:
-    """(32, 3, S, S) waves of all lengths and noise, where no photographs are at hand."""
+def generated_images(size: int, *, count: int) -> Floats:
+    """(N, 3, S, S) waves of all lengths and noise, where no photographs are at hand."""
     generator = np.random.default_rng(0)
     axis = np.linspace(0, 2 * np.pi, size)
     x, y = np.meshgrid(axis, axis)
     images = []
-    for _ in range(_GENERATED):
+    for _ in range(count):
         a, b, c = generator.uniform(0.5, 12, (3, 3))
         waves = np.sin(a[:, None, None] * x + b[:, None, None] * y + c[:, None, None])
         images.append(1.5 * waves + generator.normal(0, 0.3, (3, size, size)))

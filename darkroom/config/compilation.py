@@ -29,7 +29,8 @@ class CompilationConfig(Section):
     minimum_top1_agreement: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Smallest share of images with the class that torch gives them."""
     images: Annotated[int, Field(ge=1, le=1000)] = 64
-    """Validation images on which engines have to agree with torch."""
+    """Images on which engines have to agree with torch: of the validation split, or, for a
+    bundle that is compiled without any, generated ones."""
     threads: PositiveInt = 1
     """Threads inside the network; a server runs one request on each core."""
     rounds: Annotated[int, Field(ge=1, le=100)] = 5

@@ -1,10 +1,9 @@
 """The engine that was asked for, loaded with a bundle's network."""
 
-import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from darkroom.engines.protocol import DEFAULT_ENGINE, EXTRAS, Engine, EngineName
+from darkroom.engines.protocol import EXTRAS, Engine, EngineName
 from darkroom.errors import UserError
 from darkroom.model.bundle import ONNX_FILE, BundleMetadata
 
@@ -19,19 +18,6 @@ _MODULES: dict[EngineName, str] = {
 def is_installed(name: EngineName) -> bool:
     """Whether an engine's package is there; it is not imported."""
     return find_spec(_MODULES[name]) is not None
-
-
-def choose_engine(asked: EngineName | None, *, metadata: BundleMetadata) -> EngineName:
-    """What was asked for; else what `compile_model` chose for the bundle, if it is installed."""
-    if asked:
-        return asked
-    if is_installed(metadata.engine):
-        return metadata.engine
-    logging.getLogger(__name__).warning(
-        "the bundle was compiled for %s, which is not installed here (%s); %s runs it instead",
-        *(metadata.engine, advice(metadata.engine), DEFAULT_ENGINE),
-    )
-    return DEFAULT_ENGINE
 
 
 def load_engine(

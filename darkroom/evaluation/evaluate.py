@@ -93,6 +93,10 @@ class Evaluation(_Record):
     """In the order of the probabilities' columns and of the confusion matrix."""
     confidence_level: float
     bootstrap_samples: int
+    engine: str = ""
+    """What ran the network; empty: not said."""
+    engine_fallback: str = ""
+    """Why it was not the engine that the bundle was compiled for; empty: it was."""
     metrics: dict[str, MetricValue]
     """Those of `config.Metric`, the averages weighted by support, and `top5_accuracy` from
     six classes on."""

@@ -79,6 +79,16 @@ class BundleMetadata(BaseModel):
         """Twelve hexadecimal digits that change with the weights."""
         return self.files.get(WEIGHTS_FILE, "")[:12]
 
+    @property
+    def compiled_for(self) -> list[str]:
+        """The engine, where it is not the default: a part of what tells bundles apart."""
+        return [] if self.engine == DEFAULT_ENGINE else [self.engine]
+
+    @property
+    def place(self) -> str:
+        """Name of a folder of its own: the version, and the engine that was chosen for it."""
+        return "-".join([self.version, *self.compiled_for])
+
 
 @dataclass(frozen=True)
 class Bundle:

@@ -7,10 +7,13 @@ or a change of the preprocessing shows before the first request.
 
 import base64
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
+
+from darkroom.engines.protocol import INEXACT
 
 MAXIMUM_DIFFERENCE = 1e-3
 """Of a probability; float32 rounding stays below 1e-5."""
@@ -35,6 +38,16 @@ class Parity(BaseModel):
     def encoded(self) -> bytes:
         """The JPEG."""
         return base64.b64decode(self.image)
+
+
+def allowed_difference(exact: float, *, engines: Iterable[str]) -> float:
+    """How far probabilities may lie apart that these engines have computed of one image.
+
+    Args:
+        exact: the same for engines that compute in float32.
+    """
+    is_inexact = not INEXACT.isdisjoint(engines)
+    return max(exact, MAXIMUM_INEXACT_DIFFERENCE) if is_inexact else exact
 
 
 def parity_picture() -> bytes:

@@ -1,7 +1,7 @@
 """From probabilities to the answer in the form that was asked for.
 
-application/json    {"class": …, "probability": …, "top_k": […], "model_version": …}, or
-                    {"predictions": […], "model_version": …} for several images
+application/json    {"class": …, "probability": …, "top_k": […], "model_version": …,
+                    "engine": …}, or {"predictions": […], …} for several images
 text/csv            image,rank,class,probability; images and ranks from 1
 application/x-npy   float32 (N, C) probabilities, in the order of the model's classes
 """
@@ -23,6 +23,7 @@ ANSWER_TYPES = ("application/json", "text/csv", "application/x-npy")
 """The first is the default."""
 
 VERSION_HEADER = "X-Model-Version"
+ENGINE_HEADER = "X-Model-Engine"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Classified:
     best: Sequence[Sequence[ClassProbability]]
     """For each image, its most probable classes, best first."""
     version: str
+    engine: str
+    """What ran the network."""
     is_list: bool
     details: dict[str, object] = field(default_factory=dict)
     """How it came to be; empty unless that was asked for."""
@@ -62,7 +65,7 @@ def render(classified: Classified, *, kind: str) -> Response:
     return Response(
         _WRITERS[kind](classified),
         media_type=kind,
-        headers={VERSION_HEADER: classified.version},
+        headers={VERSION_HEADER: classified.version, ENGINE_HEADER: classified.engine},
     )
 
 
@@ -84,6 +87,7 @@ def _as_json(classified: Classified) -> bytes:
     rows = [_row(best) for best in classified.best]
     answer: dict[str, object] = {"predictions": rows} if classified.is_list else rows[0]
     answer["model_version"] = classified.version
+    answer["engine"] = classified.engine
     if classified.details:
         answer["details"] = classified.details
     return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()

@@ -87,7 +87,7 @@ def create_app(predictor: Predictor, *, surroundings: Surroundings | None = None
             return await frame.invocations.answer(request, model)
 
     async def ping(request: Request) -> Response:
-        status = {"status": "healthy", "model_version": version}
+        status = {"status": "healthy", "model_version": version, "engine": predictor.engine.name}
         return JSONResponse({**status, "restarts": frame.around.restarts})
 
     routes = [
@@ -231,7 +231,9 @@ class _Frame:
         predictor = Predictor.load(path, threads=1, engine=self.around.settings.engine)
         predictor.self_test()
         give_back_freed()
-        self.around.log.write("loaded", model=name, version=predictor.metadata.version)
+        version, engine = predictor.metadata.version, predictor.engine.name
+        fallback = {"fallback": predictor.fallback} if predictor.fallback else {}
+        self.around.log.write("loaded", model=name, version=version, engine=engine, **fallback)
         return self.host(predictor, name=name)
 
     def _note_eviction(self, name: str) -> None:

@@ -111,6 +111,7 @@ class HostedModel:
             probabilities=rows,
             best=[self.predictor.top_k(row, k=options.top_k) for row in rows],
             version=self.version,
+            engine=self.predictor.engine.name,
             is_list=content.is_list,
             details=self._details(outcomes, timing=timing) if options.details else {},
         )

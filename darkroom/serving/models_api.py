@@ -144,6 +144,9 @@ def _described(entry: Entry) -> dict[str, object]:
     if entry.hosted is not None:
         metadata = entry.hosted.predictor.metadata
         named["modelVersion"] = metadata.version
+        named["engine"] = entry.hosted.predictor.engine.name
+        if entry.hosted.predictor.fallback:
+            named["engineFallback"] = entry.hosted.predictor.fallback
         named["architecture"] = metadata.architecture
         named["classes"] = list(metadata.classes)
     return named

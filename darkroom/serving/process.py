@@ -88,12 +88,13 @@ def _settings(task: Task) -> ServingSettings:
 def _application(
     task: Task, *, around: Surroundings, journal: Journal | None
 ) -> tuple[Starlette, str]:
-    """The application, and the model's version."""
+    """The application, and the model's version and engine."""
     if journal is None:
         # One thread inside the network for each image that is answered: threads of one image
         # wait for each other, and lose as soon as anything else runs on the machine.
         predictor = Predictor.load(task.place, threads=1, engine=around.settings.engine)
-        return create_app(predictor, surroundings=around), predictor.metadata.version
+        version = f"{predictor.metadata.version}, {predictor.engine.name}"
+        return create_app(predictor, surroundings=around), version
     announced = journal.read()
     if not task.in_container:
         announced = {name: name for name in ModelNames(task.place).present()} | announced

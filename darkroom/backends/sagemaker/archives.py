@@ -22,7 +22,7 @@ _CONTENT = "darkroom-bundle"
 def publish_bundle(
     bundle: Bundle, *, site: Site, clients: Clients, progress: Progress = SILENT
 ) -> str:
-    """Upload a bundle to models/<version>/model.tar.gz unless it lies there already.
+    """Upload a bundle to models/<place>/model.tar.gz unless it lies there already.
 
     Returns:
         Its s3:// URI.
@@ -30,7 +30,7 @@ def publish_bundle(
     Raises:
         UserError, DarkroomError: S3 refuses, or cannot be reached.
     """
-    uri = site.uri("models", bundle.metadata.version, ARCHIVE_FILE)
+    uri = site.uri("models", bundle.metadata.place, ARCHIVE_FILE)
     publish_at(uri, bundle=bundle, site=site, clients=clients, progress=progress)
     return uri
 

@@ -83,7 +83,7 @@ def prefix_of(endpoint: str) -> str:
 
 
 def _hosted(metadata: BundleMetadata, *, site: Site) -> list[object]:
-    return [metadata.files, *_place(site)]
+    return [metadata.files, *metadata.compiled_for, *_place(site)]
 
 
 def _place(site: Site) -> list[object]:

@@ -107,7 +107,7 @@ def _publish_metrics(
     bundle: Bundle, *, metrics: Mapping[str, float], site: Site, clients: Clients
 ) -> str:
     """Write the metrics to S3 in the form that SageMaker Studio shows; their URI."""
-    uri = site.uri("models", bundle.metadata.version, "metrics.json")
+    uri = site.uri("models", bundle.metadata.place, "metrics.json")
     values = {
         name: {"value": value, "standard_deviation": "NaN"} for name, value in metrics.items()
     }

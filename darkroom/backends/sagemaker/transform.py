@@ -204,6 +204,7 @@ def _take_over(arn: str, clients: Clients, *, site: Site) -> None:
 def _identity(batch: Sequence[BatchImage], *, bundle: Bundle, site: Site) -> str:
     """What decides the answers: the model, its program, and the images."""
     images = sorted((image.name, image.version) for image in batch if not image.error)
-    content = [bundle.metadata.files, site.image, site.fresh, images]
+    files, engine = bundle.metadata.files, bundle.metadata.compiled_for
+    content = [files, *engine, site.image, site.fresh, images]
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return f"darkroom-transform-{digest[:_DIGITS]}"

@@ -170,7 +170,7 @@ def _row(image: BatchImage, *, content: bytes | None, missing: str) -> BatchPred
         answer = json.loads(content)
         return BatchPrediction.model_validate(
             {key: answer[key] for key in ("class", "probability", "top_k")}
-            | {"source": image.source}
+            | {"source": image.source, "engine": answer.get("engine")}
         )
     except (ValueError, KeyError, TypeError, ValidationError):
         said = content[:200].decode(errors="replace")
