@@ -54,7 +54,8 @@ class Upload:
     ) -> None:
         self._client, self._folder, self._address = client, folder, address
         self._encryption = encryption
-        self._files = list_folder(folder, maximum_files=_MOST_FILES).files
+        # What jobs leave behind is uploaded, too: their links must not lead to other files.
+        self._files = list_folder(folder, maximum_files=_MOST_FILES, follow_links=False).files
         if not self._files:
             raise UserError(f"folder {str(folder)!r} holds no files to upload.")
 

@@ -6,7 +6,7 @@ says only what differs. Reading a file and wording its errors: loading.py.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
 from darkroom.config.architectures import ARCHITECTURES
 from darkroom.config.compilation import CompilationConfig
@@ -15,6 +15,7 @@ from darkroom.config.metrics import Metric
 from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.config.sections import Section
 from darkroom.config.tuning import TuningConfig
+from darkroom.dataset import Split
 
 ProblemPolicy = Literal["stop", "leave_out", "warn"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -26,11 +27,59 @@ def _known_architecture(name: str) -> str:
     return name
 
 
+def _listed(value: object) -> object:
+    """One name as a list of it, and a list as it is."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed)]
+"""One name, or several."""
+
+
+class SplitFolders(Section):
+    """Which folders, or values of the labels' split column, are which split."""
+
+    train: Names = ()
+    """A folder, or a list of folders, by the path inside the source."""
+    validation: Names = ()
+    """As train; none: taken from train."""
+    test: Names = ()
+    """As train; none: taken from train."""
+
+    @property
+    def named(self) -> "dict[Split, tuple[str, ...]]":
+        """The splits that are named at all."""
+        by_split: dict[Split, tuple[str, ...]] = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        return {split: names for split, names in by_split.items() if names}
+
+    @model_validator(mode="after")
+    def _train_is_named(self) -> Self:
+        if self.named and not self.train:
+            raise ValueError("names splits, but not train; name the folder to train on, too")
+        names = [name for folders in self.named.values() for name in folders]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"names {', '.join(map(repr, twice))} more than once")
+        return self
+
+
 class DataConfig(Section):
     """Where the images come from, how they are split and what is done about bad ones."""
 
     source: str = "digits"
     """Folder, archive, http(s) URL, s3://bucket/prefix, polyvore:FOLDER, or 'digits'."""
+    layout: Literal["auto", "classes"] = "auto"
+    """'auto': splits and classes by the folders' names; 'classes': the top folders are the
+    classes, whatever they are called."""
+    splits: SplitFolders = SplitFolders()
+    """Folders of the splits, where their names do not say it: {train: FOLDER, test: FOLDER}."""
+    exclude: Names = ()
+    """Folders or files to leave out, by path inside the source, or by pattern: '*/masks'."""
     validation_fraction: Fraction = 0.15
     """Share of the images held out for validation where the source has no such split."""
     test_fraction: Fraction = 0.15
@@ -60,6 +109,15 @@ class DataConfig(Section):
             raise ValueError(
                 f"validation_fraction ({self.validation_fraction:g}) + test_fraction "
                 f"({self.test_fraction:g}) must be less than 1, to leave images to train on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_layout(self) -> Self:
+        if self.layout == "classes" and self.splits.named:
+            raise ValueError(
+                "layout 'classes' makes the top folders the classes, without splits; "
+                "leave out layout, or splits"
             )
         return self
 

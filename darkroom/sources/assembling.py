@@ -31,7 +31,7 @@ def understand(
     if source.polyvore and root:
         collection = read_polyvore(listing, root=root, classes=config.polyvore_classes)
     else:
-        collection = read_image_folder(listing)
+        collection = read_image_folder(listing, config=config, source=source.public_name)
     check_trainable(collection, source=source.public_name)
     return collection
 

@@ -2,8 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from darkroom.errors import UserError
@@ -11,8 +11,39 @@ from darkroom.sources.entry_paths import is_hidden_name
 
 HIDDEN = "hidden or system file"
 BAD_NAME = "file name is not valid text"
+BROKEN_LINK = "link to nothing"
+LINK_CYCLE = "link to a folder that holds it, or links in links"
 OUTSIDE_LINK = "link out of the folder, or to a folder"
 NOT_A_FILE = "not a regular file"
+
+_EXAMPLES = 5
+_MOST_LINKS_IN_LINKS = 4
+"""Folders that link to each other hold each other in every order: some end is needed."""
+
+
+class LeftOut(Counter[str]):
+    """How many files were passed over, by reason, with the first of each."""
+
+    def __init__(self, counts: Mapping[str, int] | None = None) -> None:
+        super().__init__(counts or {})
+        self.examples: dict[str, list[str]] = {}
+        if isinstance(counts, LeftOut):
+            self.examples = {reason: [*paths] for reason, paths in counts.examples.items()}
+
+    def add(self, reason: str, path: str, *, count: int = 1) -> None:
+        """Count a file, or a folder of `count` files."""
+        self[reason] += count
+        examples = self.examples.setdefault(reason, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(path)
+
+    def add_all(self, others: Mapping[str, int]) -> None:
+        """Count what was passed over elsewhere, such as while unpacking."""
+        self.update(others)
+        if isinstance(others, LeftOut):
+            for reason, paths in others.examples.items():
+                known = self.examples.setdefault(reason, [])
+                known += paths[: _EXAMPLES - len(known)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +64,8 @@ class Listing:
 
     files: tuple[FileEntry, ...]
     left_out: Counter[str] = field(default_factory=Counter)
-
-    def below(self, folder: str) -> "Listing":
-        """The files in a folder, their paths relative to it; `left_out` stays as it is."""
-        start = len(folder) + 1
-        inside = (file for file in self.files if file.path.startswith(f"{folder}/"))
-        return Listing(
-            tuple(FileEntry(file.path[start:], file.size, file.mtime_ns) for file in inside),
-            self.left_out,
-        )
+    empty_folders: tuple[str, ...] = ()
+    """Folders without a file, where the source knows of such."""
 
 
 def make_listing(
@@ -68,18 +92,22 @@ def too_many_files(source: str, *, maximum_files: int) -> str:
     )
 
 
-def list_folder(root: Path, *, maximum_files: int) -> Listing:
-    """Walk a folder. Hidden files and links out of it are counted, not listed.
+def list_folder(root: Path, *, maximum_files: int, follow_links: bool = True) -> Listing:
+    """Walk a folder. Hidden files, broken links and cycles are counted, not listed.
+
+    Args:
+        follow_links: read what links lead to, wherever that lies: right for a folder that a
+            person made. False: links out of the folder, and to folders, are passed over.
 
     Raises:
         UserError: the folder is missing, cannot be read, or holds too many files.
     """
-    left_out: Counter[str] = Counter()
     top = _readable_folder(root)
+    walk = _Walk(top, follow_links=follow_links)
     try:
-        return make_listing(
-            _walk(top, top=top, prefix="", left_out=left_out),
-            left_out=left_out,
+        listing = make_listing(
+            walk.files(),
+            left_out=walk.left_out,
             maximum_files=maximum_files,
             source=str(root),
         )
@@ -87,6 +115,7 @@ def list_folder(root: Path, *, maximum_files: int) -> Listing:
         raise UserError(
             f"{error.filename!r} may not be read. Change its permissions or name another folder."
         ) from error
+    return replace(listing, empty_folders=tuple(sorted(walk.empty_folders)))
 
 
 def _readable_folder(root: Path) -> str:
@@ -97,30 +126,58 @@ def _readable_folder(root: Path) -> str:
     return str(root.resolve())
 
 
-def _walk(folder: str, *, top: str, prefix: str, left_out: Counter[str]) -> Iterator[FileEntry]:
-    with os.scandir(folder) as entries:
+class _Walk:
+    """A walk through a folder, and what it passed over."""
+
+    def __init__(self, top: str, *, follow_links: bool) -> None:
+        self._top, self._follow_links = top, follow_links
+        self.left_out = LeftOut()
+        self.empty_folders: list[str] = []
+
+    def files(self) -> Iterator[FileEntry]:
+        """The files of the folder, and of all below."""
+        return self._walk(self._top, prefix="", parents=(os.path.realpath(self._top),), links=0)
+
+    def _walk(
+        self, folder: str, *, prefix: str, parents: tuple[str, ...], links: int
+    ) -> Iterator[FileEntry]:
+        with os.scandir(folder) as found:
+            entries = list(found)
+        if prefix and all(is_hidden_name(entry.name) for entry in entries):
+            self.empty_folders.append(prefix[:-1])
         for entry in entries:
             path = prefix + entry.name
-            reason = _reason_to_leave_out(entry, top=top)
-            if reason:
-                left_out[reason] += _files_in(entry)
-            elif entry.is_dir():
-                yield from _walk(entry.path, top=top, prefix=f"{path}/", left_out=left_out)
-            else:
+            if reason := self._reason_to_leave_out(entry):
+                self.left_out.add(reason, _shown(path), count=_files_in(entry))
+            elif not entry.is_dir():
                 status = entry.stat()
                 yield FileEntry(path, status.st_size, status.st_mtime_ns)
+            else:
+                real = os.path.realpath(entry.path) if entry.is_symlink() else ""
+                deeper = links + bool(real)
+                if real in parents or deeper > _MOST_LINKS_IN_LINKS:
+                    self.left_out.add(LINK_CYCLE, path)
+                    continue
+                yield from self._walk(
+                    entry.path,
+                    prefix=f"{path}/",
+                    parents=(*parents, real or os.path.join(parents[-1], entry.name)),
+                    links=deeper,
+                )
 
-
-def _reason_to_leave_out(entry: os.DirEntry[str], *, top: str) -> str | None:
-    if is_hidden_name(entry.name):
-        return HIDDEN
-    if not _is_text(entry.name):
-        return BAD_NAME
-    if entry.is_symlink() and not _leads_to_a_file_inside(entry.path, top=top):
-        return OUTSIDE_LINK
-    if not (entry.is_dir() or entry.is_file()):
-        return NOT_A_FILE
-    return None
+    def _reason_to_leave_out(self, entry: os.DirEntry[str]) -> str | None:
+        if is_hidden_name(entry.name):
+            return HIDDEN
+        if not _is_text(entry.name):
+            return BAD_NAME
+        if entry.is_symlink():
+            if not self._follow_links and not _leads_to_a_file_inside(entry.path, top=self._top):
+                return OUTSIDE_LINK
+            if not os.path.exists(entry.path):
+                return BROKEN_LINK
+        if not (entry.is_dir() or entry.is_file()):
+            return NOT_A_FILE
+        return None
 
 
 def _is_text(name: str) -> bool:
@@ -131,6 +188,11 @@ def _is_text(name: str) -> bool:
     return True
 
 
+def _shown(path: str) -> str:
+    """A path that can be printed and written, bytes that are no text escaped."""
+    return path.encode(errors="backslashreplace").decode()
+
+
 def _leads_to_a_file_inside(link: str, *, top: str) -> bool:
     target = os.path.realpath(link)
     return target.startswith(os.path.join(top, "")) and os.path.isfile(target)
@@ -138,6 +200,6 @@ def _leads_to_a_file_inside(link: str, *, top: str) -> bool:
 
 def _files_in(entry: os.DirEntry[str]) -> int:
     """How many files an entry stands for: itself, or all that lie below a folder."""
-    if not entry.is_dir(follow_symlinks=False):
+    if entry.is_symlink() or not entry.is_dir(follow_symlinks=False):
         return 1
     return sum(len(files) for _, _, files in os.walk(entry.path))
