@@ -94,13 +94,15 @@ def test_a_crash_right_after_the_announcement_is_a_crash_of_one_that_was_ready(
     """Else the supervisor would take it for one that can't start, and end too."""
     until_ready = f"""
 import os, pathlib, socket
+from darkroom.serving.decoding_process import DecoderSource
 from darkroom.serving.process import serve_task
 from darkroom.serving.program import Task
 with socket.create_server(("127.0.0.1", 0)) as listening:
     place = pathlib.Path({str(models / "first")!r})
     task = Task(place, is_multi_model=False, in_container=False, flags={{}})
     serve_task(
-        task, listening=listening, journal=None, restarts=0, ready=lambda: os._exit(3)
+        task, listening=listening, journal=None, source=DecoderSource(), restarts=0,
+        ready=lambda: os._exit(3),
     )
 """
     ended = subprocess.run(

@@ -28,6 +28,7 @@ from darkroom.errors import DarkroomError
 from darkroom.prediction import Predictor, available_cores
 from darkroom.serving.admission import WAITING_PER_WORKER, Admission
 from darkroom.serving.content import FetchUrls
+from darkroom.serving.decoders import Decoders
 from darkroom.serving.fetching_images import fetch_images
 from darkroom.serving.hosted_model import HostedModel, Pools
 from darkroom.serving.invocations import (
@@ -58,6 +59,8 @@ class Surroundings:
     settings: ServingSettings = field(default_factory=ServingSettings)
     log: EventLog = field(default_factory=lambda: EventLog("none"))
     metrics: ServingMetrics = field(default_factory=ServingMetrics)
+    decoders: Decoders | None = None
+    """Processes that decode images; none: threads do."""
     restarts: int = 0
     """Times that the process before this one crashed."""
     on_exchange: OnExchange = ignore_exchange
@@ -129,10 +132,11 @@ class _Frame:
     def __init__(self, around: Surroundings) -> None:
         self.around = around
         settings = around.settings
-        self._pools = Pools(around.workers)
+        waiting = settings.maximum_waiting or WAITING_PER_WORKER * around.workers
+        self._pools = Pools(around.workers, waiting=waiting, decoders=around.decoders)
         self.invocations = Invocations(
             admission=Admission(
-                requests=settings.maximum_waiting or WAITING_PER_WORKER * around.workers,
+                requests=waiting,
                 body_bytes=settings.maximum_body_bytes,
                 metrics=around.metrics,
             ),

@@ -16,6 +16,7 @@ from darkroom.prediction import Predictor
 from darkroom.serving.answers import Classified
 from darkroom.serving.batching import Batcher, Outcome
 from darkroom.serving.content import Content
+from darkroom.serving.decoders import Decoders
 from darkroom.serving.metrics import ServingMetrics
 from darkroom.serving.options import Options
 
@@ -25,15 +26,18 @@ _MILLISECONDS = 1000
 
 
 class Pools:
-    """The threads of a server, shared by all its models: twice as many as may run networks.
+    """The threads of a server, shared by all its models.
 
     Args:
         workers: networks that run at once; as many threads again prepare images meanwhile.
+        waiting: further threads, which wait for the processes that decode.
+        decoders: those processes; none: the threads decode themselves.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, waiting: int = 0, decoders: Decoders | None = None) -> None:
         self.workers = workers
-        self.images = ThreadPoolExecutor(2 * workers, thread_name_prefix="images")
+        self.decoders = decoders
+        self.images = ThreadPoolExecutor(2 * workers + waiting, thread_name_prefix="images")
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="aside")
 
     def run_aside(self, work: Callable[[], T]) -> "asyncio.Future[T]":
@@ -41,9 +45,11 @@ class Pools:
         return asyncio.get_running_loop().run_in_executor(self._aside, work)
 
     def close(self) -> None:
-        """Wait for what runs, drop what waits."""
+        """Drop what waits; what runs has been answered, or takes longer than the end may."""
         for pool in (self.images, self._aside):
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self.decoders:
+            self.decoders.close()
 
 
 @dataclass(frozen=True)
@@ -125,8 +131,13 @@ class HostedModel:
         )
         if len(prepare) == 1:
             return [await self._batcher.submit(prepare[0])]
-        submitted = map(self._batcher.submit, prepare)
-        found = await asyncio.gather(*submitted, return_exceptions=True)
+        turn = asyncio.Semaphore(2 * self._pools.workers)  # one request is not all of them
+
+        async def submit(one: Callable[[], Floats]) -> Outcome:
+            async with turn:
+                return await self._batcher.submit(one)
+
+        found = await asyncio.gather(*map(submit, prepare), return_exceptions=True)
         for number, outcome in enumerate(found, 1):
             if isinstance(outcome, ImageError):
                 raise ImageError(f"image {number}: {outcome}") from outcome
@@ -136,7 +147,11 @@ class HostedModel:
 
     def _prepare(self, image: bytes) -> Floats:
         started = time.perf_counter()
-        array = self.predictor.prepare(image)
+        if self._pools.decoders:
+            how = self.predictor.metadata.preprocessing
+            array = self._pools.decoders.prepare(image, how)
+        else:
+            array = self.predictor.prepare(image)
         self._decode_seconds(time.perf_counter() - started)
         return array
 

@@ -6,12 +6,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from darkroom.errors import UserError
+from darkroom.images import MemoryShortageError
 from darkroom.serving.admission import Admission
 from darkroom.serving.answers import choose_type, render
 from darkroom.serving.bodies import read_body
 from darkroom.serving.content import FetchUrls, media_type, read_content
+from darkroom.serving.decoders import BusyError, NeverFitsError
 from darkroom.serving.hosted_model import HostedModel
-from darkroom.serving.limits import refused
+from darkroom.serving.limits import not_now, refused
 from darkroom.serving.options import read_options
 
 OnExchange = Callable[[Request, bytes, Response], None]
@@ -59,6 +61,10 @@ class Invocations:
                 body, header=header, image_size=model.image_size, fetch=self._fetch
             )
             classified, timing = await model.classify(content, options=options)
+        except (BusyError, MemoryShortageError) as error:
+            raise not_now(str(error)) from error
+        except NeverFitsError as error:
+            raise refused(str(error), status=413) from error
         except UserError as error:
             raise refused(str(error)) from error
         response = render(classified, kind=kind)

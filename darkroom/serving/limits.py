@@ -8,6 +8,10 @@ MAXIMUM_BODY_BYTES = 6 * 2**20
 MAXIMUM_IMAGES = 64
 """In one request."""
 
+DECODING_SECONDS = 10
+"""Of processor time for one image. The slowest that was found within all other limits takes
+a third of it (benchmarks/decoding_cost.py)."""
+
 BODY_SECONDS = 30
 """In which a body has to arrive."""
 

@@ -14,6 +14,8 @@ model takes the file's size once more."""
 _EACH = 8 * 2**20
 """Bytes for what a session needs whatever its network."""
 _SHARE = 0.6
+_DECODING_SHARE = 0.3
+_LEAST_DECODING_BYTES = 256 * 2**20
 _M_ARENA_MAX = -8  # glibc's malloc.h
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -27,10 +29,20 @@ def memory_of(bundle: Path) -> int:
 
 
 def default_limit() -> int:
-    """60 % of what the container, or else the machine, has: bytes for all models together."""
+    """60 % of what there is: bytes for all models together."""
+    return int(available_bytes() * _SHARE)
+
+
+def default_decoding_bytes() -> int:
+    """30 % of what there is: bytes for all images that are decoded at once."""
+    return max(_LEAST_DECODING_BYTES, int(available_bytes() * _DECODING_SHARE))
+
+
+def available_bytes() -> int:
+    """What the container, or else the machine, has."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [_cgroup_limit(path, default=machine) for path in _CGROUP_LIMITS]
-    return int(min(machine, *limits) * _SHARE)
+    return min(machine, *limits)
 
 
 def _network_bytes(bundle: Path) -> int:

@@ -11,12 +11,14 @@ from typing import Literal
 import uvicorn
 from starlette.applications import Starlette
 
-from darkroom.prediction import Predictor
+from darkroom.prediction import Predictor, available_cores
 from darkroom.serving.app import Surroundings, create_app, create_multi_model_app
+from darkroom.serving.decoders import Decoders
+from darkroom.serving.decoding_process import DecoderSource
 from darkroom.serving.invocations import OnExchange, ignore_exchange
 from darkroom.serving.journal import Journal
 from darkroom.serving.logs import EventLog
-from darkroom.serving.memory import use_one_arena
+from darkroom.serving.memory import default_decoding_bytes, use_one_arena
 from darkroom.serving.metrics import ServingMetrics
 from darkroom.serving.model_names import ModelNames
 from darkroom.serving.parent_watch import end_with_parent
@@ -41,6 +43,7 @@ def serve_task(
     *,
     listening: socket.socket,
     journal: Journal | None,
+    source: DecoderSource,
     restarts: int,
     ready: Callable[[], None],
 ) -> None:
@@ -48,6 +51,7 @@ def serve_task(
 
     Args:
         journal: with several models, where those that are registered are kept.
+        source: makes the processes that decode images.
         restarts: how often this process was started again.
         ready: called once the server is about to answer.
 
@@ -67,6 +71,7 @@ def serve_task(
             settings,
             log=log,
             metrics=metrics,
+            decoders=_decoders(settings, source=source, log=log),
             restarts=restarts,
             on_exchange=on_exchange,
             on_start=handle_signals,
@@ -83,6 +88,17 @@ def _settings(task: Task) -> ServingSettings:
     kind: Literal["json", "text"] = "json" if task.in_container else "text"
     page = not task.in_container if settings.page is None else settings.page
     return settings.model_copy(update={"log": settings.log or kind, "page": page})
+
+
+def _decoders(settings: ServingSettings, *, source: DecoderSource, log: EventLog) -> Decoders:
+    return Decoders(
+        source,
+        workers=settings.workers or available_cores(),
+        memory=settings.decode_memory_mb * 2**20 or default_decoding_bytes(),
+        content_bytes=settings.maximum_body_bytes,
+        note=log.write,
+        seconds=settings.decode_seconds,
+    )
 
 
 def _application(

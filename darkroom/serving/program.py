@@ -76,11 +76,22 @@ def _serve(options: argparse.Namespace) -> int:
         journal = Journal() if task.is_multi_model else None
 
         def serve(restarts: int, ready: Callable[[], None]) -> int:
+            # Nothing here multiplies matrices with it, and it would start threads before the
+            # source of decoders is forked.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+            from darkroom.serving.decoding_process import DecoderSource
+
+            source = DecoderSource()
             from darkroom.serving.process import serve_task
 
             with _told_to_the_user() as outcome:
                 serve_task(
-                    task, listening=listening, journal=journal, restarts=restarts, ready=ready
+                    task,
+                    listening=listening,
+                    journal=journal,
+                    source=source,
+                    restarts=restarts,
+                    ready=ready,
                 )
             return outcome.code
 
@@ -127,6 +138,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--maximum-waiting", metavar="N", help="requests under way, then 503 (default: 64/worker)")
     add("--maximum-body-bytes", metavar="N", help="of a request (default: 6 MiB)")
     add("--memory-limit-mb", metavar="N", help="for all models together (default: 60 %% of all)")
+    add("--decode-memory-mb", metavar="N", help="for decoding (default: 30 %% of all)")
+    add("--decode-seconds", metavar="N", help="of processor time, for one image (default: 10)")
     add("--allow-urls", action="store_true", default=None, help="fetch images from public URLs")
     add("--url-hosts", metavar="HOST,…", help="fetch from these hosts alone; *.example.com works")
     add("--url-https-only", action="store_true", default=None, help="fetch by https alone")

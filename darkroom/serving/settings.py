@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from darkroom.engines.protocol import EngineName
 from darkroom.errors import UserError
 from darkroom.serving.allowed_hosts import HostPattern
-from darkroom.serving.limits import MAXIMUM_BODY_BYTES
+from darkroom.serving.limits import DECODING_SECONDS, MAXIMUM_BODY_BYTES
 
 PREFIX = "DARKROOM_SERVE_"
 
@@ -43,6 +43,10 @@ class ServingSettings(BaseModel):
     """Larger requests get 413; SageMaker's own limit is the default."""
     memory_limit_mb: Annotated[int, Field(ge=0)] = 0
     """For all models together, where there are several. 0: 60 % of the machine's."""
+    decode_memory_mb: Annotated[int, Field(ge=0)] = 0
+    """For decoding images, all together. 0: 30 % of the machine's, at least 256."""
+    decode_seconds: Annotated[int, Field(ge=1, le=600)] = DECODING_SECONDS
+    """Processor time that decoding one image may take."""
     allow_urls: bool = False
     """Fetch images by {"url": …}; only from public addresses."""
     url_hosts: Annotated[tuple[HostPattern, ...], BeforeValidator(_split)] = ()
