@@ -97,6 +97,13 @@ def test_the_digits_are_written_once(tmp_path):
     assert first.file(first.records[0]).stat().st_mtime_ns == written
 
 
+def test_digits_that_were_replaced_are_written_again(tmp_path):
+    first = _ingest("digits", tmp_path)
+    for path in (first.root / "3").iterdir():
+        Image.new("L", (8, 8)).save(path)
+    assert _ingest("digits", tmp_path).fingerprint == first.fingerprint
+
+
 def test_polyvore_is_read_by_its_outfits(tmp_path):
     for outfit in ("1", "2", "3"):
         (tmp_path / "images" / outfit).mkdir(parents=True)
@@ -161,7 +168,7 @@ def test_the_version_of_an_address_changes_with_its_file(image_folder, served):
 def test_an_address_of_a_page_is_refused(served, tmp_path):
     folder, address = served
     (folder / "a.zip").write_text("<html>Log in first</html>")
-    with pytest.raises(UserError, match="no archive that can be read"):
+    with pytest.raises(UserError, match="is a web page, not a file"):
         _ingest(f"{address}/a.zip", tmp_path / "store")
 
 

@@ -1,5 +1,6 @@
 """What `predict` finds in files, folders, archives, URLs and standard input."""
 
+import gzip
 import io
 import os
 import random
@@ -7,6 +8,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -212,8 +214,11 @@ class _Pictures(BaseHTTPRequestHandler):
         content = self.files.get(self.path)
         self.send_response(404 if content is None else 200)
         self.send_header("Content-Length", str(len(content or b"")))
+        if "encoded" in self.path:
+            self.send_header("Content-Encoding", "gzip")
         self.end_headers()
-        self.wfile.write(content or b"")
+        with suppress(ConnectionError):  # whoever has seen enough hangs up
+            self.wfile.write(content or b"")
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -244,6 +249,25 @@ def test_a_url_of_an_archive_is_one_by_its_content(predictor: Predictor, site: s
     rows = predict_sources([f"{site}/all"], predictor=predictor)
     assert [row.source for row in rows] == [f"{site}/all/{name}" for name in PICTURES]
     assert [row.class_name for row in rows] == ["red", "blue", "green"]
+
+
+def test_what_is_encoded_unasked_is_decoded_and_what_is_only_labelled_is_taken_as_it_is(
+    predictor: Predictor, site: str
+) -> None:
+    picture = content_of("a/red/1.png")
+    _Pictures.files = {
+        "/encoded.png": gzip.compress(picture),
+        "/encoded-not.png": picture,
+        "/encoded.tgz": _Pictures.files["/all"],
+    }
+    rows = predict_sources([f"{site}{path}" for path in _Pictures.files], predictor=predictor)
+    assert [row.class_name for row in rows] == ["red", "red", "red", "blue", "green"]
+
+
+def test_a_web_page_in_place_of_an_image_is_named(site: str) -> None:
+    _Pictures.files = {"/page.png": b"<!doctype html><title>Log in</title>"}
+    (row,) = found(f"{site}/page.png")
+    assert "a web page, not an image" in str(row.error)
 
 
 def test_a_url_that_sends_too_much_is_given_up(site: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,22 @@ def test_the_same_content_is_unpacked_once_whatever_its_name(tmp_path, monkeypat
     assert _unpack(tmp_path / "b.zip") == first
 
 
+@pytest.mark.parametrize("change", ["write_bytes", "unlink", "add"])
+def test_what_was_changed_after_unpacking_is_unpacked_again(tmp_path, change):
+    archive = _pack(tmp_path / "a.zip", _FILES)
+    folder = _unpack(archive).folder
+    if change == "add":
+        (folder / "data/cat/other.jpg").write_bytes(b"x")
+    elif change == "unlink":
+        (folder / "data/cat/1.jpg").unlink()
+    else:
+        (folder / "data/cat/1.jpg").write_bytes(b"dog" * 500)
+    assert _unpack(archive).folder == folder
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*.jpg")}
+    assert found == _FILES.keys()
+    assert (folder / "data/cat/1.jpg").read_bytes() == _FILES["data/cat/1.jpg"]
+
+
 def _must_not_run(*_args: object, **_options: object) -> None:
     raise AssertionError("unpacked again")
 

@@ -1,9 +1,16 @@
 """Downloads over a real connection: cached, resumed, limited, and clear about trouble."""
 
+import gzip
+import io
+import random
 import re
 import socket
+import tarfile
 import threading
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from darkroom.errors import DarkroomError, UserError
-from darkroom.sources.download import download, look_up
+from darkroom.sources.archives import list_archive
+from darkroom.sources.download import download, look_up, look_up_archive
 
 _CONTENT = bytes(range(256)) * 4000
 
@@ -28,6 +36,9 @@ class _Site:
     supports_head: bool = True
     supports_ranges: bool = True
     busy_answers: int = 0
+    encoding: str = ""
+    """What the server says, of content that it sends as it is."""
+    redirects_to: str = ""
     url: str = ""
     asked: list[tuple[str, int, str | None]] = field(default_factory=list)
     """Method, status and range of each request."""
@@ -41,8 +52,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         site, status = self.site, self._status()
+        if site.redirects_to and not self.path.endswith(site.redirects_to):
+            self.send_response(302)
+            self.send_header("Location", site.redirects_to)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         start = self._start()
-        if status == 200 and start:
+        peeked = re.fullmatch(r"bytes=0-(\d+)", self.headers["Range"] or "")
+        if status == 200 and site.supports_ranges and peeked:
+            end = min(int(peeked[1]) + 1, len(site.content))
+            self._answer(206 if site.content else 416, site.content[:end], end=end)
+        elif status == 200 and start:
             self._answer(206, site.content[start:], start=start)
         elif status == 200 and site.etag and self.headers["If-None-Match"] == site.etag:
             self._answer(304, b"")
@@ -60,21 +81,24 @@ class _Handler(BaseHTTPRequestHandler):
         same = self.headers["If-Range"] == self.site.etag
         return int(asked[1]) if asked and same and self.site.supports_ranges else 0
 
-    def _answer(self, status: int, body: bytes, *, start: int = 0) -> None:
+    def _answer(self, status: int, body: bytes, *, start: int = 0, end: int = 0) -> None:
         self.site.asked.append((self.command, status, self.headers["Range"]))
         self.send_response(status)
         size = len(self.site.content)
         self.send_header("Content-Length", str(size if self.command == "HEAD" else len(body)))
         if self.site.etag:
             self.send_header("ETag", self.site.etag)
+        if self.site.encoding:
+            self.send_header("Content-Encoding", self.site.encoding)
         if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{size - 1}/{size}")
+            self.send_header("Content-Range", f"bytes {start}-{(end or size) - 1}/{size}")
         self.end_headers()
         if self.site.break_off_after is not None:
             body = body[: self.site.break_off_after]
             self.site.break_off_after = None
             self.close_connection = True
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # whoever has seen enough hangs up
+            self.wfile.write(body)
 
     def log_message(self, *_arguments: object) -> None:
         pass
@@ -221,3 +245,135 @@ def test_a_server_that_knows_no_head_requests_is_asked_otherwise(site):
     site.supports_head = False
     found = look_up(site.url)
     assert (found.etag, found.size) == ('"one"', len(_CONTENT))
+
+
+def _tar_gz() -> bytes:
+    return _packed(lambda file: tarfile.open(fileobj=file, mode="w:gz"))
+
+
+def _tar() -> bytes:
+    return _packed(lambda file: tarfile.open(fileobj=file, mode="w:"))
+
+
+def _packed(opened: Callable[[io.BytesIO], tarfile.TarFile]) -> bytes:
+    file = io.BytesIO()
+    with opened(file) as archive:
+        info = tarfile.TarInfo("cat/1.jpg")
+        info.size = 50_000
+        archive.addfile(info, io.BytesIO(random.Random(0).randbytes(info.size)))
+    return file.getvalue()
+
+
+def _zip() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("cat/1.jpg", b"x" * 5000)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP", "identity"])
+def test_a_compressed_tar_that_is_labelled_as_encoded_is_fetched_as_it_is(site, tmp_path, encoding):
+    site.content, site.encoding, site.break_off_after = _tar_gz(), encoding, 20_000
+    path = _download(site.url, tmp_path)
+    assert path.read_bytes() == site.content
+    assert [status for _, status, _ in site.asked] == [200, 206]
+    assert look_up_archive(site.url).size == len(site.content)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+@pytest.mark.parametrize("make", [_zip, _tar_gz])
+def test_an_encoding_that_was_not_asked_for_is_undone(site, tmp_path, encoding, packed, make):
+    archive = make()
+    site.content, site.encoding = packed(archive), encoding
+    look_up_archive(site.url)
+    assert _download(site.url, tmp_path).read_bytes() == archive
+    assert _download(site.url, tmp_path).read_bytes() == archive
+    assert site.asked[-1][1] == 304
+
+
+@pytest.mark.parametrize(
+    ("encoding", "packed"), [("gzip", gzip.compress), ("deflate", zlib.compress)]
+)
+def test_a_tar_that_is_encoded_on_its_way_can_be_unpacked(site, tmp_path, encoding, packed):
+    site.content, site.encoding = packed(_tar()), encoding
+    path = _download(site.url, tmp_path)
+    listing = list_archive(path, maximum_bytes=10**6, maximum_files=9)
+    assert [file.path for file in listing.files] == ["cat/1.jpg"]
+
+
+def test_an_encoding_is_no_way_around_the_limit(site, tmp_path):
+    site.content, site.encoding = gzip.compress(b"PK\x03\x04" + bytes(10**6)), "gzip"
+    with pytest.raises(UserError, match="larger than 100,000 bytes"):
+        _download(site.url, tmp_path, maximum_bytes=100_000)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "message"),
+    [
+        ("br", b"whatever", "'br', which cannot be undone"),
+        ("gzip", b"whatever", "'gzip', which cannot be undone"),
+        ("gzip", gzip.compress(_zip())[:-9], "does not decode from 'gzip'"),
+        ("deflate", zlib.compress(_zip())[:-9], "does not decode from 'deflate'"),
+    ],
+)
+def test_an_encoding_that_cannot_be_undone_is_named(site, tmp_path, encoding, content, message):
+    site.content, site.encoding = content, encoding
+    with pytest.raises(UserError, match=message):
+        _download(site.url, tmp_path)
+
+
+PAGES = [
+    b"<!DOCTYPE html><title>Log in</title>",
+    b"\xef\xbb\xbf\n <!-- x --> <HTML lang=en>",
+    b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN">',
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_web_page_in_place_of_an_archive_is_named_before_and_in_the_run(site, tmp_path, page):
+    site.content = page
+    for attempt in (lambda: look_up_archive(site.url), lambda: _download(site.url, tmp_path)):
+        with pytest.raises(UserError, match=r"photos\.zip' is a web page, not a file"):
+            attempt()
+    assert not list(tmp_path.rglob("photos.zip"))
+
+
+def test_a_redirect_to_a_login_page_is_told(site, tmp_path):
+    site.content, site.redirects_to = PAGES[0], "/login?next=secret"
+    for attempt in (lambda: look_up_archive(site.url), lambda: _download(site.url, tmp_path)):
+        with pytest.raises(UserError, match=r"leading to 'http://127\.0\.0\.1:\d+/login'") as told:
+            attempt()
+        assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "empty"),
+        (b"Rar!\x1a\x07\x01\x00", "a RAR archive"),
+        (b"7z\xbc\xaf\x27\x1c\0\4", "a 7z archive"),
+        (b"\xff\xd8\xff\xe0", "a JPEG image"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS's pointer"),
+        (b'{"message": "Not Found"}', 'a text that begins with \'{"message": "Not Found"}'),
+        (b"\x80\x02\xff", "of a kind that is not known"),
+    ],
+)
+def test_what_is_no_archive_is_named_before_it_is_fetched(site, content, what):
+    site.content = content
+    with pytest.raises(UserError, match=f"it is {re.escape(what)}"):
+        look_up_archive(site.url)
+
+
+@pytest.mark.parametrize("supports_ranges", [True, False])
+def test_only_the_start_of_an_archive_is_looked_at(site, supports_ranges):
+    site.content, site.supports_ranges = _zip() + bytes(10**6), supports_ranges
+    assert look_up_archive(site.url).size == len(site.content)
+
+
+def test_a_file_that_was_changed_here_is_fetched_again(site, tmp_path):
+    path = _download(site.url, tmp_path)
+    path.write_bytes(b"x" * len(_CONTENT))
+    assert _download(site.url, tmp_path).read_bytes() == _CONTENT
+    assert [status for _, status, _ in site.asked] == [200, 200]

@@ -126,6 +126,13 @@ def test_the_same_content_is_not_fetched_twice(s3, tmp_path):
     assert counting.calls["get_object"] == 0
 
 
+def test_what_was_changed_after_fetching_is_fetched_again(s3, tmp_path):
+    first = _fetch(s3, tmp_path)
+    (first / "cat/0.jpg").write_bytes(_FILES["cat/0.jpg"][::-1])
+    assert _fetch(s3, tmp_path) == first
+    assert _content(first) == _FILES
+
+
 def test_changed_content_is_fetched_into_a_folder_of_its_own(s3, tmp_path):
     first = _fetch(s3, tmp_path)
     s3.put_object(Bucket="photos", Key="data/cat/0.jpg", Body=b"changed")

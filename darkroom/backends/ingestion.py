@@ -111,7 +111,7 @@ def _version_of_files(root: Path, *, listing: Listing, index: HashIndex, progres
 def describe_source(source: str, *, config: DataConfig) -> str:
     """Check what can be known of a source without fetching it, and say it in one line.
 
-    Archives are read through, not unpacked; of http(s) only the headers are asked for.
+    Archives are read through, not unpacked; of http(s) only the first bytes are asked for.
 
     Raises:
         UserError: as `ingest` would, as far as it can be foreseen.
@@ -134,9 +134,9 @@ def _line(source: Source, collection: Collection) -> str:
 
 
 def _describe_http(source: Source, *, config: DataConfig) -> str:
-    from darkroom.sources.download import look_up
+    from darkroom.sources.download import look_up_archive
 
-    found = look_up(source.location)
+    found = look_up_archive(source.location)
     if found.size is None:
         return f"{source.public_name}: reachable, of unknown size"
     if found.size > config.maximum_archive_bytes:

@@ -4,6 +4,7 @@ Credentials, region and endpoint come from where boto3 looks for them (environme
 ~/.aws, role); AWS_ENDPOINT_URL is honoured.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from darkroom.backends.s3_errors import s3_errors_explained
 from darkroom.backends.s3_listing import S3Address, S3Listing, list_address
 from darkroom.backends.s3_upload import Upload, Uploaded
 from darkroom.progress import SILENT, Progress
+from darkroom.sources.hashing import keep_folder
 from darkroom.sources.image_folder import is_image_name
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ def fetch(
     """Fetch a prefix, or one object, to `store/s3/<digest of keys, ETags and sizes>`.
 
     What is there already is not fetched again, neither the whole nor, after an
-    interruption, the objects that had arrived. Sizes and checksums are compared.
+    interruption, the objects that had arrived. Sizes and checksums are compared; a folder
+    that is no longer what was fetched is fetched again.
 
     Args:
         pause: how to wait between attempts, given seconds.
@@ -92,7 +95,8 @@ def fetch(
     found = look_up(uri, maximum_bytes=maximum_bytes, maximum_files=maximum_files, client=client)
     folder = store / "s3" / found.version
     download = Download(client, found=found, folder=folder, pause=pause)
-    download.run(threads=_THREADS, progress=progress)
+    run = partial(download.run, threads=_THREADS, progress=progress)
+    keep_folder(folder, store=store, make=run)
     return folder / found.objects[0].path if found.is_archive else folder
 
 

@@ -1,6 +1,8 @@
 """Images and archives from http(s) addresses."""
 
+import io
 import re
+import zlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -14,13 +16,15 @@ from darkroom.files import workspace
 from darkroom.images import ImageError
 from darkroom.inputs.archived import MAXIMUM_BYTES
 from darkroom.inputs.found import MAXIMUM_IMAGE_BYTES, too_large
-from darkroom.sources.archives import START_BYTES, is_archive_start
+from darkroom.sources.archives import START_BYTES, is_archive_start, is_web_page
 from darkroom.sources.download import download
+from darkroom.sources.http_answers import decode, decoded_start, encoding_of
 
 SCHEMES = ("http://", "https://")
 _CONNECT_AND_READ_SECONDS = (5, 10)
 _IMAGE_SECONDS = 30
 _CHUNK_BYTES = 1 << 16
+_PEEK_BYTES = 1 << 12
 _USER_INFO = re.compile(r"//[^/?#\s]*@")
 
 
@@ -59,9 +63,30 @@ def _image(url: str) -> bytes | None:
         response.raise_for_status()
         chunks = _in_time(_arriving(response))
         content = b""
-        while len(content) < START_BYTES and (chunk := next(chunks, b"")):
+        while len(content) < _PEEK_BYTES and (chunk := next(chunks, b"")):
             content += chunk
-        return None if is_archive_start(content[:START_BYTES]) else _all(content, chunks=chunks)
+        # Not asked for, but sent by some servers; others only say so.
+        encoding = encoding_of(response.headers)
+        decoded = decoded_start(content[:_PEEK_BYTES], encoding=encoding, size=START_BYTES)
+        start = content[:START_BYTES] if decoded is None else decoded
+        if is_archive_start(start):
+            return None
+        if is_web_page(start):
+            raise ImageError("a web page, not an image: give the address of the image itself")
+        whole = _all(content, chunks=chunks)
+        return whole if decoded is None else _decoded(whole, encoding=encoding)
+
+
+def _decoded(content: bytes, *, encoding: str) -> bytes:
+    whole = b""
+    try:
+        for chunk in decode(io.BytesIO(content), encoding=encoding):
+            whole += chunk
+            if len(whole) > MAXIMUM_IMAGE_BYTES:
+                raise ImageError(too_large())
+    except (EOFError, OSError, zlib.error) as error:
+        raise ImageError(f"does not decode from {encoding!r}: {error}") from error
+    return whole
 
 
 def _all(content: bytes, *, chunks: Iterator[bytes]) -> bytes:
@@ -75,7 +100,7 @@ def _all(content: bytes, *, chunks: Iterator[bytes]) -> bytes:
 
 def _arriving(response: requests.Response) -> Iterator[bytes]:
     """The body as it comes: to wait until a chunk is full would let it drip for hours."""
-    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=False):
         yield chunk
 
 

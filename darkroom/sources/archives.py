@@ -6,6 +6,7 @@ What an archive is, is decided by its content, not its name. Nothing is written 
 import bz2
 import gzip
 import lzma
+import re
 import stat
 import tarfile
 import zipfile
@@ -31,11 +32,31 @@ _MAGIC: dict[bytes, _Format] = {
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
 }
+_OTHERS: dict[bytes, str] = {
+    b"Rar!\x1a\x07": "a RAR archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\x04\x22\x4d\x18": "compressed by LZ4",
+    b"\x1f\x9d": "compressed by compress",
+    b"PK\x07\x08": "a part of a zip that was split",
+    b"version https://git-lfs": "Git LFS's pointer to a file, not the file",
+    b"PAR1": "a Parquet table",
+    b"\x89HDF": "an HDF5 file",
+    b"%PDF": "a PDF document",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x89PNG": "a PNG image",
+}
+"""How else what was meant to be an archive may begin."""
+_HTML = re.compile(
+    rb"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b",
+    re.DOTALL | re.IGNORECASE,
+)
 _TAR_BLOCK_BYTES = 512
 START_BYTES = _TAR_BLOCK_BYTES
 """Of a file, that say which archive it is."""
 _LONGEST_TAR_NAME_BYTES = 1 << 20
 _REFUSALS_SHOWN = 10
+_SHOWN_BYTES = 60
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -79,6 +100,32 @@ def is_archive(path: Path) -> bool:
 def is_archive_start(start: bytes) -> bool:
     """`is_archive` of content that begins with these bytes: `START_BYTES` of them, or all."""
     return _format_of_start(start) is not None
+
+
+def is_tar_start(start: bytes) -> bool:
+    """`is_archive_start` of a tar that is not compressed."""
+    return _format_of_start(start) == "tar"
+
+
+def is_web_page(start: bytes) -> bool:
+    """Whether content that begins so is HTML, as a server sends in place of a file."""
+    return _HTML.match(start.removeprefix(b"\xef\xbb\xbf")) is not None
+
+
+def what_begins(start: bytes) -> str:
+    """What no archive is, by its first bytes, in words that follow 'it is'."""
+    if not start:
+        return "empty"
+    if is_web_page(start):
+        return "a web page (HTML), as a server sends in place of a file"
+    for magic, name in _OTHERS.items():
+        if start.startswith(magic):
+            return name
+    try:
+        text = start[:_SHOWN_BYTES].decode()
+    except UnicodeDecodeError:
+        return "of a kind that is not known"
+    return f"a text that begins with {text!r}"
 
 
 def list_archive(path: Path, *, maximum_bytes: int, maximum_files: int) -> Listing:
@@ -150,10 +197,7 @@ def _refusal_message(path: Path, *, refused: list[str]) -> str:
 def _entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
     kind = _format_of(path)
     if kind is None:
-        raise UserError(
-            f"{str(path)!r} is no archive that can be read. Give a .zip, .tar, .tar.gz, "
-            ".tar.bz2 or .tar.xz (its content counts, not its name), or a folder."
-        )
+        raise UserError(not_an_archive(str(path), start=_start_of(path)))
     return (
         _zip_entries(path, meter=meter)
         if kind == "zip"
@@ -161,9 +205,21 @@ def _entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
     )
 
 
+def not_an_archive(name: str, *, start: bytes) -> str:
+    """The message for what should be an archive, and begins otherwise."""
+    return (
+        f"{name!r} is no archive that can be read: it is {what_begins(start)}. Give a .zip, .tar, "
+        ".tar.gz, .tar.bz2 or .tar.xz (its content counts, not its name), or a folder."
+    )
+
+
 def _format_of(path: Path) -> _Format | None:
+    return _format_of_start(_start_of(path))
+
+
+def _start_of(path: Path) -> bytes:
     with path.open("rb") as file:
-        return _format_of_start(file.read(START_BYTES))
+        return file.read(START_BYTES)
 
 
 def _format_of_start(start: bytes) -> _Format | None:

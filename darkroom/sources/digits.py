@@ -6,6 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from darkroom.files import atomic_path
+from darkroom.sources.hashing import keep_folder
 
 _LARGEST_VALUE = 16
 
@@ -16,15 +17,18 @@ def digits_version() -> str:
 
 
 def write_digits(store: Path) -> Path:
-    """The folder `store/digits-<version>` with `<0…9>/NNNN.png`, written when missing.
+    """The folder `store/digits-<version>` with `<0…9>/NNNN.png`, written when missing or changed.
 
     Images are 8×8 pixels, 8-bit grey; scikit-learn's values 0…16 become 0…255. NNNN is
     the position in scikit-learn's order.
     """
     folder = store / f"digits-{digits_version()}"
-    if not folder.is_dir():
+
+    def make() -> None:
         with atomic_path(folder) as temporary:
             _write_images(temporary)
+
+    keep_folder(folder, store=store, make=make)
     return folder
 
 

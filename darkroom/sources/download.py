@@ -1,22 +1,38 @@
 """Archives from http(s) addresses: fetched once, resumed where interrupted."""
 
+import gzip
 import hashlib
+import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import requests
 from filelock import FileLock
+from urllib3.exceptions import HTTPError
 
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import write_text
 from darkroom.progress import SILENT, Progress
+from darkroom.sources.archives import (
+    START_BYTES,
+    is_archive_start,
+    is_tar_start,
+    is_web_page,
+    not_an_archive,
+)
+from darkroom.sources.hashing import HashIndex, is_as_recorded, record_content
 from darkroom.sources.http_answers import (
     RemoteFile,
     check_answer,
+    decode,
+    decoded_start,
     http_session,
     network_trouble_explained,
+    raw_chunks,
     remote_file,
 )
 from darkroom.sources.source_names import public_url
@@ -24,11 +40,73 @@ from darkroom.sources.source_names import public_url
 _ATTEMPTS = 5
 """How often a transfer that breaks off is resumed."""
 _CHUNK_BYTES = 1 << 18
+_PEEK_BYTES = 1 << 12
+"""Of a file, from which START_BYTES decode."""
 _SECONDS_TO_CONNECT_AND_READ = (10, 60)
 
 
 class _BrokenOffError(Exception):
     """The connection ended before the file did."""
+
+
+def look_up_archive(url: str) -> RemoteFile:
+    """What the server says about an archive, of which only the first bytes are fetched.
+
+    Raises:
+        UserError: the server cannot be reached, has no such file, or it is no archive.
+    """
+    with http_session() as session, network_trouble_explained(url):
+        answer = session.get(
+            url,
+            headers={"Range": f"bytes=0-{_PEEK_BYTES - 1}"},
+            stream=True,
+            timeout=_SECONDS_TO_CONNECT_AND_READ,
+        )
+        with answer:
+            # An empty file has no first byte that could be sent.
+            is_empty = answer.status_code == requests.codes.requested_range_not_satisfiable
+            if not is_empty:
+                check_answer(answer, url=url)
+            start = b"" if is_empty else _first_bytes(answer)
+            found = remote_file(answer)
+            _check_start(start, found=found, url=url, answered_by=answer.url)
+    if answer.status_code == requests.codes.partial_content:
+        total = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        found = replace(found, size=int(total) if total.isdecimal() else None)
+    return found
+
+
+def _first_bytes(answer: requests.Response) -> bytes:
+    start = b""
+    try:
+        for chunk in raw_chunks(answer, size=_PEEK_BYTES):
+            start += chunk
+            if len(start) >= _PEEK_BYTES:
+                break
+    except HTTPError:
+        pass  # what has come says enough, or the download will tell
+    return start
+
+
+def _check_start(start: bytes, *, found: RemoteFile, url: str, answered_by: str) -> None:
+    """Refuse what is no archive, whether as it is sent or decoded."""
+    decoded = decoded_start(start, encoding=found.encoding, size=START_BYTES)
+    if is_archive_start(start[:START_BYTES]) or is_archive_start(decoded or b""):
+        return
+    beginning = (decoded or start)[:START_BYTES]
+    if is_web_page(beginning):
+        raise UserError(_web_page(url, answered_by=answered_by))
+    raise UserError(not_an_archive(public_url(url), start=beginning))
+
+
+def _web_page(url: str, *, answered_by: str) -> str:
+    elsewhere = public_url(answered_by)
+    led = f" after leading to {elsewhere!r}" if elsewhere != public_url(url) else ""
+    return (
+        f"{public_url(url)!r} is a web page, not a file: so the server answers{led}. It may want a "
+        "login or a confirmation first. Give the address of the file itself, or fetch it with a "
+        "browser and give its path."
+    )
 
 
 def look_up(url: str) -> RemoteFile:
@@ -57,7 +135,8 @@ def download(
     """Fetch a file to `store/downloads/`, unless the same content lies there already.
 
     It is the same when the server's ETag, or else its Last-Modified, has not changed; a
-    server that gives neither is asked for the content each time. A transfer that broke
+    server that gives neither is asked for the content each time. A file that was changed here
+    since is fetched again. A transfer that broke
     off, in this call or an earlier one, goes on where it stopped if the file is still
     the same.
 
@@ -72,10 +151,11 @@ def download(
     folder = store / "downloads" / hashlib.sha256(url.encode()).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     transfer = _Transfer(url, folder=folder, maximum_bytes=maximum_bytes, progress=progress)
-    with FileLock(folder / "lock"):
+    with FileLock(folder / "lock"), HashIndex.in_store(store) as index:
+        transfer.know(index)
         for attempt in range(_ATTEMPTS):
             try:
-                return transfer.run()
+                return transfer.run(index)
             except _BrokenOffError:
                 pause(0.5 * 2**attempt)
     raise DarkroomError(
@@ -93,8 +173,15 @@ class _Transfer:
         name = PurePosixPath(unquote(urlsplit(url).path)).name.lstrip(".")
         self._file = folder / "content" / (name[-100:] or "archive")
         self._part, self._state = folder / "part", folder / "state.json"
+        self._is_whole = False
 
-    def run(self) -> Path:
+    def know(self, index: HashIndex) -> None:
+        """Find out whether the file is here as it was fetched."""
+        content = self._file.parent
+        self._is_whole = self._file.is_file() and is_as_recorded(content, index=index)
+
+    def run(self, index: HashIndex) -> Path:
+        """Fetch what is missing."""
         known = RemoteFile.load(self._state)
         with http_session() as session, network_trouble_explained(self._url):
             answer = session.get(
@@ -104,16 +191,17 @@ class _Transfer:
                 timeout=_SECONDS_TO_CONNECT_AND_READ,
             )
             with answer:
-                if answer.status_code == requests.codes.not_modified and self._file.is_file():
+                if answer.status_code == requests.codes.not_modified and self._is_whole:
                     return self._file
                 self._check_range(answer)
                 check_answer(answer, url=self._url)
                 self._receive(answer)
+        record_content(self._file.parent, index=index)
         return self._file
 
     def _conditions(self, known: RemoteFile | None) -> dict[str, str]:
         """Headers that ask for nothing, or only for the rest, if the file is what it was."""
-        if known and self._file.is_file():
+        if known and self._is_whole:
             return known.unless_changed()
         if known and self._part.is_file():
             return known.rest_from(self._part.stat().st_size)
@@ -134,7 +222,8 @@ class _Transfer:
         arrived = self._part.stat().st_size if resumed else 0
         found = remote_file(answer, arrived=arrived)
         self._check_size(found.size or 0)
-        self._file.unlink(missing_ok=True)
+        shutil.rmtree(self._file.parent, ignore_errors=True)
+        self._is_whole = False
         write_text(self._state, found.to_json())
         description = f"Downloading {self._file.name}"
         with self._progress.task(description, total=found.size) as task:
@@ -144,13 +233,55 @@ class _Transfer:
                     part.write(chunk)
                     self._check_size(part.tell())
                     task.advance(len(chunk))
-        self._finish(found)
+        self._finish(found, answered_by=answer.url)
 
-    def _finish(self, found: RemoteFile) -> None:
+    def _finish(self, found: RemoteFile, *, answered_by: str) -> None:
         if found.size is not None and self._part.stat().st_size != found.size:
             raise _BrokenOffError
+        if found.encoding:
+            self._decode(found.encoding)
+        with self._part.open("rb") as part:
+            is_page = is_web_page(part.read(START_BYTES))
+        if is_page:
+            self._part.unlink()
+            raise UserError(_web_page(self._url, answered_by=answered_by))
         self._file.parent.mkdir(exist_ok=True)
         self._part.replace(self._file)
+
+    def _decode(self, encoding: str) -> None:
+        """Undo an encoding that was not asked for, unless the file itself is what is compressed.
+
+        Servers label a .tar.gz as a .tar in the encoding gzip (Apache's AddEncoding); others
+        compress whatever they send.
+        """
+        with self._part.open("rb") as part:
+            raw = part.read(_PEEK_BYTES)
+        start = decoded_start(raw, encoding=encoding, size=START_BYTES)
+        if start is None and is_archive_start(raw[:START_BYTES]):
+            return  # labelled, but not encoded
+        if start is None:
+            self._part.unlink()
+            raise UserError(
+                f"{public_url(self._url)!r} is sent in the encoding {encoding!r}, which cannot be "
+                "undone here. Fetch the file yourself and give its path."
+            )
+        if encoding != "deflate" and is_tar_start(start):
+            return
+        decoded = self._folder / "decoded"
+        with self._part.open("rb") as part, decoded.open("wb") as file:
+            try:
+                for chunk in decode(part, encoding=encoding):
+                    file.write(chunk)
+                    self._check_size(file.tell())
+            except (EOFError, OSError, zlib.error) as error:
+                if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile):
+                    raise
+                self._part.unlink()
+                raise UserError(
+                    f"{public_url(self._url)!r} does not decode from {encoding!r}, in which it is "
+                    f"sent: {error}. Fetch the file yourself and give its path."
+                ) from error
+        decoded.replace(self._part)
 
     def _check_size(self, size: int) -> None:
         if size > self._maximum_bytes:
@@ -163,6 +294,6 @@ class _Transfer:
 
 def _chunks(answer: requests.Response) -> Iterator[bytes]:
     try:
-        yield from answer.iter_content(_CHUNK_BYTES)
-    except (requests.exceptions.ChunkedEncodingError, requests.ConnectionError) as error:
+        yield from raw_chunks(answer, size=_CHUNK_BYTES)
+    except HTTPError as error:
         raise _BrokenOffError from error

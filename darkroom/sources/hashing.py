@@ -8,18 +8,23 @@ a folder above it was renamed keeps its ctime, but not the inode.
 """
 
 import hashlib
+import json
 import os
 import re
+import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from filelock import FileLock
+
 from darkroom.errors import UserError
+from darkroom.files import write_text
 from darkroom.progress import SILENT, Progress, Task
 from darkroom.sources.concurrency import batches, map_concurrently
 
@@ -268,3 +273,52 @@ def _file_system(folder: str, *, mounts: str) -> str:
         if f"{folder}/".startswith(below) and len(point) >= len(longest):
             longest, kind = point, after.split(" ", 1)[0]
     return kind
+
+
+def keep_folder(folder: Path, *, store: Path, make: Callable[[], None]) -> None:
+    """Have a folder that is made once, and again where it is no longer what was made.
+
+    Whoever unpacked an archive, and then finds another picture in the folder, would train on what
+    the archive does not hold.
+
+    Args:
+        store: where hashes are remembered, and a lock is held meanwhile.
+        make: makes the folder, whole or not at all; it is missing then.
+    """
+    lock = store / "locks" / f"{folder.name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock), HashIndex.in_store(store) as index:
+        if is_as_recorded(folder, index=index):
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        make()
+        record_content(folder, index=index)
+
+
+def record_content(folder: Path, *, index: HashIndex) -> None:
+    """Write down, beside a folder that was fetched or made, which files it holds."""
+    hashes = hash_files(_files_below(folder), index=index)
+    relative = {os.path.relpath(path, folder): sha256 for path, sha256 in hashes.items()}
+    write_text(_record_of(folder), json.dumps(relative))
+
+
+def is_as_recorded(folder: Path, *, index: HashIndex) -> bool:
+    """Whether a folder is there and holds what `record_content` found in it, to the last byte."""
+    try:
+        recorded = json.loads(_record_of(folder).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    paths = _files_below(folder)
+    if {os.path.relpath(path, folder) for path in paths} != recorded.keys():
+        return False
+    hashes = hash_files(paths, index=index)
+    return all(recorded[os.path.relpath(path, folder)] == hashes[path] for path in paths)
+
+
+def _record_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.sha256.json")
+
+
+def _files_below(folder: Path) -> list[str]:
+    top = os.path.abspath(folder)
+    return sorted(os.path.join(root, name) for root, _, names in os.walk(top) for name in names)

@@ -1,11 +1,13 @@
 """What web servers say about files, and what it means for the user."""
 
+import gzip
 import json
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self, cast
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -14,6 +16,9 @@ from urllib3.util import Retry
 from darkroom.errors import DarkroomError, UserError
 from darkroom.sources.source_names import public_url
 
+_DECODED = ("gzip", "x-gzip", "deflate")
+_ANY_HEADER = 47  # zlib: 32 for gzip or zlib, whichever it is, and the largest window
+_DECODED_BYTES = 1 << 18
 _PASSING_TROUBLE = (429, 500, 502, 503, 504)
 _ADVICE = {
     401: "It wants a login: give the address with user and password, or fetch it yourself.",
@@ -31,6 +36,8 @@ class RemoteFile:
     last_modified: str | None
     size: int | None
     """Bytes."""
+    encoding: str = ""
+    """Content-Encoding, in lower case; empty: the file's own bytes are sent."""
 
     @property
     def version(self) -> str:
@@ -74,7 +81,52 @@ def remote_file(answer: requests.Response, *, arrived: int = 0) -> RemoteFile:
         etag=answer.headers.get("ETag"),
         last_modified=answer.headers.get("Last-Modified"),
         size=arrived + int(length) if length.isdecimal() else None,
+        encoding=encoding_of(answer.headers),
     )
+
+
+def encoding_of(headers: Mapping[str, str]) -> str:
+    """What a body is encoded by, although none is asked for; '' where it is not."""
+    encoding = headers.get("Content-Encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def raw_chunks(answer: requests.Response, *, size: int) -> Iterator[bytes]:
+    """A body's bytes as they are sent: decoded, they would be others than those counted.
+
+    Raises:
+        urllib3.exceptions.HTTPError: the connection ended before the body did.
+    """
+    return cast(Iterator[bytes], answer.raw.stream(size, decode_content=False))
+
+
+def decoded_start(start: bytes, *, encoding: str, size: int) -> bytes | None:
+    """At most `size` bytes that a body decodes to, by its first ones; None: it does not decode."""
+    if encoding not in _DECODED:
+        return None
+    try:
+        return zlib.decompressobj(_ANY_HEADER).decompress(start, size)
+    except zlib.error:
+        return None
+
+
+def decode(file: BinaryIO, *, encoding: str) -> Iterator[bytes]:
+    """What a file that was sent encoded decodes to, in pieces.
+
+    Raises:
+        EOFError, gzip.BadGzipFile, zlib.error: it does not.
+    """
+    if encoding != "deflate":
+        with gzip.GzipFile(fileobj=file) as decoded:
+            while chunk := decoded.read(_DECODED_BYTES):
+                yield chunk
+        return
+    decoder = zlib.decompressobj()
+    while not decoder.eof:
+        packed = decoder.unconsumed_tail or file.read(_DECODED_BYTES)
+        if not packed:
+            raise EOFError("it ends too early")
+        yield decoder.decompress(packed, _DECODED_BYTES)
 
 
 def http_session() -> requests.Session:

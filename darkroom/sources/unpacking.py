@@ -14,7 +14,7 @@ from darkroom.files import atomic_path
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.archive_meter import Meter
 from darkroom.sources.archives import ArchiveEntry, damage_explained, safe_entries
-from darkroom.sources.hashing import HashIndex, hash_file
+from darkroom.sources.hashing import HashIndex, hash_file, keep_folder
 from darkroom.sources.listing import HIDDEN
 
 _CONTENT, _LEFT_OUT = "content", "left_out.json"
@@ -43,6 +43,7 @@ def unpack(
 ) -> Unpacked:
     """Unpack an archive to `store/unpacked/<its SHA-256>`, unless it lies there already.
 
+    What lies there is compared with what was unpacked, and unpacked again where it differs.
     Hidden and system files are passed over. Should anything be wrong, nothing is left
     behind: the folder appears whole or not at all.
 
@@ -53,10 +54,13 @@ def unpack(
     with HashIndex.in_store(store) as index:
         sha256 = hash_file(archive, index=index, progress=progress)
     target = store / "unpacked" / sha256
-    if not target.is_dir():
+
+    def make() -> None:
         meter = Meter.of(archive, maximum_bytes=maximum_bytes, maximum_files=maximum_files)
         with atomic_path(target) as temporary:
             _unpack_into(temporary, archive=archive, meter=meter, progress=progress)
+
+    keep_folder(target, store=store, make=make)
     left_out = json.loads((target / _LEFT_OUT).read_text(encoding="utf-8"))
     return Unpacked(target / _CONTENT, Counter(left_out))
 
