@@ -13,6 +13,7 @@ SETTINGS = {
     # Nothing but our own messages on the terminal.
     "AUTO_OPEN_DASHBOARD": "false",
     "ZENML_LOGGING_VERBOSITY": "CRITICAL",
+    "ZENML_LOGGING_COLORS_DISABLED": "true",
     "ZENML_ENABLE_RICH_TRACEBACK": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

@@ -2,16 +2,22 @@
 
 import logging
 
-from darkroom.backends.sagemaker.orchestrated import announce_components, leave_reason
+from darkroom.backends.sagemaker.orchestrated import (
+    announce_components,
+    is_orchestrating,
+    leave_reason,
+)
 
 _NOISY = ("zenml", "mlflow", "botocore", "sagemaker", "s3fs", "aiobotocore", "matplotlib")
 
 
-def begin(level: int = logging.ERROR) -> None:
+def begin() -> None:
     """Let the log of the orchestrating job hold what the components say, and little else.
 
-    There, ZenML and MLflow are imported before any environment variable of ours is set.
+    There, ZenML and MLflow are imported before any environment variable of ours is set. On the
+    command line they say nothing: an error is told there once, by us.
     """
+    level = logging.ERROR if is_orchestrating() else logging.CRITICAL
     for name in _NOISY:
         logging.getLogger(name).setLevel(level)
     announce_components()

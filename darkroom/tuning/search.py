@@ -145,15 +145,20 @@ def _run_all(
             if reason := why_done(search.trials(), tuning=search.tuning, seconds=seconds):
                 progress.message(f"tuning: {reason}, after {number} trials")
                 break
-            _run_one(search, number=number, task=task)
+            shown = _run_one(search, number=number, task=task)
             trial = search.trials()[-1]
-            task.advance(detail=trial.in_words(search.tuning.objective))
+            # Of a trial that ended early, the rest is not waited for.
+            task.advance(1 - shown, detail=trial.in_words(search.tuning.objective))
             if on_trial:
                 on_trial(trial)
 
 
-def _run_one(search: _Search, *, number: int, task: Task) -> None:
-    """Propose values, train with them, and record what came of it."""
+def _run_one(search: _Search, *, number: int, task: Task) -> float:
+    """Propose values, train with them, and record what came of it.
+
+    Returns:
+        The share of it that was shown as progress, epoch by epoch.
+    """
     trial, values = propose(
         search.study, tuning=search.tuning, seed=search.hyperparameters.seed, number=number
     )
@@ -178,6 +183,7 @@ def _run_one(search: _Search, *, number: int, task: Task) -> None:
     else:
         watch.complete(result.metrics[search.tuning.objective])
     search.keep_best_folder()
+    return watch.shown
 
 
 class _Watch:
@@ -190,6 +196,7 @@ class _Watch:
         self._objective, self._last_epoch = search.tuning.objective, epochs
         self._started = time.monotonic()
         self._epochs = 0
+        self.shown = 0.0
 
     def epoch(self, epoch: "EpochMetrics") -> None:
         """Take note of an epoch.
@@ -199,8 +206,10 @@ class _Watch:
         """
         self._epochs = epoch.epoch
         value = epoch.validation[self._objective]
+        share = min(1 / self._last_epoch, 1 - self.shown)
+        self.shown += share
         self._task.advance(
-            0,
+            share,
             detail=f"trial {self._number}, epoch {epoch.epoch}: loss {epoch.train_loss:.4f}, "
             f"{self._objective} {value:.4f}, {epoch.images_per_second:.0f} images/s",
         )

@@ -14,10 +14,15 @@ KINDS: tuple[type[DarkroomError], ...] = (UserError, DarkroomError)
 """Errors whose own words are enough, as they are marked in the failure file."""
 
 
+def is_orchestrating() -> bool:
+    """Whether this process is the job that runs the pipeline."""
+    return "TRAINING_JOB_NAME" in os.environ
+
+
 @cache
 def announce_components() -> None:
     """In the job: print the line, once; elsewhere nothing."""
-    if "TRAINING_JOB_NAME" in os.environ:
+    if is_orchestrating():
         print(COMPONENTS_BEGIN, flush=True)
 
 
