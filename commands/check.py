@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from commands.settings import settings_to_train
-from darkroom.backends.ingestion import describe_source
+from darkroom.backends.ingestion import SourceDescription, describe_source
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.grid import trials_wanted
@@ -55,18 +55,18 @@ def check_all(
     click.echo("Ready to run.")
 
 
-def _source(settings: Config) -> tuple[str, list[str]]:
-    """The data source in one line, or what is wrong with it."""
+def _source(settings: Config) -> tuple[SourceDescription | None, list[str]]:
+    """The data source, or what is wrong with it."""
     try:
         return describe_source(settings.data.source, config=settings.data), []
     except UserError as error:
-        return "", error.problems
+        return None, error.problems
 
 
-def _describe(settings: Config, *, source: str, stack: str) -> None:
+def _describe(settings: Config, *, source: SourceDescription | None, stack: str) -> None:
     tuning = settings.tuning
     trials = f"{trials_wanted(tuning)} trials" if tuning.enabled else "no tuning"
-    click.echo(f"Data           {source or 'unusable, see below'}")
+    click.echo(f"Data           {source.line if source else 'unusable, see below'}")
     click.echo(
         f"Model          {settings.model.architecture}, weights {settings.model.weights}, "
         f"{settings.model.image_size} px, {trials}"

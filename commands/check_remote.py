@@ -1,7 +1,6 @@
 """What `python run.py check` looks at beyond this machine: the account, duration and cost."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from darkroom.config import Config
 from darkroom.errors import UserError
 
 if TYPE_CHECKING:
+    from darkroom.backends.ingestion import SourceDescription
     from darkroom.backends.sagemaker.preflight import Finding
 
 _BUILT_REPOSITORY = "zenml"
@@ -19,11 +19,13 @@ _BUILT_REPOSITORY = "zenml"
 _MARKS = {"ok": "✓", "note": "!", "problem": "✗"}
 
 
-def check_remote(settings: Config, *, stack: str, source: str, refresh_prices: bool) -> list[str]:
+def check_remote(
+    settings: Config, *, stack: str, source: "SourceDescription | None", refresh_prices: bool
+) -> list[str]:
     """Print what the account looks like and what a run would take.
 
     Args:
-        source: the data source as `describe_source` words it; it may name the images.
+        source: what is known of the data; None: they are unusable.
 
     Returns:
         The problems, each with what to do.
@@ -32,14 +34,14 @@ def check_remote(settings: Config, *, stack: str, source: str, refresh_prices: b
         from rehearsal.session import REGION
 
         click.echo("Account        none: the run starts a stand-in for AWS on this machine")
-        _show_estimate(settings, source=source, region=REGION)
+        for line in _show_estimate(settings, source=source, region=REGION):
+            click.echo(f"  {_MARKS['note']} {line}")  # of AWS; the stand-in has this machine's
         return []
     problems = _account_problems(settings)
     region = os.environ.get("AWS_REGION", "")
     if refresh_prices and region:
         problems += _refresh(region)
-    _show_estimate(settings, source=source, region=region)
-    return problems
+    return problems + _show_estimate(settings, source=source, region=region)
 
 
 def _account_problems(settings: Config) -> list[str]:
@@ -90,16 +92,23 @@ def _refresh(region: str) -> list[str]:
     return []
 
 
-def _show_estimate(settings: Config, *, source: str, region: str) -> None:
+def _show_estimate(
+    settings: Config, *, source: "SourceDescription | None", region: str
+) -> list[str]:
+    """Print what a run would take; returns the limits that it would go beyond."""
     from darkroom.backends.sagemaker.estimate import estimate_run
-    from darkroom.backends.sagemaker.estimate_lines import estimate_lines
+    from darkroom.backends.sagemaker.estimate_lines import (
+        estimate_lines,
+        limit_notes,
+        limit_problems,
+    )
+    from darkroom.backends.sagemaker.throughput import DataSize
 
+    data = DataSize.of(images=source.images, size=source.size) if source else None
+    estimate = estimate_run(settings, data=data, region=region)
     click.echo(f"Estimate for {region or 'an unknown region'}")
-    for line in estimate_lines(estimate_run(settings, images=count_images(source), region=region)):
+    for line in estimate_lines(estimate):
         click.echo(f"  {line}")
-
-
-def count_images(source: str) -> int | None:
-    """The number that a described source names; None where it is not known before a fetch."""
-    found = re.search(r"([\d,]+) images in ", source)
-    return int(found[1].replace(",", "")) if found else None
+    for line in limit_notes(estimate):
+        click.echo(f"  {_MARKS['note']} {line}")
+    return limit_problems(estimate)

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from commands import check as check_command
 from commands.check import check_all
-from commands.check_remote import count_images
+from darkroom.backends.ingestion import SourceDescription
 from darkroom.errors import UserError
 from stacks import values
 
@@ -82,13 +83,16 @@ def test_prices_are_refreshed_for_aws_alone() -> None:
         check("local", refresh_prices=True)
 
 
-@pytest.mark.parametrize(
-    ("source", "images"),
-    [
-        ("photos: 12,345 images in 10 classes (12,345 train)", 12_345),
-        ("https://example.com/a.zip: reachable, 12.0 MB", None),
-        ("", None),
-    ],
-)
-def test_images_are_counted_where_the_source_says_how_many(source: str, images: int | None) -> None:
-    assert count_images(source) == images
+def test_a_disk_too_small_for_the_data_stops_a_check_and_is_noted_for_a_rehearsal(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """145 GB were "10–30 minutes, $0.04" once."""
+    known = SourceDescription("an archive, 145 GB", size=145_000_000_000)
+    monkeypatch.setattr(check_command, "describe_source", lambda *_, **__: known)
+    check("rehearsal")
+    printed = capsys.readouterr().out
+    assert "! sagemaker.training.volume_gb: 31 GB of it can be used" in printed
+    assert "145 GB in 480,000–2,900,000 images" in printed
+    with pytest.raises(UserError) as caught:
+        check("sagemaker")
+    assert any("sagemaker.orchestration.volume_gb: 31 GB" in line for line in caught.value.problems)

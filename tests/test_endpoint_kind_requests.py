@@ -14,6 +14,7 @@ from darkroom.backends.sagemaker.preflight.hosting import check_hosting
 from darkroom.backends.sagemaker.requests import hosting, scaling
 from darkroom.backends.sagemaker.requests.asynchronous import invoke_asynchronously_request
 from darkroom.backends.sagemaker.site import Site
+from darkroom.backends.sagemaker.throughput import DataSize
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.hosting_kinds import kind_problems, several_models_problems
@@ -238,5 +239,9 @@ def test_of_endpoints_that_answer_at_once_there_is_nothing_to_say() -> None:
 def test_an_asynchronous_endpoint_takes_instances_of_the_quota_and_may_cost_nothing_idle() -> None:
     config = Config.model_validate({"sagemaker": {"hosting": ASYNCHRONOUS}})
     assert [d.count for d in demands_of(config) if d.use == "endpoint"] == [1]
-    text = "\n".join(estimate_lines(estimate_run(config, images=100, region="us-east-1")))
+    text = "\n".join(
+        estimate_lines(
+            estimate_run(config, data=DataSize.of(images=100, size=None), region="us-east-1")
+        )
+    )
     assert "nothing while it has scaled to zero, $2.76 a day and instance else" in text

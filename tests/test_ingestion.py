@@ -119,7 +119,7 @@ def test_polyvore_is_read_by_its_outfits(tmp_path):
     one_each = {"hat": 1, "shoe": 1}
     assert dataset.counts() == {"train": one_each, "validation": one_each, "test": one_each}
     config = DataConfig(polyvore_classes=classes)
-    description = describe_source(f"polyvore:{tmp_path}", config=config)
+    description = describe_source(f"polyvore:{tmp_path}", config=config).line
     assert "6 images in 2 classes (2 train, 2 validation, 2 test)" in description
 
 
@@ -150,7 +150,7 @@ def test_an_address_gives_the_same_data_set_as_its_folder(image_folder, tmp_path
     dataset = _ingest(f"{url}?token=secret", tmp_path / "store")
     assert dataset.fingerprint == _ingest(root, tmp_path / "store").fingerprint
     assert dataset.source == url
-    description = describe_source(url, config=DataConfig())
+    description = describe_source(url, config=DataConfig()).line
     assert description == f"{url}: reachable, {size / 1e6:,.1f} MB"
     with pytest.raises(UserError, match=r"more than data\.maximum_archive_bytes"):
         describe_source(url, config=DataConfig(maximum_archive_bytes=10))
@@ -188,7 +188,7 @@ def test_a_source_that_cannot_be_is_refused_everywhere(tmp_path, source, message
     for attempt in (
         lambda: ingest(source, config=config, seed=1, store=tmp_path / "store"),
         lambda: source_version(source, config=config),
-        lambda: describe_source(source, config=config),
+        lambda: describe_source(source, config=config).line,
     ):
         with pytest.raises(UserError, match=message):
             attempt()
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_trained_on_is_refused_everywhere(tmp_path, file
     for attempt in (
         lambda: _ingest(root, tmp_path / "store"),
         lambda: source_version(str(root), config=DataConfig()),
-        lambda: describe_source(str(root), config=DataConfig()),
+        lambda: describe_source(str(root), config=DataConfig()).line,
     ):
         with pytest.raises(UserError, match=message):
             attempt()
@@ -235,9 +235,9 @@ def test_sources_are_described_in_one_line(image_folder, tmp_path):
     archive = _archive(root, tmp_path / "a.tgz")
     made = "12 images in 3 classes (12 train; validation and test will be taken from train)"
     config = DataConfig()
-    assert describe_source(str(root), config=config) == f"{root}: {made}"
-    assert describe_source(str(archive), config=config) == f"{archive}: {made}"
-    assert "1,797 images in 10 classes" in describe_source("digits", config=config)
+    assert describe_source(str(root), config=config).line == f"{root}: {made}"
+    assert describe_source(str(archive), config=config).line == f"{archive}: {made}"
+    assert "1,797 images in 10 classes" in describe_source("digits", config=config).line
 
 
 def test_the_version_of_a_folder_is_that_of_its_content(image_folder):
@@ -314,7 +314,7 @@ def test_an_interruption_while_unpacking_leaves_nothing_behind(image_folder, tmp
 
 @pytest.mark.skipif(not _CLOTHING.exists(), reason="the real photographs are not there")
 def test_real_photographs_are_described(tmp_path):
-    assert describe_source(str(_CLOTHING), config=DataConfig()).endswith(
+    assert describe_source(str(_CLOTHING), config=DataConfig()).line.endswith(
         "3,409 images in 10 classes (3,068 train, 341 validation; test will be taken from train)"
     )
 

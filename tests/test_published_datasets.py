@@ -187,7 +187,7 @@ def test_a_published_data_set_is_a_source(s3: Any, dataset: Dataset, tmp_path: P
     ingested = ingest(uri, config=config, seed=7, store=tmp_path / "other")
     assert ingested.records == dataset.records
     assert all(ingested.file(record).is_file() for record in ingested.records)
-    assert describe_source(uri, config=config) == (
+    assert describe_source(uri, config=config).line == (
         f"{uri}: a published data set of 60 images in 3 classes"
     )
     assert source_version(uri, config=config) == source_version(f"{uri}/", config=config)

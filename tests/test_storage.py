@@ -326,7 +326,7 @@ def test_a_prefix_becomes_a_data_set(s3, tmp_path):
     dataset = ingest("s3://photos/data", config=config, seed=1, store=tmp_path)
     assert dataset.classes == ("cat", "dog")
     assert len(dataset.records) == 12
-    assert "12 images in 2 classes" in describe_source("s3://photos/data", config=config)
+    assert "12 images in 2 classes" in describe_source("s3://photos/data", config=config).line
     before = source_version("s3://photos/data", config=config)
     s3.put_object(Bucket="photos", Key="data/dog/9.jpg", Body=b"another")
     assert source_version("s3://photos/data", config=config) != before

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ from darkroom.sources.labelled import Collection
 from darkroom.sources.listing import Listing
 from darkroom.sources.local import LocalFolder, check_archive, fetch, list_path, open_path
 from darkroom.sources.source_names import Source, parse_source, public_url
+
+_DIGITS_BYTES = 1797 * 150
+"""Of the PNG files that the digits are written to."""
 
 if TYPE_CHECKING:
     from darkroom.backends.s3_listing import S3Listing
@@ -108,8 +112,20 @@ def _version_of_files(root: Path, *, listing: Listing, index: HashIndex, progres
     return digest.hexdigest()
 
 
-def describe_source(source: str, *, config: DataConfig) -> str:
-    """Check what can be known of a source without fetching it, and say it in one line.
+@dataclass(frozen=True)
+class SourceDescription:
+    """What can be known of a source without fetching it."""
+
+    line: str
+    """For people to read."""
+    images: int | None = None
+    """None: unknown before it is fetched."""
+    size: int | None = None
+    """Bytes of the images, or of the archive that holds them; None: unknown."""
+
+
+def describe_source(source: str, *, config: DataConfig) -> SourceDescription:
+    """Check what can be known of a source without fetching it.
 
     Archives are read through, not unpacked; of http(s) only the first bytes are asked for.
 
@@ -118,7 +134,9 @@ def describe_source(source: str, *, config: DataConfig) -> str:
     """
     parsed = parse_source(source)
     if parsed.kind == "digits":
-        return "digits: 1,797 images in 10 classes, from scikit-learn"
+        return SourceDescription(
+            "digits: 1,797 images in 10 classes, from scikit-learn", images=1797, size=_DIGITS_BYTES
+        )
     if parsed.kind == "http":
         return _describe_http(parsed, config=config)
     if parsed.kind == "s3":
@@ -129,40 +147,51 @@ def describe_source(source: str, *, config: DataConfig) -> str:
     return _line(parsed, understand(listing, source=parsed, config=config, root=root))
 
 
-def _line(source: Source, collection: Collection) -> str:
-    return f"{source.public_name}: {collection.describe()}"
+def _line(source: Source, collection: Collection) -> SourceDescription:
+    return SourceDescription(
+        f"{source.public_name}: {collection.describe()}",
+        images=len(collection.files),
+        size=sum(file.size for file in collection.files),
+    )
 
 
-def _describe_http(source: Source, *, config: DataConfig) -> str:
+def _describe_http(source: Source, *, config: DataConfig) -> SourceDescription:
     from darkroom.sources.download import look_up_archive
 
     found = look_up_archive(source.location)
     if found.size is None:
-        return f"{source.public_name}: reachable, of unknown size"
+        return SourceDescription(f"{source.public_name}: reachable, of unknown size")
     if found.size > config.maximum_archive_bytes:
         raise UserError(
             f"{source.public_name!r} has {found.size:,} bytes, more than "
             f"data.maximum_archive_bytes ({config.maximum_archive_bytes:,})."
         )
-    return f"{source.public_name}: reachable, {found.size / 1e6:,.1f} MB"
+    return SourceDescription(
+        f"{source.public_name}: reachable, {found.size / 1e6:,.1f} MB", size=found.size
+    )
 
 
-def _describe_s3(source: Source, *, config: DataConfig) -> str:
+def _describe_s3(source: Source, *, config: DataConfig) -> SourceDescription:
     if _is_published(source):
         return _describe_published(source)
     found = _look_up_s3(source, config=config)
     if found.is_archive or source.polyvore:
-        return f"{source.public_name}: {len(found.objects):,} objects, {found.size / 1e6:,.1f} MB"
+        return SourceDescription(
+            f"{source.public_name}: {len(found.objects):,} objects, {found.size / 1e6:,.1f} MB",
+            size=found.size,
+        )
     return _line(source, understand(found.listing(), source=source, config=config))
 
 
-def _describe_published(source: Source) -> str:
+def _describe_published(source: Source) -> SourceDescription:
     from darkroom.backends.published_datasets import read_published
 
     dataset = read_published(source.location)
-    return (
+    return SourceDescription(
         f"{source.public_name}: a published data set of {len(dataset.records):,} images in "
-        f"{len(dataset.classes):,} classes"
+        f"{len(dataset.classes):,} classes",
+        images=len(dataset.records),
+        size=sum(record.size for record in dataset.records),
     )
 
 

@@ -4,14 +4,24 @@ A range, and rough: start-up times and speeds (throughput.py) are orders of magn
 those of prices.py. What is not known is said, not guessed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Literal
 
 from darkroom.backends.sagemaker.prices import Kind, Rate, find_rate
-from darkroom.backends.sagemaker.throughput import Span, Workload, training_speed
+from darkroom.backends.sagemaker.requests.volumes import has_own_disks
+from darkroom.backends.sagemaker.throughput import (
+    UPLOAD,
+    DataSize,
+    Span,
+    Workload,
+    inference_speed,
+    training_speed,
+)
 from darkroom.config import Config
 from darkroom.config.grid import trials_wanted
+from darkroom.sources.source_names import parse_source
 
 STARTUP_SECONDS: dict[str, Span] = {
     "training": Span(120, 300),
@@ -29,10 +39,18 @@ _LARGEST_DISCOUNT = 0.9  # of spot, as AWS advertises it
 _CLOSING_SECONDS = Span(20, 90)
 """Of a training job, after its last epoch: export, packing, upload of the model."""
 _LIGHT_SECONDS = Span(90, 400)
-"""Of the components inside the orchestration job: ingest, validate, evaluate, register."""
+"""Of the components inside the orchestration job, without what grows with the data."""
 _ENDPOINT_CHECK_SECONDS = Span(20, 120)
 """The endpoint's predictions, and its removal."""
 _TRANSFORM_IMAGES_PER_SECOND = Span(5, 50)
+_USD_PER_PUT = 5e-6
+_PUTS_PER_TRANSFORMED_IMAGE = 2
+"""The image is an object, and so is its answer."""
+_GIGABYTE = 2**30
+_USABLE = 0.95
+"""Of a volume: the file system has some."""
+_OTHER_BYTES = 3e9
+"""What else a job writes: model, checkpoints, recording, logs."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +72,8 @@ class JobEstimate:
     spot: bool = False
     scales_to_zero: bool = False
     """An endpoint that has no instance while nothing waits."""
+    requests_usd: float = 0
+    """What S3 takes for its requests, where they are many."""
 
     @property
     def cost(self) -> Span | None:
@@ -63,7 +83,34 @@ class JobEstimate:
         hourly = self.rate.usd_per_hour
         cheapest = 1 - _LARGEST_DISCOUNT if self.spot else 1
         low, high = self.billed_seconds
-        return Span(low / 3600 * hourly * cheapest, high / 3600 * hourly)
+        return Span(
+            low / 3600 * hourly * cheapest + self.requests_usd,
+            high / 3600 * hourly + self.requests_usd,
+        )
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A setting that a run may go beyond."""
+
+    setting: str
+    """Its key."""
+    allowed: float
+    """In the unit of `needed`: bytes or seconds."""
+    needed: Span
+    of: str
+    """What it is needed for."""
+    unit: Literal["bytes", "seconds"]
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the least that is to be expected is too much."""
+        return self.needed.low > self.allowed
+
+    @property
+    def is_in_danger(self) -> bool:
+        """Whether the most that is to be expected is too much."""
+        return self.needed.high > self.allowed
 
 
 @dataclass(frozen=True)
@@ -74,6 +121,11 @@ class Estimate:
     seconds: Span | None
     """From the command to the end; None: unknown."""
     region: str
+    data: DataSize | None
+    """What it is estimated for; None: nothing is known of the data."""
+    upload: Span | None
+    """Seconds in which data of this machine are sent to S3; None: they are elsewhere."""
+    limits: Sequence[Limit]
 
     @property
     def cost(self) -> Span:
@@ -88,33 +140,126 @@ class Estimate:
         return list(dict.fromkeys(f"{job.instance_type} ({job.kind})" for job in missing))
 
 
-def estimate_run(config: Config, *, images: int | None, region: str) -> Estimate:
+def estimate_run(config: Config, *, data: DataSize | None, region: str) -> Estimate:
     """Estimate a run that finds nothing of earlier ones to reuse.
 
     Args:
-        images: of the whole data set; None: unknown, and so are durations.
+        data: the whole data set; None: unknown, and so are durations.
 
     Raises:
         UserError: the refreshed prices are damaged.
     """
-    return _Estimating(config, images=images, region=region).run()
+    return _Estimating(config, data=data, region=region).run()
 
 
 class _Estimating:
-    def __init__(self, config: Config, *, images: int | None, region: str) -> None:
+    def __init__(self, config: Config, *, data: DataSize | None, region: str) -> None:
         self.config = config
         self.jobs_config = config.sagemaker
-        self.images = images
+        self.data = data
         self.region = region
 
     def run(self) -> Estimate:
         heavy = [job for job in (self._tuning(), self._training(), *self._serving()) if job]
         seconds = _sum([job.seconds for job in heavy])
-        inside = _sum([seconds, _LIGHT_SECONDS])
+        inside = _sum([seconds, self._light_seconds()])
         orchestration = self._orchestration(inside)
+        upload = self._upload()
         return Estimate(
-            jobs=[orchestration, *heavy], seconds=orchestration.seconds, region=self.region
+            jobs=[orchestration, *heavy],
+            seconds=_sum([orchestration.seconds, upload or Span(0, 0)]),
+            region=self.region,
+            data=self.data,
+            upload=upload,
+            limits=[*self._disks(), *self._runtimes(inside)],
         )
+
+    def _upload(self) -> Span | None:
+        """Seconds until data that lie here are on S3."""
+        is_here = parse_source(self.config.data.source).kind not in ("digits", "http", "s3")
+        return self.data.transferred(UPLOAD) if is_here and self.data else None
+
+    def _light_seconds(self) -> Span | None:
+        """Of what the orchestration job does itself: it brings, validates and publishes all
+        images, and classifies those of the test split."""
+        machine = self.jobs_config.orchestration.instance_type
+        speed = inference_speed(self._workload, instance_type=machine)
+        if self.data is None or speed is None:
+            return None
+        tested = self.data.share(self.config.data.test_fraction).images
+        return _sum(
+            [
+                _LIGHT_SECONDS,
+                self.data.transferred(),
+                self.data.inspected(machine),
+                self.data.transferred(),
+                Span(tested.low / speed.high, tested.high / speed.low),
+            ]
+        )
+
+    @property
+    def _workload(self) -> Workload:
+        return Workload(self.config.model.architecture, self.config.model.image_size)
+
+    @property
+    def _trained_on(self) -> DataSize | None:
+        """What one machine of a training gets: images to train on, and to validate with."""
+        if self.data is None:
+            return None
+        settings = self.jobs_config.training
+        shared = settings.distribution == "ShardedByS3Key"
+        fraction = self.config.data.validation_fraction
+        trained = 1 - self.config.data.test_fraction - fraction
+        return self.data.share(fraction + trained / (settings.instance_count if shared else 1))
+
+    def _disks(self) -> Iterator[Limit]:
+        """What lies on each volume at its fullest."""
+        if self.data is None or self._trained_on is None:
+            return
+        orchestration, training = self.jobs_config.orchestration, self.jobs_config.training
+        twice = 2 * self.data.size + _OTHER_BYTES
+        if not has_own_disks(orchestration.instance_type):
+            yield Limit(
+                "sagemaker.orchestration.volume_gb",
+                allowed=orchestration.volume_gb * _GIGABYTE * _USABLE,
+                needed=Span(twice, twice),
+                of="the data as they come, and unpacked or packed anew",
+                unit="bytes",
+            )
+        if not has_own_disks(training.instance_type):
+            shards = self._trained_on.size * (2 if training.input_mode == "File" else 1)
+            decoded = self._trained_on.decoded_bytes(self.config.model.working_size)
+            copied = "shards, the same unpacked" if training.input_mode == "File" else "images"
+            yield Limit(
+                "sagemaker.training.volume_gb",
+                allowed=training.volume_gb * _GIGABYTE * _USABLE,
+                needed=Span(
+                    shards + decoded.low + _OTHER_BYTES, shards + decoded.high + _OTHER_BYTES
+                ),
+                of=f"{copied}, and all images decoded at working size",
+                unit="bytes",
+            )
+
+    def _runtimes(self, inside: Span | None) -> Iterator[Limit]:
+        """What each job may last, and would."""
+        orchestration, training = self.jobs_config.orchestration, self.jobs_config.training
+        one = self._training_seconds(self._epochs())
+        if one:
+            yield Limit(
+                "sagemaker.training.max_runtime_seconds",
+                allowed=training.max_runtime_seconds,
+                needed=one,
+                of="one training",
+                unit="seconds",
+            )
+        if inside:
+            yield Limit(
+                "sagemaker.orchestration.max_runtime_seconds",
+                allowed=orchestration.max_runtime_seconds,
+                needed=inside,
+                of="the whole pipeline",
+                unit="seconds",
+            )
 
     def _orchestration(self, inside: Span | None) -> JobEstimate:
         return self._job(
@@ -174,18 +319,26 @@ class _Estimating:
     def _training_seconds(self, epochs: Span) -> Span | None:
         """Of one job once it runs."""
         speed = training_speed(
-            Workload(self.config.model.architecture, self.config.model.image_size),
+            self._workload,
             instance_type=self.jobs_config.training.instance_type,
             processes=self.config.training.processes,
         )
-        if self.images is None or speed is None:
+        here = self._trained_on
+        if self.data is None or here is None or speed is None:
             return None
-        data = self.config.data
-        seen = self.images * (1 - data.test_fraction)  # trained on, or validated with
+        seen = self.data.share(1 - self.config.data.test_fraction).images
         count = self.jobs_config.training.instance_count
-        return Span(
-            epochs.low * seen / (speed.high * count) + _CLOSING_SECONDS.low,
-            epochs.high * seen / speed.low / max(1, 0.7 * count) + _CLOSING_SECONDS.high,
+        return _sum(
+            [
+                here.transferred(),
+                here.transferred(),  # the shards, unpacked
+                here.decoded(self.jobs_config.training.instance_type),
+                Span(
+                    epochs.low * seen.low / (speed.high * count),
+                    epochs.high * seen.high / speed.low / max(1, 0.7 * count),
+                ),
+                _CLOSING_SECONDS,
+            ]
         )
 
     def _serving(self) -> list[JobEstimate]:
@@ -214,6 +367,8 @@ class _Estimating:
         settings = self.jobs_config.transform
         start = STARTUP_SECONDS["transform"]
         working = self._transform_seconds(settings.instance_count)
+        images = self._transformed
+        puts = _PUTS_PER_TRANSFORMED_IMAGE * images.high if images else 0
         return self._job(
             "batch transform",
             kind="transform",
@@ -221,16 +376,22 @@ class _Estimating:
             instances=settings.instance_count,
             seconds=_sum([start, working]),
             billed=_times(working, settings.instance_count),
+            requests_usd=puts * _USD_PER_PUT,
         )
 
-    def _transform_seconds(self, instances: int) -> Span | None:
-        if self.images is None:
+    @property
+    def _transformed(self) -> Span | None:
+        if self.data is None:
             return None
         data = self.config.data
         shares = {"validation": data.validation_fraction, "test": data.test_fraction}
-        share = shares.get(self.config.batch.split, 1 - sum(shares.values()))
-        images, speed = self.images * share / instances, _TRANSFORM_IMAGES_PER_SECOND
-        return Span(images / speed.high, images / speed.low)
+        return self.data.share(shares.get(self.config.batch.split, 1 - sum(shares.values()))).images
+
+    def _transform_seconds(self, instances: int) -> Span | None:
+        images, speed = self._transformed, _TRANSFORM_IMAGES_PER_SECOND
+        if images is None:
+            return None
+        return Span(images.low / instances / speed.high, images.high / instances / speed.low)
 
     def _job(
         self,
@@ -244,6 +405,7 @@ class _Estimating:
         instances: int = 1,
         spot: bool = False,
         scales_to_zero: bool = False,
+        requests_usd: float = 0,
     ) -> JobEstimate:
         rate = find_rate(instance_type, region=self.region, kind=kind) if instance_type else None
         return JobEstimate(
@@ -257,6 +419,7 @@ class _Estimating:
             rate=rate,
             spot=spot,
             scales_to_zero=scales_to_zero,
+            requests_usd=requests_usd,
         )
 
 

@@ -1,9 +1,10 @@
-"""How fast an instance trains, roughly: enough to tell minutes from hours, no more.
+"""How fast an instance works, roughly: enough to tell minutes from hours, no more.
 
 The cost of an architecture is what torchvision publishes of it. The speed of a family of
 instances is an order of magnitude from experience, given as a range; only two points were
 measured, on two cores that compute bfloat16 (README): resnet18 at 128 px reached 92 images a
-second, and about 42 without bfloat16.
+second, and about 42 without bfloat16. What is done to images before the network was measured
+on one such core.
 """
 
 import re
@@ -172,11 +173,122 @@ def training_speed(workload: Workload, *, instance_type: str, processes: int = 1
         units = _vcpus(parts["size"])
     else:
         return None
-    factor = units / workload.relative_cost
-    return Span(speed.low * factor, speed.high * factor)
+    threads, processes = (units, 1) if family in _CPU_SPEEDS else (1, units)
+    low, high = (
+        processes
+        * _between_batches(each * threads / workload.relative_cost, image_size=workload.image_size)
+        for each in speed
+    )
+    return Span(low, high)
 
 
 def _vcpus(size: str) -> int:
     """xlarge has 4 vCPUs, and 12xlarge 12 times as many."""
     times = size.removesuffix("xlarge")
     return 4 * int(times) if times.isdigit() else _VCPUS.get(size, 2)
+
+
+TRANSFER = Span(50e6, 200e6)
+"""Bytes a second between S3 and a machine: an order of magnitude, measured by nobody here."""
+UPLOAD = Span(1e6, 50e6)
+"""Bytes a second from where the run is started, a home or an office."""
+_PHOTOGRAPH_BYTES = 110_000
+_USUAL_BYTES = Span(50_000, 300_000)
+"""Of a photograph in the known public data sets of photographs, where only the sum is known."""
+_DECODE_SECONDS = 3.3e-3
+_INSPECT_SECONDS = 3.1e-3
+"""Of one core, for a photograph of 110 kB: decoding it at working size; looking at it and hashing
+it while the data are validated. Both measured on one core."""
+_SMALLEST_SHARE = 0.1
+"""Of these times, for images of a few hundred bytes: 0.27 ms were measured."""
+_BATCHED_AT_224 = 2015
+_MOST_BATCHED = 20_000
+"""Images a second that one thread makes training batches of, from decoded images of 224 px; a
+training process makes them between two steps. 2,015, 3,934 and 5,341 were measured at 224, 160
+and 128 px."""
+_UNEVEN = 1.7
+"""How much longer several cores take than they would if all worked all the time."""
+_INFERENCE_GAIN = 3
+"""Of a network that is not trained: one pass forward, of the three that a step comes to."""
+_COLOURS, _ASPECT = 3, 1.38
+"""Of decoded photographs: 139 and 272 kB were measured at 160 and 224 px."""
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """How large a data set is; a range of images where only the bytes are known."""
+
+    images: Span
+    size: float
+    """Bytes of all images."""
+    is_counted: bool
+    """Whether the number of images is known."""
+
+    @classmethod
+    def of(cls, *, images: int | None, size: int | None) -> "DataSize | None":
+        """From what a source tells; None where it tells neither."""
+        if images is not None:
+            known = images * _PHOTOGRAPH_BYTES if size is None else size
+            return cls(Span(images, images), size=known, is_counted=True)
+        if size is None:
+            return None
+        return cls(
+            Span(size / _USUAL_BYTES.high, size / _USUAL_BYTES.low), size=size, is_counted=False
+        )
+
+    def share(self, part: float) -> "DataSize":
+        """A part of it."""
+        return DataSize(
+            Span(self.images.low * part, self.images.high * part),
+            size=self.size * part,
+            is_counted=self.is_counted,
+        )
+
+    def transferred(self, rate: Span = TRANSFER) -> Span:
+        """Seconds to bring it from one place to another."""
+        return Span(self.size / rate.high, self.size / rate.low)
+
+    def inspected(self, instance_type: str) -> Span:
+        """Seconds to look at every image."""
+        return self._on_all_cores(_INSPECT_SECONDS, instance_type=instance_type)
+
+    def decoded(self, instance_type: str) -> Span:
+        """Seconds to decode every image."""
+        return self._on_all_cores(_DECODE_SECONDS, instance_type=instance_type)
+
+    def decoded_bytes(self, working_size: int) -> Span:
+        """Of the decoded images, the shorter side so many pixels long."""
+        each = _COLOURS * _ASPECT * working_size**2
+        return Span(self.images.low * each, self.images.high * each)
+
+    def _on_all_cores(self, seconds: float, *, instance_type: str) -> Span:
+        average = self.size / max(self.images.high, 1)
+        share = min(1.0, max(_SMALLEST_SHARE, average / _PHOTOGRAPH_BYTES))
+        cores = cores_of(instance_type)
+        return Span(
+            self.images.low * seconds * share / cores,
+            self.images.high * seconds * share / cores * _UNEVEN,
+        )
+
+
+def cores_of(instance_type: str) -> int:
+    """The vCPUs of an instance."""
+    parts = _TYPE.fullmatch(instance_type)
+    return _vcpus(parts["size"]) if parts else _VCPUS["large"]
+
+
+def inference_speed(workload: Workload, *, instance_type: str) -> Span | None:
+    """Images a second that an instance classifies on its processor; None: unknown."""
+    speed = training_speed(workload, instance_type=instance_type)
+    return None if speed is None else _after_decoding(speed, gain=_INFERENCE_GAIN)
+
+
+def _after_decoding(speed: Span, *, gain: float) -> Span:
+    low, high = (1 / (1 / (each * gain) + _DECODE_SECONDS) for each in speed)
+    return Span(low, high)
+
+
+def _between_batches(speed: float, *, image_size: int) -> float:
+    """Images a second of a process that makes each batch before it trains on it."""
+    batched = min(_MOST_BATCHED, _BATCHED_AT_224 * (224 / image_size) ** 2)
+    return 1 / (1 / speed + 1 / batched)

@@ -10,4 +10,9 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.htm
 
 def volume_key(instance_type: str, *, key: str) -> str:
     """The key where the disks of such a machine take one; else, and where there is none, empty."""
-    return "" if _LOCAL_STORAGE.match(instance_type) else key
+    return "" if has_own_disks(instance_type) else key
+
+
+def has_own_disks(instance_type: str) -> bool:
+    """Whether a machine has disks of its own, whose size nobody chooses."""
+    return bool(_LOCAL_STORAGE.match(instance_type))
