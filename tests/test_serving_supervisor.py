@@ -73,7 +73,9 @@ def test_models_that_were_loaded_are_known_after_a_crash(models: Path) -> None:
         link.symlink_to(models)
     with running(**environment) as (supervisor, client):
         order = {"model_name": "abc", "url": str(models / "second")}
-        loaded = client.send(path="/models", body=json.dumps(order).encode())
+        loaded = client.send(
+            path="/models", body=json.dumps(order).encode(), content_type="application/json"
+        )
         assert loaded.status == 200
         crash(supervisor)
         answer = client.send(path="/models/abc/invoke", body=encoded("red"))
@@ -97,11 +99,13 @@ import os, pathlib, socket
 from darkroom.serving.decoding_process import DecoderSource
 from darkroom.serving.process import serve_task
 from darkroom.serving.program import Task
+from darkroom.serving.witness import Witness
 with socket.create_server(("127.0.0.1", 0)) as listening:
     place = pathlib.Path({str(models / "first")!r})
     task = Task(place, is_multi_model=False, in_container=False, flags={{}})
     serve_task(
-        task, listening=listening, journal=None, source=DecoderSource(), restarts=0,
+        task, listening=listening, journal=None, source=DecoderSource(),
+        witness=Witness(), restarts=0,
         ready=lambda: os._exit(3),
     )
 """
@@ -151,7 +155,8 @@ def test_a_request_under_way_is_answered_before_the_end(models: Path) -> None:
     with running(str(models / "first")) as (supervisor, client):
         with socket.create_connection(("127.0.0.1", client.port), timeout=20) as connection:
             body = encoded()
-            head = f"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = "POST /invocations HTTP/1.1\r\nHost: localhost\r\n"
+            head += f"Content-Length: {len(body)}\r\n\r\n"
             connection.sendall(head.encode() + body[:-5])
             # Once another request is answered, the first has been begun too.
             assert client.send("GET", "/ping").status == 200

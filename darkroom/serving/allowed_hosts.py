@@ -23,8 +23,11 @@ def is_among(patterns: Sequence[str], *, host: str) -> bool:
     )
 
 
-def _checked(pattern: str) -> str:
-    """In small letters. What could never match would silently let nothing through."""
+def checked_pattern(pattern: str) -> str:
+    """Check a pattern, and write it in small letters.
+
+    What could never match would silently let nothing through.
+    """
     pattern = pattern.lower().removesuffix(".")
     if not _PATTERN.fullmatch(pattern):
         raise PydanticCustomError(
@@ -35,4 +38,4 @@ def _checked(pattern: str) -> str:
     return pattern
 
 
-HostPattern = Annotated[str, AfterValidator(_checked)]
+HostPattern = Annotated[str, AfterValidator(checked_pattern)]

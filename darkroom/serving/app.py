@@ -12,7 +12,7 @@ Errors are JSON, {"error": …}, and say what is accepted instead.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,9 @@ from darkroom.serving.middleware import Watching
 from darkroom.serving.model_names import ModelNames
 from darkroom.serving.models import Models
 from darkroom.serving.models_api import ModelsApi
+from darkroom.serving.origins import OriginCheck, OriginPolicy
 from darkroom.serving.settings import ServingSettings
+from darkroom.serving.witness import Witness
 
 _MEGABYTE = 2**20
 _SECONDS_BETWEEN_TIDYING = 20
@@ -61,6 +63,10 @@ class Surroundings:
     metrics: ServingMetrics = field(default_factory=ServingMetrics)
     decoders: Decoders | None = None
     """Processes that decode images; none: threads do."""
+    witness: Witness = field(default_factory=Witness)
+    """Told of the requests under way."""
+    is_local: bool = False
+    """Whether it listens to its own machine alone."""
     restarts: int = 0
     """Times that the process before this one crashed."""
     on_exchange: OnExchange = ignore_exchange
@@ -86,8 +92,7 @@ def create_app(predictor: Predictor, *, surroundings: Surroundings | None = None
     version = predictor.metadata.version
 
     async def invoke(request: Request) -> Response:
-        with frame.invocations.admission.enter(request):
-            return await frame.invocations.answer(request, model)
+        return await frame.invocations.answer(request, nullcontext(model))
 
     async def ping(request: Request) -> Response:
         status = {"status": "healthy", "model_version": version, "engine": predictor.engine.name}
@@ -140,8 +145,8 @@ class _Frame:
                 body_bytes=settings.maximum_body_bytes,
                 metrics=around.metrics,
             ),
-            maximum_body_bytes=settings.maximum_body_bytes,
             fetch=self._fetching(),
+            witness=around.witness,
             on_exchange=around.on_exchange,
         )
         around.metrics.restarts.set(around.restarts)
@@ -190,7 +195,10 @@ class _Frame:
             usual.append(Route("/", page, methods=["GET"]))
         app = Starlette(
             routes=[*routes, *usual],
-            middleware=[Middleware(Watching, log=self.around.log, metrics=self.around.metrics)],
+            middleware=[
+                Middleware(Watching, log=self.around.log, metrics=self.around.metrics),
+                Middleware(OriginCheck, policy=self._origin_policy()),
+            ],
             exception_handlers={
                 HTTPException: partial(_http_error, known),
                 ClientDisconnect: _client_gone,
@@ -206,9 +214,13 @@ class _Frame:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.around.on_start()
-        tidying = asyncio.create_task(self._tidy())
+        beside = [
+            asyncio.create_task(self._tidy()),
+            asyncio.create_task(self.around.witness.beat()),
+        ]
         yield
-        tidying.cancel()
+        for task in beside:
+            task.cancel()
         self._pools.close()
 
     async def _tidy(self) -> None:
@@ -216,6 +228,9 @@ class _Frame:
         while True:
             await asyncio.sleep(_SECONDS_BETWEEN_TIDYING)
             await self._pools.run_aside(give_back_freed)
+
+    def _origin_policy(self) -> OriginPolicy:
+        return OriginPolicy(self.around.settings.allowed_hosts, is_local=self.around.is_local)
 
     def _fetching(self) -> FetchUrls:
         settings = self.around.settings

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from darkroom.engines.protocol import Floats
 from darkroom.serving import npy
 from darkroom.serving.json_bodies import read_json
-from darkroom.serving.limits import refused
+from darkroom.serving.limits import unsupported
 from darkroom.serving.multipart import read_files
 
 IMAGE_TYPES = (
     "image/jpeg",
+    "image/jpg",
     "image/png",
     "image/webp",
     "image/bmp",
@@ -45,7 +46,7 @@ def media_type(header: str | None) -> str:
     kind = (header or "application/octet-stream").partition(";")[0].strip().lower()
     if kind not in ACCEPTED_TYPES:
         message = f"content type {header!r}; accepted are {', '.join(ACCEPTED_TYPES)}"
-        raise refused(message, status=415)
+        raise unsupported(message, header="Accept", accepted=ACCEPTED_TYPES)
     return kind
 
 

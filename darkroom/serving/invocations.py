@@ -1,6 +1,7 @@
 """POST /invocations, and /models/<name>/invoke alike: from a request to its answer."""
 
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -8,13 +9,13 @@ from starlette.responses import Response
 from darkroom.errors import UserError
 from darkroom.images import MemoryShortageError
 from darkroom.serving.admission import Admission
-from darkroom.serving.answers import choose_type, render
-from darkroom.serving.bodies import read_body
+from darkroom.serving.answers import Classified, choose_type, render
 from darkroom.serving.content import FetchUrls, media_type, read_content
 from darkroom.serving.decoders import BusyError, NeverFitsError
-from darkroom.serving.hosted_model import HostedModel
+from darkroom.serving.hosted_model import HostedModel, Timing
 from darkroom.serving.limits import not_now, refused
-from darkroom.serving.options import read_options
+from darkroom.serving.options import Options, read_options
+from darkroom.serving.witness import Witness, digest_of
 
 OnExchange = Callable[[Request, bytes, Response], None]
 """Told of every answer: the request, its body, and what was answered."""
@@ -28,6 +29,7 @@ class Invocations:
     """Answers requests with a model.
 
     Args:
+        witness: told of the requests under way.
         fetch: brings the images behind URLs, or refuses to.
         on_exchange: for data capture.
     """
@@ -36,17 +38,22 @@ class Invocations:
         self,
         *,
         admission: Admission,
-        maximum_body_bytes: int,
         fetch: FetchUrls,
+        witness: Witness,
         on_exchange: OnExchange = ignore_exchange,
     ) -> None:
         self.admission = admission
-        self._maximum_body_bytes = maximum_body_bytes
         self._fetch = fetch
+        self._witness = witness
         self._on_exchange = on_exchange
 
-    async def answer(self, request: Request, model: HostedModel) -> Response:
+    async def answer(
+        self, request: Request, model: AbstractAsyncContextManager[HostedModel]
+    ) -> Response:
         """Classify what the request holds.
+
+        Args:
+            model: entered once the body is there, for as long as it is asked.
 
         Raises:
             HTTPException: 4xx says what is wrong with the request.
@@ -55,22 +62,33 @@ class Invocations:
         header = request.headers.get("content-type")
         kind, _ = choose_type(request.headers.get("accept")), media_type(header)
         options = read_options(request)
-        body = await read_body(request, maximum_bytes=self._maximum_body_bytes)
-        try:
-            content = await read_content(
-                body, header=header, image_size=model.image_size, fetch=self._fetch
+        async with self.admission.admit(request) as body, model as hosted:
+            classified, timing = await self._classify(
+                body, header=header, options=options, model=hosted
             )
-            classified, timing = await model.classify(content, options=options)
+        response = render(classified, kind=kind)
+        response.headers["Server-Timing"] = timing.header
+        self._on_exchange(request, body, response)
+        return response
+
+    async def _classify(
+        self, body: bytes, *, header: str | None, options: Options, model: HostedModel
+    ) -> tuple[Classified, Timing]:
+        digest = await digest_of(body)
+        if self._witness.is_refused(digest):
+            raise refused("this server has crashed over such a request before, and refuses it")
+        try:
+            with self._witness.watch(digest):
+                content = await read_content(
+                    body, header=header, image_size=model.image_size, fetch=self._fetch
+                )
+                return await model.classify(content, options=options)
         except (BusyError, MemoryShortageError) as error:
             raise not_now(str(error)) from error
         except NeverFitsError as error:
             raise refused(str(error), status=413) from error
         except UserError as error:
             raise refused(str(error)) from error
-        response = render(classified, kind=kind)
-        response.headers["Server-Timing"] = timing.header
-        self._on_exchange(request, body, response)
-        return response
 
 
 async def refuse_urls(urls: tuple[str, ...]) -> list[bytes]:

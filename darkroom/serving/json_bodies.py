@@ -2,9 +2,11 @@
 
 {"url": "https://…"}           {"urls": ["https://…", …]}
 {"image": "base64…"}           {"images": ["base64…", …]}
+
+Python's parser holds the interpreter while it works: 6 MB of brackets would keep all others
+waiting for most of a second. Such bodies are told by their punctuation, which is counted first.
 """
 
-import base64
 import binascii
 import json
 import re
@@ -15,7 +17,11 @@ from darkroom.serving.limits import MAXIMUM_IMAGES, refused, too_many_images
 
 _ACCEPTED = 'one of {"url": …}, {"urls": […]}, {"image": base64}, {"images": [base64, …]}'
 _KEYS = ("url", "urls", "image", "images")
-_DATA_URL = re.compile(r"data:image/[a-z0-9.+-]{1,40};base64,", re.ASCII)
+_DATA_URL = re.compile(
+    r"data:image/[a-z0-9.+-]{1,40}(;[a-z0-9=.+-]{1,40}){0,4};base64,", re.IGNORECASE | re.ASCII
+)
+_MOST_PUNCTUATION = 4096
+"""Of all kinds together. A list of 64 texts takes 200; base64 and plain URLs hold none."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,11 @@ def read_json(body: bytes) -> JsonImages:
 
 
 def _parsed(body: bytes) -> Any:  # noqa: ANN401 - whatever was sent
+    escaped = body.count(b"\\")
+    # Wrapped base64 has an escaped line end for each 57 or 48 bytes, each a cheap token.
+    marks = sum(body.count(mark) for mark in (b"{", b"[", b",", b":", b'"'))
+    if marks > _MOST_PUNCTUATION or escaped > len(body) // 16 + _MOST_PUNCTUATION:
+        raise refused(f"the body holds more than images or URLs; accepted is {_ACCEPTED}")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -72,8 +83,10 @@ def _text(key: str, value: object) -> str:
 
 
 def _decoded(text: str, *, position: int) -> bytes:
+    """What base64 stands for, wrapped into lines or not, alone or as a data URL."""
     match = _DATA_URL.match(text)
     try:
-        return base64.b64decode(text[match.end() :] if match else text, validate=True)
+        packed = text[match.end() :].encode("ascii") if match else text.encode("ascii")
+        return binascii.a2b_base64(packed.translate(None, b" \t\r\n"), strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise refused(f"image {position} is no valid base64") from error

@@ -1,5 +1,7 @@
 """Limits of a request, and the answers of a server that refuses."""
 
+from collections.abc import Sequence
+
 from starlette.exceptions import HTTPException
 
 MAXIMUM_BODY_BYTES = 6 * 2**20
@@ -12,8 +14,18 @@ DECODING_SECONDS = 10
 """Of processor time for one image. The slowest that was found within all other limits takes
 a third of it (benchmarks/decoding_cost.py)."""
 
-BODY_SECONDS = 30
-"""In which a body has to arrive."""
+BODY_SILENCE_SECONDS = 5
+"""After which a body that does not go on is not waited for."""
+
+BODY_BYTES_PER_SECOND = 16 * 2**10
+"""At which a body has to arrive, in the mean: a slow telephone's rate."""
+
+BODY_SECONDS = 10
+"""In which an order to load a model has to arrive."""
+
+MOST_CONNECTIONS = 2048
+MOST_CONNECTIONS_OF_ONE_ADDRESS = 512
+"""A proxy is one address, too; SageMaker's has a few dozen open."""
 
 HEADER_SECONDS = 10
 """In which a request's head has to arrive, from the connection or the answer before it."""
@@ -25,6 +37,11 @@ MAXIMUM_HEADER_BYTES = 64 * 2**10
 def refused(message: str, *, status: int = 400) -> HTTPException:
     """The client's mistake: the message says what is wrong and what is accepted."""
     return HTTPException(status, message)
+
+
+def unsupported(message: str, *, header: str, accepted: Sequence[str]) -> HTTPException:
+    """415, with the header that says what is accepted (RFC 9110, 15.5.16)."""
+    return HTTPException(415, message, {header: ", ".join(accepted)})
 
 
 def too_many_images(count: int) -> HTTPException:

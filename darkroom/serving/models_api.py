@@ -22,7 +22,7 @@ from starlette.routing import Route
 from darkroom.errors import DarkroomError, UserError
 from darkroom.serving.bodies import read_body
 from darkroom.serving.invocations import Invocations
-from darkroom.serving.limits import not_now, refused
+from darkroom.serving.limits import not_now, refused, unsupported
 from darkroom.serving.models import (
     Entry,
     KnownModelError,
@@ -35,6 +35,7 @@ TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 
 _ORDER_BYTES = 64 * 2**10
 _PAGE = 100
+_JSON = "application/json"
 _ORDER = '{"model_name": "…", "url": "folder of a bundle"}'
 _STATUSES = {UnknownModelError: 404, KnownModelError: 409}
 
@@ -61,6 +62,7 @@ class ModelsApi:
 
     async def load(self, request: Request) -> Response:
         """Register a model and load it."""
+        _check_type(request)
         name, url = _order(await read_body(request, maximum_bytes=_ORDER_BYTES))
         entry = await self._models.register(name, url=url)
         return JSONResponse({"status": f"model {name!r} is loaded", **_described(entry)})
@@ -98,9 +100,8 @@ class ModelsApi:
         return await self._invoke(request, name=name)
 
     async def _invoke(self, request: Request, *, name: str) -> Response:
-        with self._invocations.admission.enter(request):
-            async with self._models.use(name) as hosted:
-                return await self._invocations.answer(request, hosted)
+        self._models.find(name)
+        return await self._invocations.answer(request, self._models.use(name))
 
 
 def _told(handler: Handler) -> Handler:
@@ -117,6 +118,14 @@ def _told(handler: Handler) -> Handler:
             raise HTTPException(500, str(error)) from error
 
     return answer
+
+
+def _check_type(request: Request) -> None:
+    """JSON alone: web pages may send forms and plain text anywhere, unasked."""
+    kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    if kind != _JSON:
+        message = f"content type {kind!r:.100}; accepted is {_JSON}: {_ORDER}"
+        raise unsupported(message, header="Accept", accepted=(_JSON,))
 
 
 def _order(body: bytes) -> tuple[str, str]:

@@ -67,6 +67,8 @@ def _read(body: bytes) -> NDArray[np.floating]:
     count = 1
     for length in shape:  # Python's integers: NumPy's would overflow
         count *= length
+    if any(isinstance(length, bool) for length in shape):  # True is an int to NumPy's header
+        raise refused(f"the array's header says the shape {shape}; lengths are whole numbers")
     if min(shape, default=0) < 0 or count * dtype.itemsize != len(content):
         raise refused(
             f"the array's header says {shape} of {dtype}, but {len(content):,} bytes follow"

@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from typing import Literal
 
 import uvicorn
@@ -17,6 +18,7 @@ from darkroom.serving.decoders import Decoders
 from darkroom.serving.decoding_process import DecoderSource
 from darkroom.serving.invocations import OnExchange, ignore_exchange
 from darkroom.serving.journal import Journal
+from darkroom.serving.limits import MOST_CONNECTIONS
 from darkroom.serving.logs import EventLog
 from darkroom.serving.memory import default_decoding_bytes, use_one_arena
 from darkroom.serving.metrics import ServingMetrics
@@ -26,6 +28,7 @@ from darkroom.serving.program import Task
 from darkroom.serving.protocol import ImpatientProtocol
 from darkroom.serving.settings import ServingSettings, read_settings
 from darkroom.serving.supervisor import handle_signals
+from darkroom.serving.witness import Witness
 
 _DRAIN_SECONDS = 25
 """SageMaker kills a container 30 s after SIGTERM."""
@@ -33,7 +36,6 @@ _DRAIN_SECONDS = 25
 _KEEP_ALIVE_SECONDS = 65
 """Longer than load balancers wait (60), so that it is they who close."""
 
-_MOST_CONNECTIONS = 2048
 _QUIET = ("python_multipart",)
 """Loggers of libraries that repeat what callers sent."""
 
@@ -44,6 +46,7 @@ def serve_task(
     listening: socket.socket,
     journal: Journal | None,
     source: DecoderSource,
+    witness: Witness,
     restarts: int,
     ready: Callable[[], None],
 ) -> None:
@@ -52,6 +55,7 @@ def serve_task(
     Args:
         journal: with several models, where those that are registered are kept.
         source: makes the processes that decode images.
+        witness: told of the requests under way.
         restarts: how often this process was started again.
         ready: called once the server is about to answer.
 
@@ -71,7 +75,9 @@ def serve_task(
             settings,
             log=log,
             metrics=metrics,
+            witness=witness,
             decoders=_decoders(settings, source=source, log=log),
+            is_local=ip_address(listening.getsockname()[0]).is_loopback,
             restarts=restarts,
             on_exchange=on_exchange,
             on_start=handle_signals,
@@ -153,7 +159,7 @@ def _server(app: Starlette) -> uvicorn.Server:
             log_level="error",
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=_DRAIN_SECONDS,
         )

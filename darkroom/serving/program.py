@@ -21,6 +21,7 @@ from darkroom.errors import DarkroomError, UserError
 from darkroom.serving.journal import Journal
 from darkroom.serving.logs import EventLog
 from darkroom.serving.supervisor import supervise
+from darkroom.serving.witness import Witness
 
 _PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
 _SCRIPT_VARIABLE = "SAGEMAKER_PROGRAM"
@@ -74,6 +75,7 @@ def _serve(options: argparse.Namespace) -> int:
     task = _task(options)
     with _listen(options, in_container=task.in_container) as listening:
         journal = Journal() if task.is_multi_model else None
+        witness = Witness()
 
         def serve(restarts: int, ready: Callable[[], None]) -> int:
             # Nothing here multiplies matrices with it, and it would start threads before the
@@ -90,12 +92,13 @@ def _serve(options: argparse.Namespace) -> int:
                     listening=listening,
                     journal=journal,
                     source=source,
+                    witness=witness,
                     restarts=restarts,
                     ready=ready,
                 )
             return outcome.code
 
-        return supervise(serve, say=_say)
+        return supervise(serve, say=_say, witness=witness)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,6 +143,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add("--memory-limit-mb", metavar="N", help="for all models together (default: 60 %% of all)")
     add("--decode-memory-mb", metavar="N", help="for decoding (default: 30 %% of all)")
     add("--decode-seconds", metavar="N", help="of processor time, for one image (default: 10)")
+    add("--allowed-hosts", metavar="HOST,…", help="names that it is reached by, or *")
     add("--allow-urls", action="store_true", default=None, help="fetch images from public URLs")
     add("--url-hosts", metavar="HOST,…", help="fetch from these hosts alone; *.example.com works")
     add("--url-https-only", action="store_true", default=None, help="fetch by https alone")

@@ -5,10 +5,17 @@ one that sends headers without end fills the memory.
 """
 
 import asyncio
+from collections import Counter
+from contextlib import suppress
+from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from darkroom.serving.limits import HEADER_SECONDS, MAXIMUM_HEADER_BYTES
+from darkroom.serving.limits import (
+    HEADER_SECONDS,
+    MAXIMUM_HEADER_BYTES,
+    MOST_CONNECTIONS_OF_ONE_ADDRESS,
+)
 
 _DISCARDED_BYTES = 64 * 2**20
 """Of a body that goes on after its request was refused; then the connection is closed."""
@@ -20,7 +27,14 @@ _ANSWER = (
 
 
 class ImpatientProtocol(HttpToolsProtocol):
-    """Closes connections whose request's head takes too long, or is too large."""
+    """Closes connections whose request's head takes too long, or is too large.
+
+    And those of an address that has too many: the places are for all.
+    """
+
+    addresses: ClassVar[Counter[str]] = Counter()
+    """Connections by the address that they come from; of all servers of the process."""
+    _address = ""
 
     _patience: asyncio.TimerHandle | None = None
     _is_in_head = True
@@ -31,11 +45,20 @@ class ImpatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected: its first head is awaited."""
         super().connection_made(transport)
-        self._await_head()
+        self._address = self.client[0] if self.client else ""
+        self.addresses[self._address] += 1
+        if self.addresses[self._address] > MOST_CONNECTIONS_OF_ONE_ADDRESS:
+            self._close(b"503 Service Unavailable", b"too many connections from this address")
+        else:
+            self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is awaited any more."""
         self._stop_waiting()
+        self.addresses[self._address] -= 1
+        if not self.addresses[self._address]:
+            with suppress(KeyError):
+                del self.addresses[self._address]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:

@@ -16,6 +16,7 @@ from darkroom.engines.protocol import EngineName
 from darkroom.errors import UserError
 from darkroom.serving.allowed_hosts import HostPattern
 from darkroom.serving.limits import DECODING_SECONDS, MAXIMUM_BODY_BYTES
+from darkroom.serving.origins import ServedHost
 
 PREFIX = "DARKROOM_SERVE_"
 
@@ -47,6 +48,10 @@ class ServingSettings(BaseModel):
     """For decoding images, all together. 0: 30 % of the machine's, at least 256."""
     decode_seconds: Annotated[int, Field(ge=1, le=600)] = DECODING_SECONDS
     """Processor time that decoding one image may take."""
+    allowed_hosts: Annotated[tuple[ServedHost, ...], BeforeValidator(_split)] = ()
+    """Names that the server is reached by, beside those of this machine; also of web pages that
+    may ask it. *: any. None: on this machine alone, its own names; elsewhere, any name, but no
+    web pages."""
     allow_urls: bool = False
     """Fetch images by {"url": …}; only from public addresses."""
     url_hosts: Annotated[tuple[HostPattern, ...], BeforeValidator(_split)] = ()

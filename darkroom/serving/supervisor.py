@@ -4,6 +4,10 @@ The supervisor holds the listening socket and imports nothing heavy, so that it 
 megabytes and nothing that a request does can harm it. A crash of the serving process (a fault
 in a native library, the kernel's out-of-memory killer) costs the requests that were under
 way; the next ones wait in the socket's queue until a new process takes over.
+
+The requests that were under way are named in the log, and refused once they are to blame
+(witness.py). As long as requests are, it never gives up: only where the process crashes again
+and again with none under way, or does not get ready any more.
 """
 
 import os
@@ -17,13 +21,21 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from darkroom.serving.parent_watch import PARENT_VARIABLE
+from darkroom.serving.witness import Witness
 
 _MOST_CRASHES = 5
 _WITHIN_SECONDS = 60
-"""More crashes in so long, and the supervisor gives up: something is wrong for good."""
+"""More crashes in so long with no request under way, or starts in a row that do not get
+ready, and the supervisor gives up: something is wrong for good."""
 
 _PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
+_LOOKS_WITHOUT_LIFE = 40
+"""After which a process whose event loop does not run is killed: 20 s. Looks, not the clock:
+what stops both, as a closed laptop does, is no fault of the process."""
+_SECONDS_TO_END_WITHOUT_LIFE = 3
+_DIGESTS_SHOWN = 8
 _SECONDS_TO_END = 28
 """After SIGTERM; SageMaker kills the container after 30."""
 
@@ -37,15 +49,19 @@ Say = Callable[..., None]
 """Writes an event with its fields to the log."""
 
 
-def supervise(serve: Serve, *, say: Say) -> int:
+def supervise(serve: Serve, *, say: Say, witness: Witness | None = None) -> int:
     """Run `serve` in a child process until it ends by itself or this process is told to end.
 
-    A child that ends before it was ready is not started again: its mistake would be the same.
+    A first child that ends before it was ready is not started again: its mistake would be the
+    same.
+
+    Args:
+        witness: shared with `serve`; says what was under way, and whether it lives.
 
     Returns:
         The exit code: the child's, or 1 where it crashed too often.
     """
-    return _Supervisor(serve, say=say).run()
+    return _Supervisor(serve, say=say, witness=witness or Witness()).run()
 
 
 @dataclass
@@ -54,6 +70,9 @@ class _Child:
     ready: int
     """Descriptor that is readable once the child is ready, or gone."""
     is_told: bool = False
+    beats: int = 0
+    looks: int = 0
+    """Since its event loop was last seen running."""
 
     def end(self, number: int) -> None:
         """Send a signal; fine if it has ended, since waitpid will tell."""
@@ -65,9 +84,14 @@ class _Child:
 class _Supervisor:
     serve: Serve
     say: Say
+    witness: Witness
     restarts: int = 0
     crashes: list[float] = field(default_factory=list)
-    """When the latest were."""
+    """When the latest were that no request was under way in."""
+    failed_starts: int = 0
+    """In a row."""
+    pause: float = _PAUSE_SECONDS
+    last_crash: float = float("-inf")
     told_to_end: float | None = None
     parent: int = field(default_factory=os.getppid)
 
@@ -94,14 +118,18 @@ class _Supervisor:
             was_ready = bool(os.read(child.ready, 1))
             os.close(child.ready)
             code = os.waitstatus_to_exitcode(status)
-            if self.told_to_end is not None or not was_ready or code == 0:
+            is_first = not self.restarts and not was_ready
+            if self.told_to_end is not None or is_first or code == 0:
                 return _exit_code(code, asked=self.told_to_end is not None)
-            if not self._may_restart(code):
+            if not self._may_restart(code, was_ready=was_ready):
                 return 1
-            time.sleep(_PAUSE_SECONDS)
+            self._rest(wakeup)
+            if self.told_to_end is not None:
+                return 0
 
     def _start(self, wakeup: int) -> _Child:
         ready, tell_ready = os.pipe()
+        self.witness.clear()
         sys.stdout.flush()
         sys.stderr.flush()
         supervisor = os.getpid()
@@ -137,13 +165,34 @@ class _Supervisor:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
                 return status
+            has_life = self._has_life(child)
             if self._must_end():
                 if not child.is_told:
                     child.end(signal.SIGTERM)
+                    child.end(signal.SIGCONT)  # one that was stopped hears nothing
                     child.is_told = True
-                if self._is_overdue():
+                if self._is_overdue(has_life=has_life):
                     child.end(signal.SIGKILL)
+            elif child.looks > _LOOKS_WITHOUT_LIFE:
+                self.say("no_sign_of_life", seconds=_LOOKS_WITHOUT_LIFE * _LOOK_SECONDS)
+                child.end(signal.SIGKILL)
             if select.select([wakeup], [], [], _LOOK_SECONDS)[0]:
+                os.read(wakeup, 4096)
+
+    def _has_life(self, child: _Child) -> bool:
+        """Whether its event loop was seen running lately; before the first time, it starts."""
+        beats = self.witness.beats
+        if beats != child.beats or not select.select([child.ready], [], [], 0)[0]:
+            child.beats, child.looks = beats, 0
+        else:
+            child.looks += 1
+        return child.looks < _SECONDS_TO_END_WITHOUT_LIFE / _LOOK_SECONDS
+
+    def _rest(self, wakeup: int) -> None:
+        """Wait for longer after each crash that follows soon; the end is not waited with."""
+        until = time.monotonic() + self.pause
+        while self.told_to_end is None and (left := until - time.monotonic()) > 0:
+            if select.select([wakeup], [], [], left)[0]:
                 os.read(wakeup, 4096)
 
     def _must_end(self) -> bool:
@@ -152,18 +201,29 @@ class _Supervisor:
             self.told_to_end = time.monotonic()
         return self.told_to_end is not None
 
-    def _is_overdue(self) -> bool:
-        return time.monotonic() - (self.told_to_end or 0) > _SECONDS_TO_END
+    def _is_overdue(self, *, has_life: bool) -> bool:
+        seconds = _SECONDS_TO_END if has_life else _SECONDS_TO_END_WITHOUT_LIFE
+        return time.monotonic() - (self.told_to_end or 0) > seconds
 
-    def _may_restart(self, code: int) -> bool:
+    def _may_restart(self, code: int, *, was_ready: bool) -> bool:
         now = time.monotonic()
         reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        self.crashes = [*(t for t in self.crashes if now - t < _WITHIN_SECONDS), now]
-        if len(self.crashes) > _MOST_CRASHES:
+        under_way = self.witness.under_way()
+        self.witness.suspect(under_way)
+        self.failed_starts = 0 if was_ready else self.failed_starts + 1
+        last = self.last_crash
+        self.last_crash = now
+        is_soon = now - last < _WITHIN_SECONDS
+        self.pause = min(2 * self.pause, _LONGEST_PAUSE_SECONDS) if is_soon else _PAUSE_SECONDS
+        recent = [moment for moment in self.crashes if now - moment < _WITHIN_SECONDS]
+        self.crashes = recent if under_way else [*recent, now]
+        if max(len(self.crashes), self.failed_starts) > _MOST_CRASHES:
             self.say("gave_up", reason=reason, crashes=len(self.crashes))
             return False
         self.restarts += 1
         self.say("restarting", reason=reason, restarts=self.restarts)
+        for digest in under_way[:_DIGESTS_SHOWN]:
+            self.say("was_under_way", sha256=digest, requests=len(under_way))
         return True
 
     def _end(self, number: int, frame: FrameType | None) -> None:

@@ -84,7 +84,7 @@ def _answer(connection: socket.socket) -> tuple[int, bytes]:
 def _bytes_of(case: Case) -> bytes:
     if isinstance(case, RawCase):
         return case.content
-    headers = {"Host": "a", "Content-Type": case.content_type, **case.headers}
+    headers = {"Host": "localhost", "Content-Type": case.content_type, **case.headers}
     headers |= {"Content-Length": str(len(case.body)), "Connection": "close"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = f"{case.method} {case.path} HTTP/1.1\r\n{lines}\r\n"

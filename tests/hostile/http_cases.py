@@ -8,7 +8,7 @@ _UNFINISHED = (
 )
 """After these a server may well wait for more."""
 
-_POST = b"POST /invocations HTTP/1.1\r\nHost: a\r\n"
+_POST = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @dataclass(frozen=True)
@@ -86,25 +86,27 @@ def _heads() -> dict[str, bytes]:
         "100,000 bytes of one header": _POST + b"X-A: " + b"b" * 100_000 + b"\r\n\r\n",
         "10,000 headers": _POST + b"X-A: b\r\n" * 10_000 + b"\r\n",
         "a header's name of 100,000": _POST + b"X" * 100_000 + b": b\r\n\r\n",
-        "a path of 100,000": b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        "a query of 10,000": b"GET /ping?" + b"x" * 10_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        "a path of 100,000": b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "a query of 10,000": b"GET /ping?"
+        + b"x" * 10_000
+        + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
         "no method": b"/ping HTTP/1.1\r\n\r\n",
-        "an unknown method": b"BREW /ping HTTP/1.1\r\nHost: a\r\n\r\n",
-        "HTTP/9.9": b"GET /ping HTTP/9.9\r\nHost: a\r\n\r\n",
+        "an unknown method": b"BREW /ping HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "HTTP/9.9": b"GET /ping HTTP/9.9\r\nHost: localhost\r\n\r\n",
         "HTTP/0.9": b"GET /ping\r\n",
         "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),
         "zeros": bytes(10_000),
         "line ends alone": b"\r\n" * 1000,
         "no host": b"GET /nothing HTTP/1.1\r\n\r\n",
-        "two hosts": b"GET /nothing HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "two hosts": b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nHost: 127.0.0.1\r\n\r\n",
         "a null byte in a header": _POST + b"X-A: \0\r\nContent-Length: 0\r\n\r\n",
         "a folded header": _POST + b"X-A: b\r\n c\r\nContent-Length: 0\r\n\r\n",
-        "another's URL": b"GET http://169.254.169.254/latest HTTP/1.1\r\nHost: a\r\n\r\n",
-        "a tunnel": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: a\r\n\r\n",
-        "a path above": b"GET /../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
-        "a path of bytes": b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
-        "websocket": b"GET /ping HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+        "another's URL": b"GET http://169.254.169.254/latest HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "a tunnel": b"CONNECT 127.0.0.1:22 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "a path above": b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "a path of bytes": b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "websocket": b"GET /ping HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
         b"Connection: Upgrade\r\nSec-WebSocket-Key: eA==\r\n\r\n",
         "expects what is not": _POST + b"Expect: magic\r\nContent-Length: 0\r\n\r\n",
     }
