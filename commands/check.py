@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from commands.check_data import check_data
 from commands.settings import settings_to_train
-from darkroom.backends.ingestion import SourceDescription, describe_source
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.grid import trials_wanted
@@ -39,9 +39,9 @@ def check_all(
     click.echo(f"Configuration  {chosen.origin}: valid")
     for line in chosen.told:
         click.echo(line)
-    source, problems = _source(settings)
+    source, problems = check_data(settings)
     problems += diagnosis_problems(settings.diagnosis)
-    _describe(settings, source=source, stack=stack)
+    _describe(settings, stack=stack)
     if stack != "local":
         from commands.check_remote import check_remote
 
@@ -55,18 +55,9 @@ def check_all(
     click.echo("Ready to run.")
 
 
-def _source(settings: Config) -> tuple[SourceDescription | None, list[str]]:
-    """The data source, or what is wrong with it."""
-    try:
-        return describe_source(settings.data.source, config=settings.data), []
-    except UserError as error:
-        return None, error.problems
-
-
-def _describe(settings: Config, *, source: SourceDescription | None, stack: str) -> None:
+def _describe(settings: Config, *, stack: str) -> None:
     tuning = settings.tuning
     trials = f"{trials_wanted(tuning)} trials" if tuning.enabled else "no tuning"
-    click.echo(f"Data           {source.line if source else 'unusable, see below'}")
     click.echo(
         f"Model          {settings.model.architecture}, weights {settings.model.weights}, "
         f"{settings.model.image_size} px, {trials}"

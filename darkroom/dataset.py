@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+
+_EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,20 @@ class ImageRecord:
     size: int
     """Bytes."""
     sha256: str
+    group: str = ""
+    """Person, patient or place; images of one group belong in one split. Empty: not known."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a source was understood, and what became of the files that are not in the data set."""
+
+    reading: str = ""
+    """What was taken for splits and classes, in one line."""
+    examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """The first files that were left out, by reason; relative to the source."""
+    lost: dict[str, int] = field(default_factory=dict)
+    """Files of each class folder that could not be used, by class."""
 
 
 _RECORD_FIELDS = tuple(field.name for field in fields(ImageRecord))
@@ -43,6 +59,7 @@ class Dataset:
     """Reason and number of files that the source held and the data set does not."""
     shards: str = ""
     """URI of a published data set that holds these images; empty: they lie at `root` only."""
+    provenance: Provenance = field(default_factory=Provenance)
 
     @property
     def fingerprint(self) -> str:
@@ -75,8 +92,16 @@ class Dataset:
         unwanted = set(paths)
         kept = tuple(record for record in self.records if record.path not in unwanted)
         removed = len(self.records) - len(kept)
-        left_out = (*self.left_out, (reason, removed)) if removed else self.left_out
-        return replace(self, records=kept, left_out=left_out)
+        if not removed:
+            return self
+        gone = [record.path for record in self.records if record.path in unwanted]
+        examples = {**self.provenance.examples, reason: tuple(gone[:_EXAMPLES])}
+        return replace(
+            self,
+            records=kept,
+            left_out=(*self.left_out, (reason, removed)),
+            provenance=replace(self.provenance, examples=examples),
+        )
 
     def to_json(self) -> str:
         """The manifest, as a file can hold it."""
@@ -89,8 +114,13 @@ class Dataset:
                 "classes": self.classes,
                 "left_out": self.left_out,
                 "shards": self.shards,
+                "provenance": asdict(self.provenance),
                 "records": [
-                    {name: getattr(record, name) for name in _RECORD_FIELDS}
+                    {
+                        name: value
+                        for name in _RECORD_FIELDS
+                        if (value := getattr(record, name)) or name != "group"
+                    }
                     for record in self.records
                 ],
             }
@@ -100,6 +130,7 @@ class Dataset:
     def from_json(cls, text: str) -> "Dataset":
         """The data set of a manifest written by `to_json`."""
         content = json.loads(text)
+        provenance = content.get("provenance", {})
         return cls(
             root=Path(content["root"]),
             records=tuple(ImageRecord(**record) for record in content["records"]),
@@ -107,6 +138,11 @@ class Dataset:
             source=content["source"],
             left_out=tuple((reason, count) for reason, count in content["left_out"]),
             shards=content.get("shards", ""),
+            provenance=Provenance(
+                reading=provenance.get("reading", ""),
+                examples={k: tuple(v) for k, v in provenance.get("examples", {}).items()},
+                lost=provenance.get("lost", {}),
+            ),
         )
 
 
@@ -116,6 +152,7 @@ def make_dataset(
     root: Path,
     source: str,
     left_out: Iterable[tuple[str, int]] = (),
+    provenance: Provenance | None = None,
 ) -> Dataset:
     """Assemble a data set in its canonical order; classes are those that occur."""
     order = {split: position for position, split in enumerate(SPLITS)}
@@ -125,4 +162,5 @@ def make_dataset(
         classes=tuple(sorted({record.label for record in records})),
         source=source,
         left_out=tuple(left_out),
+        provenance=provenance or Provenance(),
     )

@@ -3,6 +3,8 @@
 A component on a machine that does not have them fetches those of a published data set.
 """
 
+import hashlib
+import json
 import os
 from dataclasses import replace
 from typing import ClassVar
@@ -70,7 +72,14 @@ class DatasetMaterializer(BaseMaterializer):
         The place of a published data set is where it is published: each machine that works
         on it has the images in a folder of its own.
         """
-        return f"{data.fingerprint}-{data.shards or data.root}"
+        # Findings depend on these, too.
+        told = {
+            "groups": {record.path: record.group for record in data.records if record.group},
+            "lost": data.provenance.lost,
+        }
+        digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        known = f"-{digest[:16]}" if any(told.values()) else ""
+        return f"{data.fingerprint}-{data.shards or data.root}{known}"
 
 
 def _in_component() -> bool:

@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from darkroom.dataset import Dataset, ImageRecord, make_dataset
+from darkroom.dataset import Dataset, ImageRecord, Provenance, make_dataset
 
 RECORDS = [
     ImageRecord("b/2.png", "b", "test", 10, "22"),
@@ -41,6 +41,14 @@ def test_a_manifest_survives_being_written_and_read() -> None:
     assert Dataset.from_json(original.to_json()) == original
 
 
+def test_a_manifest_keeps_groups_and_how_the_source_was_read() -> None:
+    records = [replace(record, group=f"person {record.sha256}") for record in RECORDS]
+    told = Provenance("splits: a → train", {"broken": ("a/9.png",)}, {"a": 1})
+    original = make_dataset(records, root=Path("/data"), source="test", provenance=told)
+    assert Dataset.from_json(original.to_json()) == original
+    assert original.fingerprint == dataset().fingerprint
+
+
 def test_where_a_data_set_is_published_is_kept_and_no_part_of_its_fingerprint() -> None:
     published = replace(dataset(), shards="s3://bucket/datasets/1")
     assert Dataset.from_json(published.to_json()) == published
@@ -49,7 +57,7 @@ def test_where_a_data_set_is_published_is_kept_and_no_part_of_its_fingerprint() 
 
 def test_a_manifest_of_earlier_times_is_read() -> None:
     content = json.loads(dataset().to_json())
-    del content["shards"]
+    del content["shards"], content["provenance"]
     assert Dataset.from_json(json.dumps(content)) == dataset()
 
 
@@ -64,4 +72,5 @@ def test_counts_name_every_class_in_each_split() -> None:
 def test_what_is_left_out_is_counted_with_its_reason() -> None:
     smaller = dataset().without(["b/2.png", "absent.png"], reason="truncated")
     assert smaller.left_out == (("truncated", 1),)
+    assert smaller.provenance.examples == {"truncated": ("b/2.png",)}
     assert len(smaller.records) == 2

@@ -2,9 +2,10 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from darkroom.sources.splitting import Candidate, assign_splits
+from darkroom.sources.splitting import Candidate, assign_splits, joined
 
 
 def _class(label: str, count: int, *, split: str | None = None) -> list[Candidate]:
@@ -119,3 +120,47 @@ def test_a_group_larger_than_the_split_does_not_flood_it():
     )
     assert set(splits[:50]) == {"train"}
     assert Counter(splits) == {"train": 80, "validation": 10, "test": 10}
+
+
+def _people(count: int, *, classes: int, seed: int = 0) -> list[Candidate]:
+    """Images of people who each have a few, of several classes, some rare."""
+    rng = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, classes + 1)
+    return [
+        Candidate(f"class {label:02}", None, group=f"person {person}")
+        for person in range(count)
+        for label in rng.choice(classes, size=rng.geometric(0.12), p=weights / weights.sum())
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_people_are_never_parted_and_each_class_is_split_by_the_fractions(seed):
+    candidates = _people(300, classes=10, seed=seed)
+    splits = assign_splits(candidates, validation_fraction=0.15, test_fraction=0.15, seed=seed)
+    pairs = {(candidate.group, split) for candidate, split in zip(candidates, splits, strict=True)}
+    assert len(pairs) == len({candidate.group for candidate in candidates})
+    totals = Counter(candidate.label for candidate in candidates)
+    counts = Counter(zip((c.label for c in candidates), splits, strict=True))
+    for label, total in totals.items():
+        for split in ("validation", "test"):
+            assert counts[label, split] / total == pytest.approx(0.15, abs=0.03)
+
+
+def test_a_class_that_one_person_alone_has_stays_in_train():
+    candidates = [*_people(40, classes=3), *[Candidate("rare", None, "one person")] * 3]
+    splits = assign_splits(candidates, validation_fraction=0.2, test_fraction=0.2, seed=1)
+    assert set(splits[-3:]) == {"train"}
+    assert set(splits) == {"train", "validation", "test"}
+
+
+def test_the_order_of_people_does_not_matter():
+    candidates = _people(50, classes=4)
+    assert _assign(candidates) == _assign(candidates[::-1])
+
+
+def test_copies_join_the_groups_that_hold_them():
+    keys = joined(["ann", None, "bob", None, "cat"], ["1", "1", "2", "3", "2"])
+    assert keys[0] == keys[1]
+    assert keys[2] == keys[4]
+    assert len(set(keys)) == 3
+    assert keys[3] == "3"

@@ -2,6 +2,7 @@
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from darkroom.config import DataConfig
-from darkroom.dataset import Dataset, ImageRecord, make_dataset
+from darkroom.dataset import Dataset, ImageRecord, Provenance, make_dataset
 from darkroom.errors import UserError
 from darkroom.files import sha256_of
 from darkroom.validation import (
@@ -187,6 +188,78 @@ def test_a_class_that_only_the_test_lacks_is_a_warning(folder: Folder) -> None:
         ("classes_missing", "warning", ("bird",))
     ]
     raise_if_unusable(report)
+
+
+def _with(dataset: Dataset, **changes: object) -> Dataset:
+    return replace(dataset, **changes)
+
+
+def test_what_the_source_held_and_is_not_used_is_a_warning_with_reasons(folder: Folder) -> None:
+    examples = {"not an image, by its extension": ("cat/1.mov", "cat/2.mov")}
+    dataset = _with(
+        folder.dataset(),
+        left_out=(("not an image, by its extension", 3), ("hidden or system file", 9)),
+        provenance=Provenance("class folders, no splits", examples, {"cat": 3}),
+    )
+
+    report = validate(dataset, config=FEW)
+
+    finding = report.finding("files_left_out")
+    assert finding.message == (
+        "3 files of the source left out: 3 × not an image, by its extension, such as cat/1.mov"
+    )
+    assert report.finding("class_losses").message == (
+        "1 class without many of their files: cat (3 of 9)"
+    )
+    assert [(one.reason, one.count) for one in report.source_left_out] == [
+        ("hidden or system file", 9),
+        ("not an image, by its extension", 3),
+    ]
+    page = report_html(report, dataset)
+    assert "Read as class folders, no splits." in page
+    assert "<code>cat/2.mov</code>" in page
+    raise_if_unusable(report)
+
+
+def test_hidden_files_and_documents_alone_are_no_finding(folder: Folder) -> None:
+    left_out = (("hidden or system file", 9), ("text, table or other document", 2))
+    report = validate(_with(folder.dataset(), left_out=left_out), config=FEW)
+    assert report.findings == ()
+    assert len(report.source_left_out) == 2
+
+
+def test_broken_images_of_a_class_count_as_lost(folder: Folder) -> None:
+    folder.write(b"no image", "train/cat/text.jpg")
+    config = DataConfig(minimum_images_per_class=1, on_undecodable="leave_out")
+    finding = validate(folder.dataset(), config=config).finding("class_losses")
+    assert finding.classes == ("cat",)
+
+
+def test_classes_of_almost_one_name_are_a_warning(folder: Folder) -> None:
+    for name in ("Dog", "dog ", "t-shirt", "T shirt"):
+        for split in ("train", "validation", "test"):
+            folder.add(f"{split}/{name}", images=1)
+    finding = validate(folder.dataset(), config=FEW).finding("similar_classes")
+    assert finding.message == (
+        "classes whose names are almost the same: 'Dog' and 'dog' and 'dog ', "
+        "'T shirt' and 't-shirt'"
+    )
+
+
+def test_one_person_in_two_splits_is_a_finding_with_the_number_of_images(folder: Folder) -> None:
+    dataset = folder.dataset()
+    groups = {"train": "ann", "validation": "ann", "test": "bob"}
+    records = tuple(replace(record, group=groups[record.split]) for record in dataset.records)
+
+    report = validate(_with(dataset, records=records), config=FEW)
+
+    finding = report.finding("groups_across_splits")
+    count = len(dataset.split("validation"))
+    assert f"{count} of {count} validation images show one of 1 groups" in finding.message
+    assert {*finding.files} == {record.path for record in dataset.split("validation")}
+    strict = DataConfig(minimum_images_per_class=1, on_shared_groups="stop")
+    with pytest.raises(UserError, match="show one of 1 groups"):
+        raise_if_unusable(validate(_with(dataset, records=records), config=strict))
 
 
 def test_tiny_classes_and_imbalance_are_warnings(folder: Folder) -> None:

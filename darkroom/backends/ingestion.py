@@ -12,10 +12,9 @@ from darkroom.dataset import Dataset
 from darkroom.errors import UserError
 from darkroom.files import full_disk_explained, workspace
 from darkroom.progress import SILENT, Progress
-from darkroom.sources.assembling import assemble, understand
+from darkroom.sources.assembling import assemble, preview, understand
 from darkroom.sources.digits import digits_version
 from darkroom.sources.hashing import HashIndex, hash_file, hash_files
-from darkroom.sources.labelled import Collection
 from darkroom.sources.listing import Listing
 from darkroom.sources.local import LocalFolder, check_archive, fetch, list_path, open_path
 from darkroom.sources.source_names import Source, parse_source, public_url
@@ -106,7 +105,8 @@ def source_version(
 def _version_of_files(root: Path, *, listing: Listing, index: HashIndex, progress: Progress) -> str:
     places = {file.path: os.path.abspath(root / file.path) for file in listing.files}
     hashes = hash_files(list(places.values()), index=index, progress=progress)
-    digest = hashlib.sha256(repr(sorted(listing.left_out.items())).encode())
+    passed_over = [sorted(listing.left_out.items()), *listing.empty_folders]
+    digest = hashlib.sha256(repr(passed_over).encode())
     for path, place in places.items():
         digest.update(f"{path}\0{hashes[place]}\n".encode())
     return digest.hexdigest()
@@ -122,12 +122,17 @@ class SourceDescription:
     """None: unknown before it is fetched."""
     size: int | None = None
     """Bytes of the images, or of the archive that holds them; None: unknown."""
+    dataset: Dataset | None = None
+    """What would be trained on, without the images' hashes; None: unknown before the fetch."""
 
 
-def describe_source(source: str, *, config: DataConfig) -> SourceDescription:
+def describe_source(source: str, *, config: DataConfig, seed: int = 0) -> SourceDescription:
     """Check what can be known of a source without fetching it.
 
     Archives are read through, not unpacked; of http(s) only the first bytes are asked for.
+
+    Args:
+        seed: of the splits that a run would make.
 
     Raises:
         UserError: as `ingest` would, as far as it can be foreseen.
@@ -140,18 +145,22 @@ def describe_source(source: str, *, config: DataConfig) -> SourceDescription:
     if parsed.kind == "http":
         return _describe_http(parsed, config=config)
     if parsed.kind == "s3":
-        return _describe_s3(parsed, config=config)
+        return _describe_s3(parsed, config=config, seed=seed)
     path = Path(parsed.location).expanduser()
     listing = list_path(path, config=config)
     root = path if path.is_dir() else None
-    return _line(parsed, understand(listing, source=parsed, config=config, root=root))
+    return _describe_listing(listing, source=parsed, config=config, seed=seed, root=root)
 
 
-def _line(source: Source, collection: Collection) -> SourceDescription:
+def _describe_listing(
+    listing: Listing, *, source: Source, config: DataConfig, seed: int, root: Path | None
+) -> SourceDescription:
+    collection = understand(listing, source=source, config=config, root=root)
     return SourceDescription(
         f"{source.public_name}: {collection.describe()}",
         images=len(collection.files),
         size=sum(file.size for file in collection.files),
+        dataset=preview(collection, source=source, config=config, seed=seed),
     )
 
 
@@ -171,7 +180,7 @@ def _describe_http(source: Source, *, config: DataConfig) -> SourceDescription:
     )
 
 
-def _describe_s3(source: Source, *, config: DataConfig) -> SourceDescription:
+def _describe_s3(source: Source, *, config: DataConfig, seed: int) -> SourceDescription:
     if _is_published(source):
         return _describe_published(source)
     found = _look_up_s3(source, config=config)
@@ -180,7 +189,7 @@ def _describe_s3(source: Source, *, config: DataConfig) -> SourceDescription:
             f"{source.public_name}: {len(found.objects):,} objects, {found.size / 1e6:,.1f} MB",
             size=found.size,
         )
-    return _line(source, understand(found.listing(), source=source, config=config))
+    return _describe_listing(found.listing(), source=source, config=config, seed=seed, root=None)
 
 
 def _describe_published(source: Source) -> SourceDescription:
@@ -192,6 +201,7 @@ def _describe_published(source: Source) -> SourceDescription:
         f"{len(dataset.classes):,} classes",
         images=len(dataset.records),
         size=sum(record.size for record in dataset.records),
+        dataset=dataset,
     )
 
 

@@ -90,6 +90,8 @@ class DataConfig(Section):
     """The same image in two splits; 'leave_out' keeps the copy in the test split."""
     on_near_duplicates: Literal["leave_out", "warn"] = "warn"
     """Images of different splits that look the same."""
+    on_shared_groups: Literal["stop", "warn"] = "warn"
+    """One person, patient or place in two splits, where the source has both."""
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)] = 3
     """Bits, of 64, in which the perceptual hashes of near duplicates differ at most."""
     minimum_images_per_class: PositiveInt = 5

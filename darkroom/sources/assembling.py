@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from darkroom.config import DataConfig
-from darkroom.dataset import Dataset, ImageRecord, make_dataset
+from darkroom.dataset import Dataset, ImageRecord, Provenance, make_dataset
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.hashing import HashIndex, hash_files
 from darkroom.sources.image_folder import read_image_folder
 from darkroom.sources.labelled import Collection, LabelledFile, check_trainable
-from darkroom.sources.listing import Listing, list_folder
+from darkroom.sources.listing import LeftOut, Listing, list_folder
 from darkroom.sources.local import LocalFolder
 from darkroom.sources.polyvore import read_polyvore
 from darkroom.sources.source_names import Source
-from darkroom.sources.splitting import Candidate, assign_splits
+from darkroom.sources.splitting import Candidate, assign_splits, joined
 
 
 def understand(
@@ -56,11 +56,45 @@ def assemble(
     collection = understand(listing, source=source, config=config, root=folder.root)
     root = folder.root / collection.folder
     hashes = _hash(collection.files, root=root, store=store, progress=progress)
+    return _dataset(
+        collection.leaving_out(folder.left_out),
+        root=root,
+        source=source,
+        hashes=hashes,
+        config=config,
+        seed=seed,
+    )
+
+
+def preview(collection: Collection, *, source: Source, config: DataConfig, seed: int) -> Dataset:
+    """The data set that `assemble` would make, as far as it is known without the content.
+
+    No image has a hash, so copies of one image may be in other splits than they will be.
+    """
+    root = Path(collection.folder)
+    return _dataset(collection, root=root, source=source, hashes={}, config=config, seed=seed)
+
+
+def _dataset(
+    collection: Collection,
+    *,
+    root: Path,
+    source: Source,
+    hashes: Mapping[str, str],
+    config: DataConfig,
+    seed: int,
+) -> Dataset:
+    examples = LeftOut(collection.left_out).examples
     return make_dataset(
         _records(collection.files, hashes=hashes, config=config, seed=seed),
         root=root,
         source=source.public_name,
-        left_out=sorted(collection.leaving_out(folder.left_out).left_out.items()),
+        left_out=sorted(collection.left_out.items()),
+        provenance=Provenance(
+            reading=collection.reading,
+            examples={reason: tuple(paths) for reason, paths in sorted(examples.items())},
+            lost=dict(collection.lost),
+        ),
     )
 
 
@@ -77,13 +111,19 @@ def _hash(
 def _records(
     files: Sequence[LabelledFile], *, hashes: Mapping[str, str], config: DataConfig, seed: int
 ) -> list[ImageRecord]:
+    groups = joined([file.group for file in files], [hashes.get(f.path, f.path) for f in files])
     splits = assign_splits(
-        [Candidate(file.label, file.split, file.group or hashes[file.path]) for file in files],
+        [
+            Candidate(file.label, file.split, group)
+            for file, group in zip(files, groups, strict=True)
+        ],
         validation_fraction=config.validation_fraction,
         test_fraction=config.test_fraction,
         seed=seed,
     )
     return [
-        ImageRecord(file.path, file.label, split, file.size, hashes[file.path])
+        ImageRecord(
+            file.path, file.label, split, file.size, hashes.get(file.path, ""), file.group or ""
+        )
         for file, split in zip(files, splits, strict=True)
     ]

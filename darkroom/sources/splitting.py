@@ -3,6 +3,8 @@
 What is made is stratified by class and depends on the seed and the content alone, not on
 the order of the files. Each class is dealt out by itself, in the order of a hash of seed,
 class and key, so that another class, or a few more images, leave the rest where it was.
+Where groups hold images of several classes, as those of one person do, all classes are dealt
+out together, the largest groups first, each to the split that lacks its classes most.
 """
 
 import hashlib
@@ -24,6 +26,29 @@ class Candidate:
     """Images of one group are never parted; unique where an image stands for itself."""
 
 
+def joined(groups: Sequence[str | None], contents: Sequence[str]) -> list[str]:
+    """One key an image: the same for images of one group, for copies, and for what these join.
+
+    Args:
+        groups: person, patient or the like; None: not known.
+        contents: equal where the images are.
+    """
+    parent: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(key: tuple[str, str]) -> tuple[str, str]:
+        parent.setdefault(key, key)
+        while parent[key] != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for group, content in zip(groups, contents, strict=True):
+        if group is not None:
+            one, other = sorted((root(("", group)), root(("content", content))))
+            parent[other] = one
+    return ["\0".join(root(("content", content))).removeprefix("content\0") for content in contents]
+
+
 def assign_splits(
     candidates: Sequence[Candidate],
     *,
@@ -36,8 +61,8 @@ def assign_splits(
     Given splits stay. Where none is validation or none is test, that share of each
     class's train images is taken for it, in whole groups: about the fraction, and at
     least one image of a class where three groups are there to be dealt out (two, where
-    only one split is missing). A fraction of 0 leaves the split empty. A group with
-    images of several classes counts with the rarest of them.
+    only one split is missing). A fraction of 0 leaves the split empty. Groups with images
+    of several classes are dealt out so that each split comes near its share of each class.
     """
     given: list[Split] = [candidate.split or "train" for candidate in candidates]
     fractions: dict[Split, float] = {"test": test_fraction, "validation": validation_fraction}
@@ -45,7 +70,10 @@ def assign_splits(
     pool = [
         candidate for candidate, split in zip(candidates, given, strict=True) if split == "train"
     ]
-    moved = _deal_out(pool, fractions=wanted, seed=seed)
+    labels = {(candidate.group, candidate.label) for candidate in pool}
+    is_mixed = len(labels) > len({group for group, _ in labels})
+    deal_out = _deal_out_mixed if is_mixed else _deal_out
+    moved = deal_out(pool, fractions=wanted, seed=seed)
     return [
         moved.get(candidate.group, split) if split == "train" else split
         for candidate, split in zip(candidates, given, strict=True)
@@ -65,15 +93,44 @@ def _deal_out(
 
 
 def _groups_by_class(pool: Sequence[Candidate]) -> dict[str, set[str]]:
-    """Groups by the class with which they count: the rarest of those that occur in them."""
-    images = Counter(candidate.label for candidate in pool)
-    labels: dict[str, set[str]] = defaultdict(set)
-    for candidate in pool:
-        labels[candidate.group].add(candidate.label)
     groups: dict[str, set[str]] = defaultdict(set)
-    for group, names in labels.items():
-        groups[min(names, key=lambda name: (images[name], name))].add(group)
+    for candidate in pool:
+        groups[candidate.label].add(candidate.group)
     return groups
+
+
+def _deal_out_mixed(
+    pool: Sequence[Candidate], *, fractions: Mapping[Split, float], seed: int
+) -> dict[str, Split]:
+    """As `_deal_out`, for groups of several classes.
+
+    Greedy: each group goes where the sum of (images - share)² / share over its classes grows
+    least. The last group of a class that is in no other stays in train.
+    """
+    totals = Counter(candidate.label for candidate in pool)
+    inside: dict[str, Counter[str]] = defaultdict(Counter)
+    for candidate in pool:
+        inside[candidate.group][candidate.label] += 1
+    shares: dict[Split, float] = {"train": 1 - sum(fractions.values()), **fractions}
+    dealt: dict[Split, Counter[str]] = {split: Counter() for split in shares}
+
+    def cost(split: Split, group: str) -> float:
+        share, there = shares[split], dealt[split]
+        return sum(
+            count * (count + 2 * (there[label] - share * totals[label])) / (share * totals[label])
+            for label, count in inside[group].items()
+        )
+
+    ranks = {group: _rank(group, label="", seed=seed) for group in inside}
+    moved: dict[str, Split] = {}
+    for group in sorted(inside, key=lambda group: (-inside[group].total(), ranks[group])):
+        best = min(shares, key=lambda split: cost(split, group))
+        if any(not dealt["train"][label] for label in inside[group]):
+            best = "train"  # what cannot be learnt need not be judged
+        dealt[best].update(inside[group])
+        if best != "train":
+            moved[group] = best
+    return moved
 
 
 def _rank(group: str, *, label: str, seed: int) -> bytes:

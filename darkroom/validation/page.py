@@ -10,6 +10,7 @@ from darkroom.validation.report import Finding, ValidationReport
 
 _EXAMPLES = 6
 _FILES_LISTED = 200
+_EXAMPLES_LISTED = 5
 _SAMPLES_OF_A_CLASS = 3
 _CLASSES_WITH_SAMPLES = 60
 _MOST_CHARACTERS_OF_PICTURES = 800_000
@@ -75,6 +76,7 @@ def report_html(report: ValidationReport, dataset: Dataset) -> str:
         classes=classes,
         has_samples=any(row.samples for row in classes),
         left_out=len(report.left_out),
+        not_there=_not_there(report),
         listed=_FILES_LISTED,
         pixelated=width is not None and width.median < _SMALL_PICTURE,
     )
@@ -83,7 +85,7 @@ def report_html(report: ValidationReport, dataset: Dataset) -> str:
 def _cards(report: ValidationReport, *, dataset: Dataset) -> list[tuple[str, str, str, str]]:
     """Label, value, note and verdict of each key figure."""
     errors = len(report.errors)
-    left_out = len(report.left_out)
+    left_out = len(report.left_out) + sum(one.count for one in report.source_left_out)
     others = len(report.findings) - errors
     megabytes = report.statistics.bytes / 1e6
     return [
@@ -91,8 +93,18 @@ def _cards(report: ValidationReport, *, dataset: Dataset) -> list[tuple[str, str
         ("Classes", f"{len(dataset.classes):,}", "", ""),
         ("Stop the run", f"{errors}", "findings", "bad" if errors else "good"),
         ("To look at", f"{others}", "findings", "warning" if others else "good"),
-        ("Left out", f"{left_out:,}", "images", "warning" if left_out else ""),
+        ("Left out", f"{left_out:,}", "files", "warning" if left_out else ""),
     ]
+
+
+def _not_there(report: ValidationReport) -> list[tuple[str, int, tuple[str, ...]]]:
+    """Reason, number and examples of what the source holds and the training does not see."""
+    by_finding = [
+        (finding.message, finding.count, finding.files[:_EXAMPLES_LISTED])
+        for finding in report.findings
+        if finding.action == "leave_out"
+    ]
+    return [(one.reason, one.count, one.examples) for one in report.source_left_out] + by_finding
 
 
 def _examples(finding: Finding, *, pictures: _Pictures) -> list[_Example]:

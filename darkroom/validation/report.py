@@ -21,6 +21,10 @@ Kind = Literal[
     "classes_missing",
     "tiny_classes",
     "imbalance",
+    "groups_across_splits",
+    "files_left_out",
+    "class_losses",
+    "similar_classes",
 ]
 
 
@@ -94,6 +98,15 @@ class Statistics(BaseModel):
     """Of all files."""
 
 
+class LeftOut(BaseModel):
+    """Files of the source that are not in the data set, for one reason."""
+
+    reason: str
+    count: int
+    examples: tuple[str, ...] = ()
+    """The first of them."""
+
+
 class ValidationReport(BaseModel):
     """Everything that a validation looked at and found."""
 
@@ -107,6 +120,10 @@ class ValidationReport(BaseModel):
     notes: tuple[str, ...]
     """What was not checked, and why."""
     statistics: Statistics
+    reading: str = ""
+    """What was taken for splits and classes."""
+    source_left_out: tuple[LeftOut, ...] = ()
+    """What the source holds and the data set does not, the most frequent reason first."""
 
     @property
     def errors(self) -> tuple[Finding, ...]:

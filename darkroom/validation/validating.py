@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from statistics import median
 
 from darkroom.config import DataConfig
@@ -31,7 +32,17 @@ def validate(
     inspection = inspect_images(dataset, progress=progress)
     about_files = list(_check_files(inspection, config=config, progress=progress))
     remaining = _leave_out(dataset, findings=about_files)
-    findings = [*about_files, *_check_classes(remaining, config=config)]
+    broken = Counter(
+        record.label
+        for record, facts in zip(dataset.records, inspection.facts, strict=True)
+        if not facts.is_usable and config.on_undecodable == "leave_out"
+    )
+    # What is left out here has findings of its own.
+    usable = replace(remaining, left_out=dataset.left_out)
+    findings = [
+        *about_files,
+        *class_checks.check_classes(usable, config=config, broken=broken),
+    ]
     note = duplicate_checks.not_compared(inspection)
     return ValidationReport(
         source=dataset.source,
@@ -40,6 +51,8 @@ def validate(
         findings=tuple(sorted(findings, key=lambda finding: finding.action != "stop")),
         notes=(note,) if note else (),
         statistics=_statistics(inspection, remaining=remaining),
+        reading=dataset.provenance.reading,
+        source_left_out=tuple(class_checks.left_out(dataset)),
     )
 
 
@@ -72,14 +85,6 @@ def _check_files(
     yield from file_checks.wrong_extensions(inspection)
     yield from file_checks.odd_modes(inspection)
     yield from file_checks.extreme_sizes(inspection)
-
-
-def _check_classes(dataset: Dataset, *, config: DataConfig) -> Iterator[Finding]:
-    yield from class_checks.too_few_classes(dataset)
-    yield from class_checks.empty_splits(dataset)
-    yield from class_checks.classes_missing(dataset)
-    yield from class_checks.tiny_classes(dataset, minimum=config.minimum_images_per_class)
-    yield from class_checks.imbalance(dataset, maximum_ratio=config.maximum_class_ratio)
 
 
 def _leave_out(dataset: Dataset, *, findings: Iterable[Finding]) -> Dataset:
