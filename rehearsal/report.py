@@ -135,6 +135,14 @@ def _notes(records: Records) -> Iterable[Text]:
             f"{len(records.mistakes)} mistakes of the rehearsal's own; please report them",
             style="red",
         )
+    if records.walls:
+        yield Text("Walls: " + "; ".join(records.walls), style="dim")
+    if records.walls_missing:
+        yield Text(
+            "Walls that this machine does not allow, so that they did not stand: "
+            + "; ".join(records.walls_missing),
+            style="yellow",
+        )
     yield Text("Not covered: " + "; ".join(records.not_covered), style="dim")
 
 

@@ -73,6 +73,7 @@ def start_emulator(
     region: str,
     own_image: str = "",
     images: Sequence[str] = (),
+    services: Sequence[str] = (),
     faults: Sequence[str] = (),
 ) -> Service:
     """AWS's APIs and what executes their jobs: rehearsal/emulator.
@@ -80,6 +81,7 @@ def start_emulator(
     Args:
         own_image: the image that this Python environment stands for.
         images: others, as URI=FOLDER.
+        services: URLs of the servers beside it, which the job that runs a pipeline reaches.
     """
     port = free_port()
     arguments = ["-m", "rehearsal.emulator.server", "--port", str(port), "--folder", str(folder)]
@@ -88,6 +90,8 @@ def start_emulator(
         arguments += ["--own-image", own_image]
     for image in images:
         arguments += ["--image", image]
+    for url in services:
+        arguments += ["--service", url]
     for fault in faults:
         arguments += ["--fault", fault]
     return _start(
@@ -101,9 +105,8 @@ def start_emulator(
     )
 
 
-def start_zenml(folder: Path, *, user: str, password: str) -> Service:
+def start_zenml(folder: Path, *, port: int, user: str, password: str) -> Service:
     """A ZenML server with a database of its own: the orchestrator refuses a local store."""
-    port = free_port()
     store = folder / "zenml-server"
     store.mkdir(parents=True, exist_ok=True)
     environment = {
@@ -127,12 +130,11 @@ def start_zenml(folder: Path, *, user: str, password: str) -> Service:
     )
 
 
-def start_mlflow(folder: Path) -> Service:
+def start_mlflow(folder: Path, *, port: int) -> Service:
     """An MLflow server that keeps metrics and artifacts in the folder.
 
     As `mlflow server` would start it, which itself would stay beside it and occupy 230 MB.
     """
-    port = free_port()
     store = folder / "mlflow"
     store.mkdir(parents=True, exist_ok=True)
     database = store / DATABASE_FILE

@@ -22,7 +22,14 @@ from darkroom.errors import UserError
 from darkroom.files import atomic_path, workspace, write_text
 from rehearsal.emulator.clients import isolated_session
 from rehearsal.emulator.faults import parse_fault
-from rehearsal.services import Service, start_emulator, start_mlflow, start_zenml
+from rehearsal.services import (
+    LOOPBACK,
+    Service,
+    free_port,
+    start_emulator,
+    start_mlflow,
+    start_zenml,
+)
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -120,6 +127,7 @@ def stand_in(
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "sagemaker-sdk.yaml", _SDK_SETTINGS)
     password = secrets.token_hex(16)
+    ports = {name: free_port() for name in ("zenml", "mlflow")}
     with ExitStack() as stack:
 
         def started(service: Service) -> Service:
@@ -134,11 +142,12 @@ def stand_in(
                 region=REGION,
                 own_image=_IMAGE,
                 images=images,
+                services=[f"http://{LOOPBACK}:{port}" for port in ports.values()],
                 faults=faults,
             )
         )
-        zenml = started(start_zenml(folder, user=_USER, password=password))
-        mlflow = started(start_mlflow(mlflow_folder()))
+        zenml = started(start_zenml(folder, port=ports["zenml"], user=_USER, password=password))
+        mlflow = started(start_mlflow(mlflow_folder(), port=ports["mlflow"]))
         for service in (emulator, zenml, mlflow):
             service.wait()
         running = StandIn(

@@ -103,11 +103,13 @@ def test_a_missing_prefix_fails_the_job_in_awss_words(sagemaker: Any) -> None:
     assert reason.startswith("ClientError: Data download failed: No S3 objects found under S3 URL")
 
 
-def test_a_stopped_job_gets_sigterm_and_keeps_its_model(sagemaker: Any, s3: Any) -> None:
-    script = "trap 'echo saved > /opt/ml/model/w; exit 143' TERM; while :; do sleep 0.05; done"
+def test_a_stopped_job_gets_sigterm_and_keeps_its_model(
+    running: Running, sagemaker: Any, s3: Any
+) -> None:
+    script = "trap 'echo saved > /opt/ml/model/w; exit 143' TERM; echo up; "
+    script += "while :; do sleep 0.05; done"
     sagemaker.create_training_job(**training_request("stopped", script=script))
-    _until_training(sagemaker, "stopped")
-    time.sleep(0.3)
+    _until_up(running, "stopped")
     sagemaker.stop_training_job(TrainingJobName="stopped")
     job = ended_training(sagemaker, "stopped")
     assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Stopped"
@@ -116,11 +118,12 @@ def test_a_stopped_job_gets_sigterm_and_keeps_its_model(sagemaker: Any, s3: Any)
         sagemaker.stop_training_job(TrainingJobName="stopped")
 
 
-def test_a_job_that_ignores_sigterm_is_killed_after_the_grace(sagemaker: Any) -> None:
-    script = "trap '' TERM; sleep 300 & while :; do sleep 0.05; done"
+def test_a_job_that_ignores_sigterm_is_killed_after_the_grace(
+    running: Running, sagemaker: Any
+) -> None:
+    script = "trap '' TERM; sleep 300 & echo up; while :; do sleep 0.05; done"
     sagemaker.create_training_job(**training_request("stubborn", script=script))
-    _until_training(sagemaker, "stubborn")
-    time.sleep(0.2)
+    _until_up(running, "stubborn")
     started = time.monotonic()
     sagemaker.stop_training_job(TrainingJobName="stubborn")
     assert ended_training(sagemaker, "stubborn")["TrainingJobStatus"] == "Stopped"
@@ -240,11 +243,9 @@ def test_jobs_are_listed_tagged_and_their_names_used_once(sagemaker: Any) -> Non
         sagemaker.describe_training_job(TrainingJobName="unknown")
 
 
-def _until_training(sagemaker: Any, name: str) -> None:
-    until(
-        lambda: sagemaker.describe_training_job(TrainingJobName=name),
-        lambda job: job["SecondaryStatus"] == "Training",
-    )
+def _until_up(running: Running, name: str) -> None:
+    log = running.state.settings.folder / "jobs" / name / "algo-1.log"
+    until(lambda: log.exists() and "up" in log.read_text().split(), bool)
 
 
 def _in_namespaces(running: Running) -> bool:

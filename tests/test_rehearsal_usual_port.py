@@ -11,6 +11,7 @@ import pytest
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import Running, emulator
 from rehearsal.hosting import usual_port
+from rehearsal.jobs.container import is_sandboxed
 from tiny_images import write_tiny_image
 
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
@@ -43,13 +44,33 @@ def create(running: Running, name: str) -> dict[str, Any]:
     return dict(found)
 
 
+def stubborn_image(folder: Path) -> Path:
+    """An image that listens on 8080 only."""
+    image = write_tiny_image(folder)
+    serve = image / "bin" / "serve"
+    serve.write_text(serve.read_text().replace(GIVEN, "8080"))
+    return image
+
+
+def test_each_has_the_port_in_a_network_of_its_own(tmp_path: Path) -> None:
+    image = stubborn_image(tmp_path / "image")
+    with emulator(tmp_path / "aws", images={IMAGE: image}, startup_seconds=10) as running:
+        if not is_sandboxed(running.state):
+            pytest.skip("namespaces are not allowed on this machine")
+        runtime = running.client("sagemaker-runtime")
+        for name in ("first", "second"):
+            assert create(running, name)["EndpointStatus"] == "InService"
+        for name in ("first", "second"):
+            answer = runtime.invoke_endpoint(EndpointName=name, Body=b"hi")["Body"].read()
+            assert answer == f"{name}:hi".encode()
+
+
 def test_one_is_found_there_and_a_second_is_not_taken_for_it(tmp_path: Path) -> None:
     if is_taken():
         pytest.skip("port 8080 of this machine is in use")
-    image = write_tiny_image(tmp_path / "image")
-    serve = image / "bin" / "serve"
-    serve.write_text(serve.read_text().replace(GIVEN, "8080"))
-    with emulator(tmp_path / "aws", images={IMAGE: image}, startup_seconds=10) as running:
+    image = stubborn_image(tmp_path / "image")
+    options: dict[str, Any] = {"startup_seconds": 10, "sandboxed": False}
+    with emulator(tmp_path / "aws", images={IMAGE: image}, **options) as running:
         assert create(running, "first")["EndpointStatus"] == "InService"
         runtime = running.client("sagemaker-runtime")
         assert runtime.invoke_endpoint(EndpointName="first", Body=b"hi")["Body"].read() == (
@@ -60,7 +81,7 @@ def test_one_is_found_there_and_a_second_is_not_taken_for_it(tmp_path: Path) -> 
         assert second["EndpointStatus"] == "Failed"
         assert "did not pass the ping health check" in second["FailureReason"]
         logs = list((tmp_path / "aws" / "serving").glob("*.log"))
-        assert any("only one container at a time can take 8080" in log.read_text() for log in logs)
+        assert any("GET /ping was not answered" in log.read_text() for log in logs)
     assert not is_taken()
 
 

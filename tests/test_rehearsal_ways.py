@@ -90,7 +90,7 @@ def test_what_is_said_to_be_ready_and_is_not_there_is_refused(
             "FeatureGroupName": "a",
             "RecordIdentifierFeatureName": "a",
             "EventTimeFeatureName": "b",
-            "FeatureDefinitions": [{"FeatureName": "a"}],
+            "FeatureDefinitions": [{"FeatureName": "a", "FeatureType": "String"}],
         },
     }
     refused(getattr(sagemaker, operation), **requests[operation])

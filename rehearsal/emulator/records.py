@@ -83,6 +83,10 @@ class Records(BaseModel):
     account: str
     sandboxed: bool
     """Whether jobs ran in namespaces of their own."""
+    walls: list[str] = []
+    """What stood between jobs and this machine."""
+    walls_missing: list[str] = []
+    """What of that could not be built here."""
     resources: list[Record]
     calls: dict[str, int]
     """Number of requests by "service:operation", without the emulator's own."""
@@ -107,14 +111,18 @@ def recorded(teller: Teller) -> Teller:
 
 def records(state: "State") -> Records:
     """What happened until now."""
+    from rehearsal.jobs import sandbox
     from rehearsal.jobs.container import is_sandboxed
 
+    built = sandbox.walls() if is_sandboxed(state) else frozenset()
     with state.lock:
         resources = [record for teller in _TELLERS for record in teller(state)]
     return Records(
         region=state.settings.region,
         account=state.settings.account,
         sandboxed=is_sandboxed(state),
+        walls=[text for name, text in sandbox.WALLS.items() if name in built],
+        walls_missing=[text for name, text in sandbox.WALLS.items() if name not in built],
         resources=sorted(resources, key=lambda record: record.created),
         calls=dict(sorted(state.log.calls.items())),
         refused=list(state.log.refusals),

@@ -7,6 +7,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         access_key=options.access_key,
         jobs_at_once=options.jobs_at_once,
         stop_grace_seconds=options.stop_grace_seconds,
+        services=tuple(options.service),
         sandboxed=False if options.no_sandbox else None,
     ) as running:
         for fault in options.fault:
@@ -118,7 +120,11 @@ def _server(settings: Settings, *, port: int) -> tuple[Any, State]:
         threaded=True,
         request_handler=MotoRequestHandler,
     )
-    state = State(settings, url=f"http://127.0.0.1:{server.server_port}")
+
+    def answer(connection: socket.socket) -> None:
+        server.process_request(connection, ("127.0.0.1", 0))
+
+    state = State(settings, url=f"http://127.0.0.1:{server.server_port}", answer=answer)
     holder.append(Application(state))
     return server, state
 
@@ -191,6 +197,13 @@ def _parser() -> argparse.ArgumentParser:
         help="0: no limit; a job that waits for others needs a place too",
     )
     parser.add_argument("--stop-grace-seconds", type=float, default=120)
+    parser.add_argument(
+        "--service",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="another server on the loopback, reached by jobs whose request names one of these",
+    )
     parser.add_argument("--no-sandbox", action="store_true", help="jobs as plain processes")
     parser.add_argument(
         "--fault", type=_fault, action="append", default=[], metavar="NAME[:key=value,…]"

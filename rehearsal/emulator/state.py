@@ -5,6 +5,7 @@ hold `state.lock` while they change one; Describe operations derive their answer
 Nothing here outlives the process, apart from what lies below `settings.folder`.
 """
 
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -52,6 +53,8 @@ class Settings:
     """What is slept of a second that is only waited: baking periods of an endpoint's update."""
     access_key: str = ""
     """With which requests have to be signed; empty: any will do."""
+    services: tuple[str, ...] = ()
+    """URLs on the loopback that jobs reach whose request names one of them."""
     sandboxed: bool | None = None
     """Run jobs in namespaces; None: where the machine allows it."""
 
@@ -59,9 +62,13 @@ class Settings:
 class State:
     """One emulator's memory."""
 
-    def __init__(self, settings: Settings, *, url: str) -> None:
+    def __init__(
+        self, settings: Settings, *, url: str, answer: Callable[[socket.socket], None]
+    ) -> None:
         self.settings = settings
         self.url = url
+        self.answer = answer
+        """Takes a connection to the emulator that came by another way than its port."""
         self.lock = threading.RLock()
         self.clients = Clients(url, region=settings.region)
         self.processes = Processes()
@@ -114,7 +121,7 @@ class State:
     def cluster_slot(self, instances: int) -> Iterator[None]:
         """Hold the ports of loopback that the hosts of a cluster find each other by.
 
-        All hosts are this machine, so jobs with several run one after the other.
+        Where all hosts share this machine's, jobs with several run one after the other.
         """
         with self._cluster if instances > 1 else nullcontext():
             yield

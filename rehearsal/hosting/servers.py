@@ -1,9 +1,9 @@
 """One container that serves a model: SageMaker's hosting contract, seen from outside.
 
 It is started with the word `serve`, answers GET /ping with 200 once it can work, and
-POST /invocations. On AWS it listens on port 8080; here many share one loopback, so that
-each gets a port of its own by SAGEMAKER_BIND_TO_PORT. One that does not look there is found
-on 8080, where it is alone.
+POST /invocations. It listens on port 8080, as on AWS. Where there are no namespaces many share
+one loopback, so that each gets a port of its own by SAGEMAKER_BIND_TO_PORT; one that does not
+look there is found on 8080, where it is alone.
 """
 
 import shutil
@@ -20,7 +20,16 @@ import urllib3
 from rehearsal.emulator.state import State, now
 from rehearsal.hosting import usual_port
 from rehearsal.hosting.model_data import ModelDataError, fetch_model
-from rehearsal.jobs.container import Container, RunningContainer, image_folder, is_sandboxed, start
+from rehearsal.jobs.container import (
+    Container,
+    RunningContainer,
+    image_folder,
+    is_sandboxed,
+    reachable,
+    remove_scratch,
+    start,
+)
+from rehearsal.jobs.doors import Doors
 from rehearsal.jobs.logs import LogStream
 
 PING_SECONDS = 2
@@ -68,9 +77,11 @@ class ModelServer:
         hostname: str,
         folder: Path,
         log: LogStream,
+        isolated: bool,
         state: State,
     ) -> None:
         self.definition = definition
+        self._isolated = isolated
         self.hostname = hostname
         self.loaded_models: dict[str, str] = {}
         """Multi-model mode: TargetModel → name within the container."""
@@ -80,7 +91,7 @@ class ModelServer:
         self._state = state
         self._running: RunningContainer | None = None
         self._stopped = False
-        self._port = 0
+        self._port = usual_port.PORT
         self._knows_usual_port_only = False
         self._pool: urllib3.HTTPConnectionPool | None = None
 
@@ -91,8 +102,9 @@ class ModelServer:
 
     @property
     def models_folder(self) -> Path:
-        """What the container knows as /opt/ml/models."""
-        return self._folder / "ml" / "models"
+        """What the container knows as /opt/ml/models, and cannot change in a sandbox."""
+        parent = self._folder if is_sandboxed(self._state) else self._folder / "ml"
+        return parent / "models"
 
     @property
     def models_path(self) -> str:
@@ -107,7 +119,9 @@ class ModelServer:
     def start(self) -> None:
         """Fetch the model and start the process. Raises StartupError."""
         try:
-            if not self.is_multi_model:
+            if self.is_multi_model:
+                self.models_folder.mkdir(parents=True, exist_ok=True)
+            else:
                 fetch_model(
                     self.definition, folder=self._folder / "ml" / "model", state=self._state
                 )
@@ -125,7 +139,7 @@ class ModelServer:
             time.sleep(_SECONDS_BETWEEN_PINGS)
         self._log.write(
             f"rehearsal: GET /ping was not answered with 200 on port {self._port}, which "
-            "SAGEMAKER_BIND_TO_PORT told; here only one container at a time can take 8080 instead"
+            "SAGEMAKER_BIND_TO_PORT told"
         )
         return False
 
@@ -182,7 +196,7 @@ class ModelServer:
 
     def _look_on_usual_port(self) -> None:
         running = self._running
-        if self._port == usual_port.PORT or running is None:
+        if self._port == usual_port.PORT or running is None or running.doors is not None:
             return
         if usual_port.is_listening_there(running.process_id):
             self._state.log.not_covered(
@@ -190,11 +204,14 @@ class ModelServer:
                 "listen where SAGEMAKER_BIND_TO_PORT says"
             )
             self._knows_usual_port_only = True
-            self._reach(usual_port.PORT)
+            self._reach(usual_port.PORT, doors=None)
 
-    def _reach(self, port: int) -> None:
+    def _reach(self, port: int, *, doors: Doors | None) -> None:
         self._port = port
-        self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=32, retries=False)
+        if doors is None:
+            self._pool = urllib3.HTTPConnectionPool("127.0.0.1", port, maxsize=32, retries=False)
+        else:
+            self._pool = _InnerPool("127.0.0.1", port, maxsize=32, retries=False, doors=doors)
 
     def _has_ended(self) -> bool:
         return self._running is None or self._running.exit_code is not None
@@ -205,25 +222,52 @@ class ModelServer:
                 return
             if self._has_ended():
                 self._running.wait(_SECONDS_TO_END)
+                self._running.kill()
                 self._state.processes.remove(self._running)
                 self._launch()
 
     def _launch(self) -> None:
-        self._reach(usual_port.PORT if self._knows_usual_port_only else _free_port())
+        sandboxed = is_sandboxed(self._state)
+        usual = sandboxed or self._knows_usual_port_only
+        port = usual_port.PORT if usual else _free_port()
         self.loaded_models.clear()
+        environment = self._environment(port)
         container = Container(
             folder=self._folder,
             command=("serve",),
-            environment=self._environment(),
+            environment=environment,
             image=image_folder(self.definition.get("Image", ""), state=self._state),
             hostname=self.hostname,
+            reaches=reachable(environment, isolated=self._isolated, state=self._state),
         )
+        # As a fresh machine would have it: nothing that an earlier start left there.
+        remove_scratch(container)
         self._running = start(container, state=self._state, on_line=self._log.write)
+        self._reach(port, doors=self._running.doors)
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, port: int) -> dict[str, str]:
         mode = {"SAGEMAKER_MULTI_MODEL": "true"} if self.is_multi_model else {}
-        port = {"SAGEMAKER_BIND_TO_PORT": str(self._port)}
-        return {**mode, **self.definition.get("Environment", {}), **port}
+        bound = {"SAGEMAKER_BIND_TO_PORT": str(port)}
+        return {**mode, **self.definition.get("Environment", {}), **bound}
+
+
+class _InnerConnection(urllib3.connection.HTTPConnection):
+    """A connection to a program in a network of its own."""
+
+    def __init__(self, *values: Any, doors: Doors, **more: Any) -> None:  # noqa: ANN401
+        super().__init__(*values, **more)
+        self._doors = doors
+
+    def _new_conn(self) -> socket.socket:
+        timeout = self.timeout if isinstance(self.timeout, int | float) else None
+        try:
+            return self._doors.connect(self.port or usual_port.PORT, timeout=timeout)
+        except OSError as error:
+            raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
+
+
+class _InnerPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _InnerConnection
 
 
 def _free_port() -> int:

@@ -11,6 +11,7 @@ from rehearsal.hosting.fleets import Fleet, Variant
 from rehearsal.hosting.models import EndpointConfig, Model, model_named
 from rehearsal.hosting.packages import container_of_package
 from rehearsal.hosting.servers import ModelServer, StartupError
+from rehearsal.jobs.container import is_sandboxed
 from rehearsal.jobs.logs import LogStream
 
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -39,14 +40,23 @@ def start_fleet(config: EndpointConfig, *, endpoint: str, state: State) -> Fleet
 
 
 def make_server(
-    definition: Mapping[str, Any], *, hostname: str, group: str, stream: str, state: State
+    definition: Mapping[str, Any],
+    *,
+    model: Model,
+    hostname: str,
+    group: str,
+    stream: str,
+    state: State,
 ) -> ModelServer:
-    """A container that is not started yet; what it prints goes to CloudWatch."""
+    """A container of a model that is not started yet; what it prints goes to CloudWatch."""
     # An image may come by way of a registered model.
     definition = container_of_package(definition, state=state)
     folder = state.settings.folder / "serving" / uuid.uuid4().hex[:12]
     log = LogStream(group=group, stream=stream, path=folder.with_suffix(".log"), state=state)
-    return ModelServer(definition, hostname=hostname, folder=folder, log=log, state=state)
+    isolated = bool(model.request.get("EnableNetworkIsolation"))
+    return ModelServer(
+        definition, hostname=hostname, folder=folder, log=log, isolated=isolated, state=state
+    )
 
 
 def hostname_of(definition: Mapping[str, Any], *, number: int, count: int) -> str:
@@ -65,6 +75,7 @@ def _variant(
         hostname = hostname_of(container, number=number, count=count)
         server = make_server(
             container,
+            model=model,
             hostname=hostname,
             group=f"/aws/sagemaker/Endpoints/{endpoint}",
             stream=instance if count == 1 else f"{instance}/{hostname}",
@@ -96,10 +107,9 @@ def _note_gaps(config: EndpointConfig, *, state: State) -> None:
         if asynchronous["OutputConfig"].get("NotificationConfig"):
             state.log.not_covered("SNS: nobody is told of asynchronous answers")
     models = [model_named(variant["ModelName"], state=state) for variant in config.variants]
-    if any(model.request.get("EnableNetworkIsolation") for model in models):
+    isolated = any(model.request.get("EnableNetworkIsolation") for model in models)
+    if isolated and not is_sandboxed(state):
         state.log.not_covered("network isolation of serving containers")
-    if any(model.request.get("VpcConfig") for model in models):
-        state.log.not_covered("VpcConfig of models: they reach what this machine reaches")
     if config.request.get("KmsKeyId") or config.capture.get("KmsKeyId"):
         state.log.not_covered("KMS: nothing is encrypted")
 

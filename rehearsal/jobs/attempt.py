@@ -7,7 +7,6 @@ but what lies on S3.
 import time
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import Path
 from typing import Any
 
 from rehearsal.emulator.state import State, now
@@ -16,6 +15,7 @@ from rehearsal.jobs.channels import fetch_channel
 from rehearsal.jobs.checkpoints import CheckpointMirror, local_folder
 from rehearsal.jobs.container import Container, RunningContainer
 from rehearsal.jobs.failures import REASON_CHARACTERS, algorithm_error
+from rehearsal.jobs.job_files import read_text
 from rehearsal.jobs.logs import LogStream
 from rehearsal.jobs.metrics import MetricReader
 from rehearsal.jobs.opt_ml import hosts_file, write_training_folder
@@ -62,7 +62,7 @@ class Attempt:
         """
         if self._job.stop_requested.is_set():
             return Outcome.NEVER_STARTED
-        with self._state.cluster_slot(len(self.containers)):
+        with containers.cluster(len(self.containers), state=self._state):
             return self._run()
 
     def _run(self) -> Outcome:
@@ -103,9 +103,13 @@ class Attempt:
                 state=self._state,
             )
             self._logs.append(log)
-            self._running.append(
-                containers.start(container, state=self._state, on_line=self._writer(log))
+            running = containers.start(
+                container,
+                state=self._state,
+                on_line=self._writer(log),
+                beside=self._running[0] if self._running else None,
             )
+            self._running.append(running)
         for mirror in self._mirrors:
             mirror.start()
 
@@ -160,7 +164,10 @@ class Attempt:
         for container, running in zip(self.containers, self._running, strict=True):
             if code := running.exit_code:
                 running.wait()
-                self.reason = algorithm_error(_failure_text(container.ml), code=code)
+                self.reason = algorithm_error(
+                    read_text(container.ml, "output/failure", characters=REASON_CHARACTERS),
+                    code=code,
+                )
                 return Outcome.FAILED
         return Outcome.FAILED
 
@@ -188,25 +195,37 @@ class Attempt:
         job, state = self._job, self._state
         specification = job.request["AlgorithmSpecification"]
         dies = state.faults.dead_container(job.name)
-        several = len(job.instances) > 1
         own = {"TRAINING_JOB_NAME": job.name, "TRAINING_JOB_ARN": job.arn}
+        environment = {**own, **job.request.get("Environment", {})}
+        isolated = bool(job.request.get("EnableNetworkIsolation"))
         return Container(
             folder=job.folder / host,
             command=("sh", "-c", "exit 1") if dies else _command(specification),
-            environment={**own, **job.request.get("Environment", {})},
+            environment=environment,
             image=containers.image_folder(specification.get("TrainingImage", ""), state=state),
             hostname=host,
             hosts=hosts_file(job),
-            isolated=bool(job.request.get("EnableNetworkIsolation")) and not several,
+            reaches=containers.reachable(environment, isolated=isolated, state=state),
         )
+
+    def _say(self, line: str) -> None:
+        """A line of ours in the job's log."""
+        for log in self._logs[:1]:
+            log.write(line)
 
     def _checkpoint_mirrors(self) -> list[CheckpointMirror]:
         config = self._job.request.get("CheckpointConfig")
         if not config:
             return []
         return [
-            CheckpointMirror(local_folder(config, ml=c.ml), uri=config["S3Uri"], state=self._state)
-            for c in self.containers
+            CheckpointMirror(
+                container.ml,
+                local_folder(config),
+                uri=config["S3Uri"],
+                say=self._say,
+                state=self._state,
+            )
+            for container in self.containers
         ]
 
 
@@ -215,11 +234,3 @@ def _command(specification: Mapping[str, Any]) -> tuple[str, ...]:
     entrypoint = specification.get("ContainerEntrypoint")
     arguments = specification.get("ContainerArguments", () if entrypoint else ("train",))
     return (*(entrypoint or ("train",)), *arguments)
-
-
-def _failure_text(ml: Path) -> str:
-    try:
-        with (ml / "output" / "failure").open(encoding="utf-8", errors="replace") as file:
-            return file.read(REASON_CHARACTERS)
-    except OSError:
-        return ""

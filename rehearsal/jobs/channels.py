@@ -41,7 +41,10 @@ def fetch_channel(
     for number, folder in enumerate(folders):
         folder.mkdir(parents=True, exist_ok=True)
         share = found[number :: len(folders)] if sharded else found
-        storage.download([(entry, folder / path) for entry, path in share], state=state)
+        try:
+            storage.download([(entry, folder / path) for entry, path in share], state=state)
+        except OSError as error:
+            raise JobFailure(_no_file(error, uri=source["S3Uri"])) from error
         if channel.get("CompressionType") == "Gzip":
             _unpack(folder, share)
 
@@ -91,6 +94,15 @@ def _unpack(folder: Path, share: Sequence[Assignment]) -> None:
             shutil.copyfileobj(source, file)
         packed.unlink()
         scratch.replace(target)
+
+
+def _no_file(error: OSError, *, uri: str) -> str:
+    """A key that no file can have: as folder and file at once, or too long."""
+    return (
+        f'ClientError: Data download failed: the objects under S3 URL "{uri}" cannot be written '
+        f"as files: {error.strerror}: {Path(str(error.filename)).name!r}. No key may be the "
+        "beginning of another up to a '/', and no part of one longer than 255 bytes."
+    )
 
 
 def _nothing_there(uri: str, *, role: str, why: str, state: State) -> str:

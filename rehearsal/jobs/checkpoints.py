@@ -1,12 +1,15 @@
 """/opt/ml/checkpoints and its place on S3: restored at the start, kept alike while it runs."""
 
 import threading
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import BotoCoreError, ClientError
+
 from rehearsal.emulator.state import State
-from rehearsal.jobs import storage
+from rehearsal.jobs import job_files, storage
 from rehearsal.s3_uris import split_uri
 
 _STANDARD_PLACE = "/opt/ml/checkpoints"
@@ -14,17 +17,32 @@ _Version = tuple[int, int]
 """Time of change in ns, and size."""
 
 
-def local_folder(config: Mapping[str, Any], *, ml: Path) -> Path:
-    """Where a host's checkpoints really lie; request_checks has made sure of /opt/ml."""
-    place = config.get("LocalPath", _STANDARD_PLACE)
-    return ml / Path(place).relative_to("/opt/ml")
+def local_folder(config: Mapping[str, Any]) -> str:
+    """Where checkpoints lie below /opt/ml; request_checks has made sure of that."""
+    return below_ml(config.get("LocalPath", _STANDARD_PLACE))
+
+
+def below_ml(place: str) -> str:
+    """A path in /opt/ml, relative to it."""
+    return PurePosixPath(place).relative_to("/opt/ml").as_posix()
 
 
 class CheckpointMirror:
-    """Copies one host's checkpoints to S3 whenever they change, deletions too."""
+    """Copies one host's checkpoints to S3 whenever they change, deletions too.
 
-    def __init__(self, folder: Path, *, uri: str, state: State) -> None:
+    Args:
+        ml: the host's /opt/ml.
+        folder: below it.
+        say: told once of each file that cannot be copied.
+    """
+
+    def __init__(
+        self, ml: Path, folder: str, *, uri: str, say: Callable[[str], None], state: State
+    ) -> None:
+        self._ml = ml
         self._folder = folder
+        self._say = say
+        self._failed: dict[str, _Version] = {}
         self._uri = uri.rstrip("/")
         self._state = state
         self._sent: dict[str, _Version] = {}
@@ -33,10 +51,11 @@ class CheckpointMirror:
 
     def restore(self) -> None:
         """Bring what an earlier job or attempt left on S3."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        folder = self._ml / self._folder
+        folder.mkdir(parents=True, exist_ok=True)
         _, prefix = split_uri(f"{self._uri}/")
         found = storage.listed(f"{self._uri}/", state=self._state)
-        places = [(e, storage.place(e.key, prefix=prefix, folder=self._folder)) for e in found]
+        places = [(e, storage.place(e.key, prefix=prefix, folder=folder)) for e in found]
         storage.download([(e, p) for e, p in places if p is not None], state=self._state)
         self._sent = self._versions()
 
@@ -58,26 +77,30 @@ class CheckpointMirror:
     def _copy(self) -> None:
         present = self._versions()
         for path, version in present.items():
-            if self._sent.get(path) != version and self._send(path):
+            settled = version in (self._sent.get(path), self._failed.get(path))
+            if not settled and self._send(path, version=version):
                 self._sent[path] = version
         for path in set(self._sent) - set(present):
             bucket, key = split_uri(f"{self._uri}/{path}")
             self._state.clients["s3"].delete_object(Bucket=bucket, Key=key)
             del self._sent[path]
 
-    def _send(self, path: str) -> bool:
+    def _send(self, path: str, *, version: _Version) -> bool:
         try:
-            storage.upload(self._folder / path, uri=f"{self._uri}/{path}", state=self._state)
-        except FileNotFoundError:
-            return False  # it was a temporary file, and is gone
+            with job_files.opened(self._ml, f"{self._folder}/{path}") as file:
+                storage.upload(file, uri=f"{self._uri}/{path}", state=self._state)
+        except OSError:
+            return False  # it was a temporary file, and is gone or has become something else
+        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
+            # Such as a name that S3 does not take: the job's matter, and no end of it.
+            self._failed[path] = version
+            self._say(f"rehearsal: {path!r} was not copied to {self._uri}: {error}")
+            return False
         return True
 
     def _versions(self) -> dict[str, _Version]:
-        found: dict[str, _Version] = {}
-        for path in storage.files_below(self._folder):
-            try:
-                status = (self._folder / path).stat()
-            except FileNotFoundError:
-                continue
-            found[path] = (status.st_mtime_ns, status.st_size)
-        return found
+        return {
+            entry.path: (entry.status.st_mtime_ns, entry.status.st_size)
+            for entry in job_files.entries(self._ml, self._folder)
+            if entry.is_file
+        }

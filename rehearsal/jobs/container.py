@@ -15,9 +15,11 @@ $SAGEMAKER_BASE_DIR instead of /opt/ml, and could see what the user can see.
 
 import json
 import shutil
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from rehearsal.emulator.clients import JOB_KEY
 from rehearsal.emulator.errors import not_executed
 from rehearsal.emulator.state import State
 from rehearsal.jobs import sandbox
+from rehearsal.jobs.doors import Answer, Doors, relay_to
+from rehearsal.jobs.job_files import remove_but
 
 _LINE_BYTES = 200_000
 """Longer lines are cut; CloudWatch takes 256 kB."""
@@ -48,8 +52,8 @@ class Container:
     hostname: str = "algo-1"
     hosts: Mapping[str, str] = field(default_factory=dict)
     """Addresses of the other hosts."""
-    isolated: bool = False
-    """Without network, where there are namespaces."""
+    reaches: tuple[int, ...] = ()
+    """Ports of loopback that it reaches, where there are namespaces; see `reachable`."""
 
     @property
     def ml(self) -> Path:
@@ -58,10 +62,17 @@ class Container:
 
 
 class RunningContainer:
-    """A container's processes; the lines that it prints are passed on as they come."""
+    """A container's processes; the lines that it prints are passed on as they come.
 
-    def __init__(self, process: "subprocess.Popen[bytes]", *, on_line: OnLine) -> None:
+    Args:
+        doors: the ways into its network and out; None: it shares the machine's.
+    """
+
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", *, doors: Doors | None, on_line: OnLine
+    ) -> None:
         self._process = process
+        self.doors = doors
         self._on_line = on_line
         self._lock = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -72,10 +83,10 @@ class RunningContainer:
         self._order(b"TERM\n")
 
     def kill(self) -> None:
-        """End all its processes, at once."""
-        with self._lock:
-            if self._process.stdin and not self._process.stdin.closed:
-                _close_quietly(self._process.stdin)
+        """End all its processes, at once, and close its doors."""
+        self._end()
+        if self.doors is not None:
+            self.doors.close()
 
     def wait(self, timeout: float | None = None) -> int | None:
         """The exit code, once all output is read; None where it still runs after so long."""
@@ -84,7 +95,7 @@ class RunningContainer:
         except subprocess.TimeoutExpired:
             return None
         self._reader.join(timeout=5)
-        self.kill()
+        self._end()
         return code
 
     @property
@@ -96,6 +107,11 @@ class RunningContainer:
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._process.stdin and not self._process.stdin.closed:
+                _close_quietly(self._process.stdin)
 
     def _order(self, order: bytes) -> None:
         with self._lock:
@@ -115,27 +131,77 @@ class RunningContainer:
                 self._on_line(line.decode(errors="replace").rstrip("\n"))
 
 
-def start(container: Container, *, state: State, on_line: OnLine) -> RunningContainer:
+def start(
+    container: Container,
+    *,
+    state: State,
+    on_line: OnLine,
+    beside: RunningContainer | None = None,
+) -> RunningContainer:
     """Start a container; it is killed when the emulator ends.
 
     The environment is made from nothing: PATH, HOME, the role's credentials, the region,
     the emulator's address, and what the container asks for.
+
+    Args:
+        beside: another host of the same job, whose network it shares.
     """
-    sandboxed = is_sandboxed(state)
     environment = {**standard_environment(container, state=state), **container.environment}
-    running = _launch(container, environment=environment, sandboxed=sandboxed, on_line=on_line)
+    specification = _specification(container, environment=environment)
+    if not is_sandboxed(state):
+        specification |= {"sandbox": None, "folder": str(container.folder / "app")}
+        running = _launch(container, specification=specification, answers=None, on_line=on_line)
+    else:
+        if beside is not None and beside.doors is not None:
+            beside.doors.wait()  # until there is a network to share
+            specification["sandbox"]["reaches"] = []
+        answers = [_answer(port, state=state) for port in specification["sandbox"]["reaches"]]
+        running = _launch(
+            container,
+            specification=specification,
+            answers=answers,
+            on_line=on_line,
+            join=beside.process_id if beside is not None else 0,
+        )
     state.processes.add(running)
     return running
 
 
-def run_to_end(container: Container, *, sandboxed: bool) -> int:
-    """Run a container that nobody watches; its exit code."""
-    running = _launch(
-        container, environment=container.environment, sandboxed=sandboxed, on_line=lambda _: None
-    )
+def run_to_end(container: Container) -> tuple[int, dict[str, bool]]:
+    """Run a container in a sandbox, with nobody watching; its exit code, and its walls."""
+    specification = _specification(container, environment=container.environment)
+    running = _launch(container, specification=specification, answers=[], on_line=lambda _: None)
     code = running.wait(timeout=20)
+    walls = running.doors.walls if running.doors and running.doors.wait(1) else {}
     running.kill()
-    return 1 if code is None else code
+    return 1 if code is None else code, walls
+
+
+def reachable(environment: Mapping[str, str], *, isolated: bool, state: State) -> tuple[int, ...]:
+    """The ports of loopback that lead out of a container's network.
+
+    The emulator's; and those of the services beside it (ZenML's and MLflow's servers) where the
+    request names one of them, as the job does that runs a pipeline. None where it is isolated.
+    """
+    if isolated:
+        return ()
+    values = environment.values()
+    named = any(url in value for url in state.settings.services for value in values)
+    addresses = [state.url, *(state.settings.services if named else ())]
+    return tuple(int(url.rpartition(":")[2]) for url in addresses)
+
+
+def _answer(port: int, *, state: State) -> Answer:
+    """Who answers to a container that connects to a port."""
+    return state.answer if state.url.endswith(f":{port}") else relay_to(port)
+
+
+def cluster(hosts: int, *, state: State) -> AbstractContextManager[None]:
+    """Hold what the hosts of one job find each other by, while they run.
+
+    In sandboxes each job has a network of its own; else all hosts of all jobs share one.
+    """
+    return state.cluster_slot(1 if is_sandboxed(state) else hosts)
 
 
 def is_sandboxed(state: State) -> bool:
@@ -193,20 +259,14 @@ def standard_environment(container: Container, *, state: State) -> dict[str, str
 
 def remove_scratch(container: Container) -> None:
     """Delete what no one looks at after the end; /opt/ml stays."""
-    for part in ("root", "etc", "tmp", "home"):
+    for part in ("root", "etc", "tmp", "home", "app"):
         shutil.rmtree(container.folder / part, ignore_errors=True)
 
 
 def remove_copies(container: Container, *, keep: Sequence[str]) -> None:
     """Delete what lies on S3 as well, or is worthless: all of /opt/ml but these folders."""
-    kept = [container.ml / name for name in keep]
-    for path in sorted(container.ml.rglob("*"), reverse=True):
-        if any(path.is_relative_to(k) or k.is_relative_to(path) for k in kept):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    if container.ml.is_dir():
+        remove_but(container.ml, keep=tuple(keep))
 
 
 def _own_folders(container: Container) -> dict[str, str]:
@@ -220,31 +280,52 @@ def _own_folders(container: Container) -> dict[str, str]:
 
 
 def _launch(
-    container: Container, *, environment: Mapping[str, str], sandboxed: bool, on_line: OnLine
+    container: Container,
+    *,
+    specification: Mapping[str, Any],
+    answers: Sequence[Answer] | None,
+    on_line: OnLine,
+    join: int = 0,
 ) -> RunningContainer:
+    """Start the first process.
+
+    Args:
+        answers: who answers at the doors of a sandbox; None: there is none.
+    """
     sandbox.prepare(container.folder, hostname=container.hostname, hosts=container.hosts)
-    isolated = sandboxed and container.isolated
-    process = subprocess.Popen(  # noqa: S603  only our own programs
-        sandbox.initial_command(sandboxed=sandboxed, isolated=isolated),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={"PATH": _PATH},
-        start_new_session=True,
-    )
-    running = RunningContainer(process, on_line=on_line)
-    _send(process, _specification(container, environment=environment, sandboxed=sandboxed))
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        command = sandbox.initial_command(
+            sandboxed=answers is not None, control=theirs.fileno(), join=join
+        )
+        process = subprocess.Popen(  # noqa: S603  only our own programs
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={"PATH": _PATH},
+            start_new_session=True,
+            pass_fds=() if answers is None else (theirs.fileno(),),
+        )
+    if answers is None:
+        ours.close()
+    doors = None if answers is None else Doors(ours, answers=answers)
+    running = RunningContainer(process, doors=doors, on_line=on_line)
+    _send(process, specification)
     return running
 
 
-def _specification(
-    container: Container, *, environment: Mapping[str, str], sandboxed: bool
-) -> dict[str, Any]:
-    place = {"image": container.image, "hostname": container.hostname, "hosts": container.hosts}
-    described = sandbox.describe(container.folder, isolated=container.isolated, **place)
+def _specification(container: Container, *, environment: Mapping[str, str]) -> dict[str, Any]:
+    """What init_process.py is told, for a container in a sandbox."""
     return {
-        "sandbox": described if sandboxed else None,
-        "folder": "/app" if sandboxed else str(container.folder / "app"),
+        "sandbox": sandbox.describe(
+            container.folder,
+            image=container.image,
+            hostname=container.hostname,
+            hosts=container.hosts,
+            reaches=container.reaches,
+        ),
+        "folder": "/app",
         "command": list(container.command),
         "environment": dict(environment),
     }

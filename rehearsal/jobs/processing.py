@@ -15,14 +15,15 @@ from rehearsal.emulator.state import State, now
 from rehearsal.jobs import container as containers
 from rehearsal.jobs import storage
 from rehearsal.jobs.channels import fetch_channel
+from rehearsal.jobs.checkpoints import CheckpointMirror, below_ml
 from rehearsal.jobs.container import Container, RunningContainer
 from rehearsal.jobs.failures import JobFailure, algorithm_error
+from rehearsal.jobs.job_files import read_text
 from rehearsal.jobs.logs import LogStream
 from rehearsal.jobs.opt_ml import NETWORK_INTERFACE
 from rehearsal.jobs.processing_job import ENDED, ProcessingJob
 
 LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
-_ML = "/opt/ml"
 _SECONDS_BETWEEN_LOOKS = 0.05
 _MESSAGE_CHARACTERS = 1024
 
@@ -57,7 +58,7 @@ def stop(job: ProcessingJob, *, state: State) -> None:
 def _run(job: ProcessingJob, *, state: State) -> None:
     status, failure = "Failed", ""
     try:
-        with state.job_slots, state.cluster_slot(len(job.hosts)):
+        with state.job_slots, containers.cluster(len(job.hosts), state=state):
             status = _Machines(job, state=state).run()
     except JobFailure as error:
         failure = str(error)
@@ -117,7 +118,11 @@ class _Machines:
             path = self._job.folder / f"{container.hostname}.log"
             log = LogStream(group=LOG_GROUP, stream=name, path=path, state=self._state)
             self._logs.append(log)
-            self._running.append(containers.start(container, state=self._state, on_line=log.write))
+            beside = self._running[0] if self._running else None
+            running = containers.start(
+                container, state=self._state, on_line=log.write, beside=beside
+            )
+            self._running.append(running)
         return self._watch()
 
     def _watch(self) -> str:
@@ -152,9 +157,9 @@ class _Machines:
 
     def _message(self) -> str:
         for container in self._containers:
-            path = container.ml / "output" / "message"
-            if path.is_file():
-                return path.read_text(encoding="utf-8", errors="replace")[:_MESSAGE_CHARACTERS]
+            text = read_text(container.ml, "output/message", characters=_MESSAGE_CHARACTERS)
+            if text:
+                return text
         return ""
 
     def _clean_up(self) -> None:
@@ -172,19 +177,29 @@ class _Machines:
             target = output["S3Output"]
             if target.get("S3UploadMode", "EndOfJob") == "EndOfJob":
                 for container in reversed(self._containers):
-                    folder = _inside(target["LocalPath"], container)
-                    storage.upload_folder(folder, uri=target["S3Uri"], state=self._state)
+                    folder = below_ml(target["LocalPath"])
+                    storage.upload_folder(
+                        container.ml, folder, uri=target["S3Uri"], state=self._state
+                    )
 
-    def _continuous_outputs(self) -> list[Any]:
-        from rehearsal.jobs.checkpoints import CheckpointMirror
+    def _say(self, line: str) -> None:
+        """A line of ours in the job's log."""
+        for log in self._logs[:1]:
+            log.write(line)
 
+    def _continuous_outputs(self) -> list[CheckpointMirror]:
         mirrors = []
         for output in self._outputs():
             target = output["S3Output"]
             if target.get("S3UploadMode") == "Continuous":
                 for container in self._containers:
-                    folder = _inside(target["LocalPath"], container)
-                    mirror = CheckpointMirror(folder, uri=target["S3Uri"], state=self._state)
+                    mirror = CheckpointMirror(
+                        container.ml,
+                        below_ml(target["LocalPath"]),
+                        uri=target["S3Uri"],
+                        say=self._say,
+                        state=self._state,
+                    )
                     mirror.start()
                     mirrors.append(mirror)
         return mirrors
@@ -199,21 +214,22 @@ class _Machines:
         job, specification = self._job, self._job.request["AppSpecification"]
         entrypoint = specification.get("ContainerEntrypoint", ())
         dies = self._state.faults.dead_container(job.name)
-        network = job.request.get("NetworkConfig", {})
+        isolated = bool(job.request.get("NetworkConfig", {}).get("EnableNetworkIsolation"))
+        environment = {
+            "PROCESSING_JOB_NAME": job.name,
+            "PROCESSING_JOB_ARN": job.arn,
+            **job.request.get("Environment", {}),
+        }
         return Container(
             folder=job.folder / host,
             command=("sh", "-c", "exit 1")
             if dies
             else (*entrypoint, *specification.get("ContainerArguments", ())),
-            environment={
-                "PROCESSING_JOB_NAME": job.name,
-                "PROCESSING_JOB_ARN": job.arn,
-                **job.request.get("Environment", {}),
-            },
+            environment=environment,
             image=containers.image_folder(specification["ImageUri"], state=self._state),
             hostname=host,
             hosts={name: f"127.0.0.{n}" for n, name in enumerate(job.hosts, 1)},
-            isolated=bool(network.get("EnableNetworkIsolation")) and len(job.hosts) == 1,
+            reaches=containers.reachable(environment, isolated=isolated, state=self._state),
         )
 
     def _resources(self, container: Container) -> dict[str, Any]:
@@ -244,7 +260,7 @@ def _fetch(
 
 
 def _inside(place: str, container: Container) -> Path:
-    return container.ml / Path(place).relative_to(_ML)
+    return container.ml / below_ml(place)
 
 
 def _write(path: Path, content: object) -> None:

@@ -4,6 +4,7 @@ Rules that need nothing but the request are in darkroom's request_rules.
 """
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from rehearsal.emulator.errors import not_executed
@@ -37,6 +38,8 @@ def _channel(channel: Mapping[str, Any], request: Mapping[str, Any]) -> list[str
     mode = channel.get("InputMode", request["AlgorithmSpecification"]["TrainingInputMode"])
     source = channel["DataSource"].get("S3DataSource")
     reasons = []
+    if name in (".", ".."):
+        reasons.append(f"channel {name!r}: that is no name of a folder")
     if mode == "Pipe":
         reasons.append(f"channel {name!r}: Pipe mode; use File or FastFile")
     if source is None:
@@ -55,6 +58,6 @@ def _extras(request: Mapping[str, Any]) -> list[str]:
     if request.get("ProfilerRuleConfigurations"):
         reasons.append("managed Profiler rules (ProfilerRuleConfigurations) run in AWS's images")
     place = request.get("CheckpointConfig", {}).get("LocalPath", "/opt/ml/checkpoints")
-    if not place.startswith("/opt/ml/"):
+    if not place.startswith("/opt/ml/") or ".." in PurePosixPath(place).parts:
         reasons.append(f"CheckpointConfig.LocalPath {place!r} is not below /opt/ml")
     return reasons

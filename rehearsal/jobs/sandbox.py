@@ -1,28 +1,34 @@
 """What a container sees of this machine: the system, its Python environment, its own folder.
 
-Private user, mount, PID, IPC and UTS namespaces, made by `unshare` as root or as anybody;
-the root is a tmpfs into which folders are bound. Of the user's nothing is shown: no home,
-no /tmp, no /etc but what programs need, and of a checkout in which `darkroom` is installed
-for development that package's folder alone.
+Private user, network, mount, PID, IPC and UTS namespaces, made by `unshare` as root or as
+anybody; the root is a tmpfs into which folders are bound. Of the user's nothing is shown: no
+home, no /tmp, no /etc but what programs need, and of a checkout in which `darkroom` is installed
+for development that package's folder alone. Of the network there is a loopback of its own, with
+the doors of doors.py in it. No capability is left inside, none can be had again.
 
     /usr, /lib, …             the machine's, read-only
     Python's environment      at its own place, read-only
     the image's folder        at its own place, read-only
     /opt/ml, /app, /tmp       below the container's folder
+    /opt/ml/models            the same, read-only: filled by the emulator while it runs
     /root ($HOME)             below the container's folder
     /etc/{passwd,group,hosts,resolv.conf,hostname,nsswitch.conf}   written for it
 """
 
+import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 INIT = Path(__file__).with_name("init_process.py")
-_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "sys")
+_SYSTEM = ("usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_MACHINE = ("/sys/devices/system", "/sys/fs/cgroup")
+_MACHINE_WITH_GPUS = ("/sys/bus", "/sys/class", "/sys/devices", "/sys/fs/cgroup", "/sys/module")
+"""What programs ask of the hardware; the rest of /sys tells, and takes, more than that."""
 _ETC = (
     "alternatives",
     "ca-certificates",
@@ -39,43 +45,66 @@ _ETC = (
     "ssl/openssl.cnf",
     "timezone",
 )
+_LONGEST_LINE = 4096
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _WRITABLE = {"ml": "/opt/ml", "app": "/app", "tmp": "/tmp", "home": "/root"}  # noqa: S108
 
 
-def initial_command(*, sandboxed: bool, isolated: bool) -> list[str]:
+WALLS = {
+    "files": "jobs see the system, their image and their own folders, nothing of the user's",
+    "network": "jobs reach the stand-in for AWS alone; isolated ones nobody",
+    "capabilities": "no capability is left in a job, and none can be had again",
+    "processes": "jobs see their own processes alone",
+    "nested namespaces": "jobs can make no namespaces of their own",
+    "system calls": "system calls by which walls are climbed are refused",
+}
+"""What stands between a job and this machine, by name."""
+
+
+def initial_command(*, sandboxed: bool, control: int = -1, join: int = 0) -> list[str]:
     """How to start a container's first process, init_process.py.
 
     Args:
-        isolated: with a network of its own, in which there is nobody else.
+        control: the number of the socket by which it speaks with the emulator.
+        join: the process of another container whose network it is to share; 0: its own.
     """
     python = [sys.executable, "-I", "-S", str(INIT)]
     if not sandboxed:
         return python
-    network = ["--net"] if isolated else []
-    namespaces = ["--map-root-user", "--mount", "--uts", "--ipc", "--pid", "--fork"]
-    return ["unshare", *namespaces, "--kill-child", *network, *python]
+    own = ["--mount", "--uts", "--ipc", "--pid", "--fork", "--kill-child"]
+    if not join:
+        return ["unshare", "--map-root-user", "--net", *own, *python, str(control)]
+    shared = ["nsenter", "--target", str(join), "--user", "--net", "--preserve-credentials"]
+    return [*shared, "unshare", *own, *python, str(control)]
 
 
 def describe(
-    folder: Path, *, image: Path | None, hostname: str, hosts: Mapping[str, str], isolated: bool
+    folder: Path,
+    *,
+    image: Path | None,
+    hostname: str,
+    hosts: Mapping[str, str],
+    reaches: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The sandbox of a container, as init_process.py reads it.
 
     Args:
         folder: the container's own; `prepare` has made its parts.
         hosts: addresses by name, for /etc/hosts.
+        reaches: ports of its loopback that lead out.
     """
     binds = [(str(source), str(source), False) for source in _shown(image)]
     own = [(str(folder / part), path, True) for part, path in _WRITABLE.items()]
+    models = [(str(folder / "models"), "/opt/ml/models", False)]
+    models = models if (folder / "models").is_dir() else []
     files = [(str(folder / "etc" / name), f"/etc/{name}", False) for name in _etc(hostname, hosts)]
     return {
         "root": str(folder / "root"),
         "hostname": hostname,
-        "isolated": isolated,
+        "reaches": list(reaches),
         "links": _links(),
         # The container's own come first: environments may lie below /root or /tmp.
-        "binds": own + binds + files + [(d, d, True) for d in _devices()],
+        "binds": [*own, *models, *binds, *files, *((d, d, True) for d in _devices())],
     }
 
 
@@ -88,18 +117,26 @@ def prepare(folder: Path, *, hostname: str, hosts: Mapping[str, str]) -> None:
         (folder / "etc" / name).write_text(text, encoding="utf-8")
 
 
-@cache
 def is_possible() -> bool:
     """Whether this machine lets us make such namespaces and mounts; tried once."""
+    return bool(walls())
+
+
+@cache
+def walls() -> frozenset[str]:
+    """The names of the walls that can be built on this machine; tried once."""
     if sys.platform != "linux" or shutil.which("unshare") is None:
-        return False
+        return frozenset()
     from tempfile import TemporaryDirectory
 
     from rehearsal.jobs.container import Container, run_to_end
 
     with TemporaryDirectory(prefix="rehearsal-") as folder:
         probe = Container(folder=Path(folder), command=("true",), environment={"PATH": "/usr/bin"})
-        return run_to_end(probe, sandboxed=True) == 0
+        code, built = run_to_end(probe)
+    if code != 0:
+        return frozenset()
+    return frozenset(name for name in WALLS if built.get(name, True))
 
 
 def environments(image: Path | None) -> list[Path]:
@@ -113,12 +150,16 @@ def environments(image: Path | None) -> list[Path]:
     found = [Path(sys.prefix), Path(sys.base_prefix), *package]
     if image is not None:
         found += [image, *_base_of(image)]
-    return found
+    # Where a folder is a link, programs in it name one another by either of its names.
+    named = [*found, *(folder for each in found for folder in _named_by_programs(each))]
+    return list(dict.fromkeys([*named, *(path.resolve() for path in named)]))
 
 
 def _shown(image: Path | None) -> list[Path]:
     """What is bound read-only, outer folders first, nothing twice."""
     system = [p for name in _SYSTEM if (p := Path("/", name)).is_dir() and not p.is_symlink()]
+    has_gpus = any(Path("/dev").glob("nvidia*"))
+    system += [Path(p) for p in (_MACHINE_WITH_GPUS if has_gpus else _MACHINE) if Path(p).is_dir()]
     etc = [p for name in _ETC if (p := Path("/etc", name)).exists()]
     chosen: list[Path] = []
     wanted = {path.absolute() for path in environments(image)}
@@ -126,6 +167,20 @@ def _shown(image: Path | None) -> list[Path]:
         if not any(path.is_relative_to(outer) for outer in chosen):
             chosen.append(path)
     return chosen
+
+
+def _named_by_programs(environment: Path) -> Iterator[Path]:
+    """The environment's folder as its `train` and `serve` name it in their first line."""
+    for name in ("train", "serve"):
+        try:
+            with (environment / "bin" / name).open("rb") as file:
+                line = file.readline(_LONGEST_LINE)
+        except OSError:
+            continue
+        words = os.fsdecode(line).removeprefix("#!").split()
+        folder = Path(words[0]).parent.parent if line.startswith(b"#!/") and words else None
+        if folder and folder != environment and folder.resolve() == environment.resolve():
+            yield folder
 
 
 def _base_of(image: Path) -> Iterator[Path]:

@@ -1,13 +1,14 @@
 """Objects of S3 to files, and files to objects."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from rehearsal.emulator.state import State
+from rehearsal.jobs import job_files
 from rehearsal.s3_uris import split_uri
 
 _TRANSFERS_AT_ONCE = 8
@@ -52,33 +53,30 @@ def read(uri: str, *, state: State) -> bytes:
     return content
 
 
-def upload(path: Path, *, uri: str, state: State) -> None:
-    """Write a file to an object."""
+def upload(file: BinaryIO, *, uri: str, state: State) -> None:
+    """Write an open file to an object."""
     from boto3.s3.transfer import TransferConfig
 
     bucket, key = split_uri(uri)
     config = TransferConfig(
         multipart_threshold=4 * _PART_BYTES, multipart_chunksize=_PART_BYTES, use_threads=False
     )
-    state.clients["s3"].upload_file(str(path), bucket, key, Config=config)
+    state.clients["s3"].upload_fileobj(file, bucket, key, Config=config)
 
 
-def upload_folder(folder: Path, *, uri: str, state: State) -> int:
-    """Write all files below a folder to objects below a URI; how many there were."""
-    files = list(files_below(folder))
+def upload_folder(ml: Path, folder: str, *, uri: str, state: State) -> int:
+    """Write all files below a folder of a job's to objects below a URI; how many there were."""
+    files = [entry.path for entry in job_files.entries(ml, folder) if entry.is_file]
     base = uri.rstrip("/")
+
+    def send(path: str) -> None:
+        with job_files.opened(ml, f"{folder}/{path}") as file:
+            upload(file, uri=f"{base}/{path}", state=state)
+
     with ThreadPoolExecutor(_TRANSFERS_AT_ONCE) as pool:
-        for _ in pool.map(lambda f: upload(folder / f, uri=f"{base}/{f}", state=state), files):
+        for _ in pool.map(send, files):
             pass
     return len(files)
-
-
-def files_below(folder: Path) -> Iterator[str]:
-    """Relative paths of the regular files below a folder, sorted."""
-    if folder.is_dir():
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.is_symlink():
-                yield path.relative_to(folder).as_posix()
 
 
 def place(key: str, *, prefix: str, folder: Path) -> Path | None:

@@ -133,12 +133,12 @@ def _store_results(job: TrainingJob, *, attempt: Attempt, state: State) -> None:
     packed = output.get("CompressionType", "GZIP") == "GZIP"
     uri = f"{output['S3OutputPath'].rstrip('/')}/{job.name}/output"
     roots = [container.ml for container in attempt.containers]
-    models = [root / "model" for root in roots]
-    outputs = [root / "output" / "data" for root in roots]
     try:
-        job.artifacts = archives.store(models, uri=uri, name="model", packed=packed, state=state)
-        if not archives.is_empty(outputs):
-            archives.store(outputs, uri=uri, name="output", packed=packed, state=state)
+        job.artifacts = archives.store(
+            roots, "model", uri=uri, name="model", packed=packed, state=state
+        )
+        if not archives.is_empty(roots, "output/data"):
+            archives.store(roots, "output/data", uri=uri, name="output", packed=packed, state=state)
     except Exception as error:
         raise JobFailure(f"ClientError: Artifact upload failed: {error}") from error
 

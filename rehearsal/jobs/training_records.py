@@ -8,7 +8,6 @@ from rehearsal.emulator.state import State, now
 from rehearsal.jobs.training_job import TrainingJob
 
 _WITHOUT_EFFECT = {
-    "VpcConfig": "VpcConfig of training jobs: they reach what this machine reaches",
     "DebugHookConfig": "DebugHookConfig: nothing is uploaded for AWS's Debugger",
     "ProfilerConfig": "ProfilerConfig: AWS's profiler does not run",
     "TensorBoardOutputConfig": "TensorBoardOutputConfig: nothing is uploaded for it",
@@ -62,7 +61,7 @@ def _gaps(job: TrainingJob, *, state: State) -> Iterator[str]:
     sandboxed = is_sandboxed(state)
     if not sandboxed:
         yield "sandbox: jobs are plain processes here, they could see the user's files"
-    if job.request.get("EnableNetworkIsolation") and (not sandboxed or len(job.instances) > 1):
+    if job.request.get("EnableNetworkIsolation") and not sandboxed:
         yield "network isolation of training jobs"
 
 

@@ -76,6 +76,7 @@ class TransformRun:
         more = container_environment(self.job.request)
         server = make_server(
             {**definition, "Environment": {**definition.get("Environment", {}), **more}},
+            model=model,
             hostname="primary",
             group=LOG_GROUP,
             stream=stream,
