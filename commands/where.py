@@ -46,7 +46,8 @@ def _rehearsal(faults: Sequence[str]) -> Iterator["StandIn"]:
             raise UserError("a stand-in is up already; give --fault to `python -m rehearsal`")
         kept.enter()
         load_values("rehearsal")
-        yield kept
+        with kept.watched():
+            yield kept
         return
     progress = terminal_progress()
     progress.message("Starting a stand-in for AWS, a ZenML server and an MLflow server …")

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from rehearsal.services import (
     start_mlflow,
     start_zenml,
 )
+from rehearsal.watch import watched
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -99,6 +100,15 @@ class StandIn:
             "ZENML_CONFIG_PATH": str(Path(self.folder, "zenml-client")),
         }
 
+    def watched(self) -> AbstractContextManager[None]:
+        """End the block with a DarkroomError when a server of the stand-in is gone."""
+        servers = {
+            "the emulator of AWS": self.aws,
+            "ZenML's server": self.zenml,
+            "MLflow's server": self.mlflow,
+        }
+        return watched(servers)
+
     def enter(self) -> None:
         """Make this process take the stand-in for AWS, and forget the user's own account."""
         for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -121,7 +131,7 @@ def stand_in(
 
     Raises:
         UserError: an unknown fault.
-        DarkroomError: a server did not start.
+        DarkroomError: a server did not start, or has ended while the block ran.
     """
     _check_faults(faults)
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,8 +168,9 @@ def stand_in(
             mlflow=mlflow.url,
             password=password,
         )
-        _prepare_account(running)
-        yield running
+        with running.watched():
+            _prepare_account(running)
+            yield running
 
 
 @contextmanager

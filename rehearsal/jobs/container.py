@@ -240,6 +240,8 @@ def standard_environment(container: Container, *, state: State) -> dict[str, str
     sandboxed = is_sandboxed(state)
     folders = [*([container.image] if container.image else []), sandbox.environments(None)[0]]
     own = {"HOME": "/root"} if sandboxed else _own_folders(container)
+    if container.image is None and (path := sandbox.module_path()):
+        own["PYTHONPATH"] = path
     return {
         "PATH": ":".join([*(str(f / "bin") for f in folders), _PATH]),
         "LANG": "C.UTF-8",

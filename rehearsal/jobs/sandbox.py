@@ -145,14 +145,27 @@ def environments(image: Path | None) -> list[Path]:
     Ours, the one that it was made from, `darkroom` where it is installed for development;
     and the image's folder with, where it is a virtual environment, what that was made from.
     """
-    spec = find_spec("darkroom")
-    package = [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
-    found = [Path(sys.prefix), Path(sys.base_prefix), *package]
+    found = [Path(sys.prefix), Path(sys.base_prefix), *_package()]
     if image is not None:
         found += [image, *_base_of(image)]
     # Where a folder is a link, programs in it name one another by either of its names.
     named = [*found, *(folder for each in found for folder in _named_by_programs(each))]
     return list(dict.fromkeys([*named, *(path.resolve() for path in named)]))
+
+
+def module_path() -> str:
+    """PYTHONPATH by which programs of this environment find the same `darkroom` as we do.
+
+    The environment may have been made for another checkout, as one that is a link has.
+    """
+    return os.pathsep.join(str(folder.parent) for folder in _package())
+
+
+def _package() -> list[Path]:
+    """The folder of `darkroom` where it is installed for development, else nothing."""
+    spec = find_spec("darkroom")
+    found = [Path(p) for p in (spec.submodule_search_locations or ())] if spec else []
+    return [folder for folder in found if not folder.is_relative_to(sys.prefix)]
 
 
 def _shown(image: Path | None) -> list[Path]:
