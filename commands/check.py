@@ -7,6 +7,7 @@ import click
 
 from commands.check_data import check_data
 from commands.settings import settings_to_train
+from darkroom.backends.ingestion import SourceDescription
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.grid import trials_wanted
@@ -42,6 +43,7 @@ def check_all(
     source, problems = check_data(settings)
     problems += diagnosis_problems(settings.diagnosis)
     _describe(settings, stack=stack)
+    problems += _foresee(settings, source=source, stack=stack)
     if stack != "local":
         from commands.check_remote import check_remote
 
@@ -53,6 +55,17 @@ def check_all(
     if problems:
         raise UserError(problems)
     click.echo("Ready to run.")
+
+
+def _foresee(settings: Config, *, source: SourceDescription | None, stack: str) -> list[str]:
+    from darkroom.training.foresight import foresee  # imports torch
+
+    dataset = source.dataset if source else None
+    trained = len(dataset.split("train")) if dataset else None
+    seen = foresee(settings, images=source.images if source else None, trained=trained, stack=stack)
+    for line in seen.lines:
+        click.echo(line)
+    return list(seen.problems)
 
 
 def _describe(settings: Config, *, stack: str) -> None:

@@ -57,7 +57,12 @@ def run_training(
         config=config, data=data, overrides=overrides, stack=stack, progress=progress
     )
     settings = chosen.config
-    if problems := diagnosis_problems(settings.diagnosis) + _remote_problems(settings, stack=stack):
+    problems = diagnosis_problems(settings.diagnosis) + _remote_problems(settings, stack=stack)
+    if settings.model.weights == "imagenet":  # before the images are looked at for an hour
+        from darkroom.training.foresight import weights_problems  # imports torch
+
+        problems += weights_problems(settings, stack=stack)
+    if problems:
         raise UserError(problems)
     version = _early_version(settings, stack=stack, fresh=no_cache)
     if chosen.told:

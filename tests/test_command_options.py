@@ -101,6 +101,7 @@ def test_short_help_and_version_by_the_front_door() -> None:
     assert shown[2].stdout.startswith("darkroom, version ")
 
 
+@pytest.mark.slow
 def test_data_before_check_is_what_is_checked(image_folder) -> None:
     result = run("--data", str(image_folder()), "check", "--set", "model.weights=none")
     assert result.returncode == 0, result.stderr

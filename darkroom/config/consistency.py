@@ -79,10 +79,10 @@ def _instance_problems(config: Config) -> list[str]:
     count = config.sagemaker.training.instance_count
     processes = config.training.processes * count
     return [
-        f"{key}: {size} is less than {processes}, the processes on all {count} machines "
+        f"{key}: {min(sizes)} is less than {processes}, the processes on all {count} machines "
         "(training.processes × sagemaker.training.instance_count)"
-        for key, size in _batch_sizes(config).items()
-        if count > 1 and size < processes
+        for key, sizes in batch_sizes(config).items()
+        if count > 1 and min(sizes) < processes
     ]
 
 
@@ -182,19 +182,19 @@ def _process_problems(config: Config) -> list[str]:
     """Each process needs at least one image of every batch."""
     processes = config.training.processes
     return [
-        f"{key}: {size} is less than training.processes ({processes}); "
+        f"{key}: {min(sizes)} is less than training.processes ({processes}); "
         "a batch is shared by all processes"
-        for key, size in _batch_sizes(config).items()
-        if size < processes
+        for key, sizes in batch_sizes(config).items()
+        if min(sizes) < processes
     ]
 
 
-def _batch_sizes(config: Config) -> dict[str, int]:
-    """The smallest batch size that is trained with, by its key."""
+def batch_sizes(config: Config) -> dict[str, tuple[int, ...]]:
+    """The batch sizes that are trained with, by their key."""
     searched = config.tuning.search_space.batch_size
     if config.tuning.enabled and searched:
-        return {"tuning.search_space.batch_size.choices": min(searched.choices)}
-    return {"training.batch_size": config.training.batch_size}
+        return {"tuning.search_space.batch_size.choices": searched.choices}
+    return {"training.batch_size": (config.training.batch_size,)}
 
 
 def _gate_problems(deployment: DeploymentConfig) -> list[str]:
