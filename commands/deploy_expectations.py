@@ -1,13 +1,13 @@
 """What models answer on this machine, to compare what an endpoint answers with."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from darkroom.backends.endpoint import Expectation
+from darkroom.backends.endpoint import Expectation, files_to_send
 from darkroom.errors import UserError
 from darkroom.inputs.finding import images_of, look_at
 from darkroom.model.bundle import Bundle
@@ -30,19 +30,26 @@ def expectations(
         UserError: the folder holds no images, or one that cannot be used.
     """
     images = _images_in(folder) if folder else []
-    with TemporaryDirectory(prefix="darkroom-check-") as scratch:
+    with TemporaryDirectory(prefix="darkroom-check-") as scratch, ExitStack() as stack:
         yield {
             name: expectation
             for name, bundle in bundles.items()
-            if (expectation := _expectation(bundle, images=images, scratch=Path(scratch)))
+            if (
+                expectation := _expectation(
+                    bundle, images=images, scratch=Path(scratch), stack=stack
+                )
+            )
         }
 
 
-def _expectation(bundle: Bundle, *, images: list[Path], scratch: Path) -> Expectation | None:
+def _expectation(
+    bundle: Bundle, *, images: list[Path], scratch: Path, stack: ExitStack
+) -> Expectation | None:
     metadata = bundle.metadata
     if images:
         probabilities = Predictor.load(bundle.folder).predict(images)
-        return Expectation(images, probabilities=probabilities, classes=metadata.classes)
+        sent = stack.enter_context(files_to_send(images, preprocessing=metadata.preprocessing))
+        return Expectation(sent, probabilities=probabilities, classes=metadata.classes)
     if metadata.parity is None:
         return None
     picture = scratch / f"{metadata.version}.jpg"

@@ -10,33 +10,110 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.errors import DarkroomError, UserError
 from darkroom.image_parts import excess_of_parts, webp_size, without_end_of_scan
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-"""Accepted by content, whatever the file is called."""
+EXTENSIONS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
+    "HEIF": (".heic", ".heif", ".hif"),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+"""The formats that are read, by content, and how their files are called, in lower case."""
 
-EXTENSIONS = {"JPEG": (".jpg", ".jpeg"), "PNG": (".png",), "WEBP": (".webp",), "BMP": (".bmp",)}
+LARGEST_PIXELS = 2 * 89_478_485
+"""Beyond this Pillow opens nothing: 0.5 GB decoded."""
 
-MAXIMUM_PIXELS = 25_000_000
-"""Pillow itself only warns below 179 million pixels: 0.5 GB decoded."""
+LARGEST_ASPECT_RATIO = 1000
+"""A picture of 1×20000 pixels would become 256×5,120,000 when its shorter side is resized."""
 
-MAXIMUM_FILE_BYTES = 100 * 10**6
-"""Of an encoded image: the largest allowed one takes 75 MB without any compression."""
+_SCANS = 16
+"""A progressive JPEG is gone over whole in every scan. Encoders make about 10; thousands fit
+in a few megabytes, and would decode for minutes."""
 
-MAXIMUM_SCANNED_PIXELS = 16 * MAXIMUM_PIXELS
-"""Of a progressive JPEG, which goes over all its pixels in every scan. Encoders make about 10
-scans; thousands fit in a few megabytes, and would decode for minutes."""
 
-MAXIMUM_FRAMES = 1000
-"""Of an animation, whose first picture is taken."""
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """Which images are opened."""
+
+    formats: tuple[str, ...] = tuple(EXTENSIONS)
+    """Accepted by content, whatever the file is called."""
+    pixels: int = LARGEST_PIXELS
+    """As decoded: a JPEG is decoded at a fraction of its size where that is enough."""
+    jpeg_pixels: int = LARGEST_PIXELS
+    """Of a JPEG's file, whatever fraction of them is decoded."""
+    aspect_ratio: int = LARGEST_ASPECT_RATIO
+    """Longer side to shorter."""
+    file_bytes: int = 8 * LARGEST_PIXELS
+    """Encoded. The largest picture takes four channels of two bytes without any compression."""
+    frames: int | None = None
+    """Pictures of an animation, of which the first is taken."""
+    section: str = ""
+    """Of the configuration, where `maximum_pixels` and `maximum_aspect_ratio` stand."""
+
+    def check_shape(self, width: int, height: int) -> None:
+        """Refuse what would exhaust the memory when its shorter side is resized.
+
+        Raises:
+            ImageError: too long and thin.
+        """
+        if max(width, height) > self.aspect_ratio * min(width, height):
+            raise ImageError(
+                f"{width}×{height} pixels; the longer side may be at most {self.aspect_ratio} "
+                f"times the shorter{self._raise('maximum_aspect_ratio')}"
+            )
+
+    def check_pixels(self, width: int, height: int, *, decoded: tuple[int, int]) -> None:
+        """Refuse what would exhaust the memory when it is decoded.
+
+        Args:
+            width: of the file.
+            height: of the file.
+            decoded: width and height of what will be decoded.
+
+        Raises:
+            ImageError: too many pixels.
+        """
+        pixels, most = decoded[0] * decoded[1], self.pixels
+        if width * height > self.jpeg_pixels:
+            pixels, most = width * height, self.jpeg_pixels
+        if pixels > most:
+            raise ImageError(
+                f"{width}×{height} pixels; at most {most:,} are accepted"
+                + self._raise("maximum_pixels")
+            )
+
+    def _raise(self, name: str) -> str:
+        return f" ({self.section}.{name})" if self.section else ""
+
+
+OWN_IMAGES = ImageLimits()
+"""Of a person's own files: whatever can be opened. What of it a data set may hold is narrowed by
+`data.maximum_pixels` and `data.maximum_aspect_ratio` where it is validated."""
+
+REQUESTED_IMAGES = ImageLimits(
+    formats=("JPEG", "PNG", "WEBP", "BMP"),
+    pixels=25_000_000,
+    jpeg_pixels=100_000_000,
+    aspect_ratio=20,
+    file_bytes=100 * 10**6,
+    frames=1000,
+)
+"""Of what anybody may send to a server."""
 
 REDUCED_MARGIN = 3
 """A JPEG decoded at a fraction of its size is still so many times as large as needed, so that
@@ -44,15 +121,20 @@ the antialiased resize afterwards hides it: on enlarged photographs, normalised 
 by 0.003 in the mean and 0.07 at most (benchmarks/reduced_decoding.py); with 2, by 0.011 and
 0.44."""
 
-MAXIMUM_ASPECT_RATIO = 20
-"""A picture of 1×20000 pixels would become 256×5,120,000 when its shorter side is resized."""
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Of torchvision's pretrained weights."""
 
 _JPEGS = ("JPEG", "MPO")
 """Pillow calls a JPEG with further pictures behind it, as many telephones write, an MPO."""
+
+_HEIF_BRANDS = frozenset(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
+)
+"""Of the file type box: mif1 and msf1 may be AVIF, too, which Pillow tries first."""
+
+_PHOTOMETRIC, _WHITE_IS_ZERO, _WHITE = 262, 0, np.uint16(65535)
+"""TIFF's tag of what the numbers mean; Pillow heeds it up to 8 bits."""
 
 _BROKEN = (
     OSError,
@@ -63,9 +145,9 @@ _BROKEN = (
     LookupError,
     ArithmeticError,
     AttributeError,
+    RuntimeError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 """What Pillow raises over damaged files, depending on which byte is wrong."""
 
@@ -126,35 +208,50 @@ class Preprocessing(BaseModel):
     training now does; bundles that do not say so were trained otherwise."""
 
 
-def decode(source: bytes | Path) -> Image.Image:
+def decode(
+    source: bytes | Path, *, limits: ImageLimits = OWN_IMAGES, shorter_side: int = 0
+) -> Image.Image:
     """Decode an image to 8-bit RGB, upright.
 
     EXIF orientation is applied, alpha is laid on white, 16-bit grey is scaled to 8 bits,
     CMYK and palettes are converted; of an animation, it is the first picture.
 
+    Args:
+        shorter_side: that is enough, so that a far larger JPEG is decoded at a fraction of its
+            size; 0: whole.
+
     Raises:
         ImageError: no image of an accepted format, truncated, or too large.
         MemoryShortageError: it cannot be decoded in the memory that there is.
     """
-    with open_image(source) as image:
+    with _opened(source, limits=limits, shorter_side=shorter_side) as (image, _):
         return upright_rgb(image)
 
 
 @contextmanager
-def open_image(source: bytes | Path) -> Iterator[Image.Image]:
-    """Yield an image decoded whole, as its file has it: its own mode, size and format.
+def open_image(
+    source: bytes | Path, *, limits: ImageLimits = OWN_IMAGES, shorter_side: int = 0
+) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+    """Yield an image as its file has it, in its own mode and format, and the file's size.
+
+    Args:
+        shorter_side: as `decode`; the image is then smaller than its file says.
 
     Raises:
         ImageError: no image of an accepted format, truncated, or too large.
         MemoryShortageError: it cannot be decoded in the memory that there is.
     """
-    with _opened(source) as (image, _):
-        yield image
+    with _opened(source, limits=limits, shorter_side=shorter_side) as opened:
+        yield opened
 
 
 @contextmanager
 def _opened(
-    source: bytes | Path, *, shorter_side: int = 0, reserve: Reserve = lambda needed: None
+    source: bytes | Path,
+    *,
+    limits: ImageLimits,
+    shorter_side: int = 0,
+    reserve: Reserve = lambda needed: None,
 ) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
     """A decoded image, and the size that its file says it has.
 
@@ -164,30 +261,35 @@ def _opened(
     """
     needed = _LEAST_BYTES
     try:
-        content = source if isinstance(source, bytes) else _read(source)
+        content = source if isinstance(source, bytes) else _read(source, limits=limits)
         if excess := excess_of_parts(content):
             raise ImageError(f"{excess}, which take too long to read")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if webp := webp_size(content):  # Pillow takes two pictures' memory to open one
-                check_size(*webp)
+                limits.check_shape(*webp)
+                limits.check_pixels(*webp, decoded=webp)
                 needed = webp[0] * webp[1] * _WEBP_BYTES + len(content) + _LEAST_BYTES
                 reserve(needed)
             stream = io.BytesIO(without_end_of_scan(content))
-            with Image.open(stream, formats=FORMATS) as image:
+            with Image.open(stream, formats=_openers(content, limits=limits)) as image:
                 size = image.size
-                check_size(*size)
-                _check_work(image, content=content)
+                limits.check_shape(*size)
+                _check_work(image, content=content, limits=limits)
                 if shorter_side and image.format in _JPEGS and image.mode in ("RGB", "L"):
                     side = shorter_side * REDUCED_MARGIN
                     image.draft(None, (side, side))  # both sides stay at least as long
+                limits.check_pixels(*size, decoded=image.size)
                 needed = decoding_bytes(image, size=size) + len(content)
                 if not webp:
                     reserve(needed)
                 image.load()
                 yield image, size
     except UnidentifiedImageError as error:
-        raise ImageError(f"not an image in one of the formats {', '.join(FORMATS)}") from error
+        raise ImageError(f"not an image in one of the formats {_named(limits)}") from error
+    except Image.DecompressionBombError as error:
+        most = min(limits.pixels, LARGEST_PIXELS)
+        raise ImageError(f"more than the {most:,} pixels that are accepted at most") from error
     except (ImageError, MemoryShortageError):
         raise
     except MemoryError as error:
@@ -240,53 +342,83 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     return rgb if turn is None else rgb.transpose(turn)
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse sizes whose decoding or resizing would exhaust the memory.
-
-    Raises:
-        ImageError: too many pixels, or too long and thin.
-    """
-    if width * height > MAXIMUM_PIXELS:
-        raise ImageError(f"{width}×{height} pixels; at most {MAXIMUM_PIXELS:,} are accepted")
-    if max(width, height) > MAXIMUM_ASPECT_RATIO * min(width, height):
-        raise ImageError(
-            f"{width}×{height} pixels; the longer side may be at most "
-            f"{MAXIMUM_ASPECT_RATIO} times the shorter"
-        )
-
-
-def _read(path: Path) -> bytes:
-    if path.stat().st_size > MAXIMUM_FILE_BYTES:
-        raise ImageError(f"larger than {MAXIMUM_FILE_BYTES // 10**6} MB")
+def _read(path: Path, *, limits: ImageLimits) -> bytes:
+    if path.stat().st_size > limits.file_bytes:
+        raise ImageError(f"larger than {limits.file_bytes // 10**6} MB")
     return path.read_bytes()
 
 
-def _check_work(image: Image.Image, *, content: bytes) -> None:
+def _named(limits: ImageLimits) -> str:
+    return ", ".join("HEIC" if name == "HEIF" else name for name in limits.formats)
+
+
+def _openers(content: bytes, *, limits: ImageLimits) -> tuple[str, ...]:
+    """The formats that Pillow is to try.
+
+    Raises:
+        ImageError: a HEIC, and what reads it is not installed.
+    """
+    if not _is_heif(content) or "HEIF" not in limits.formats:
+        return tuple(name for name in limits.formats if name != "HEIF")
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError(
+            "a HEIC image, which only pillow-heif reads, and that is not installed: "
+            "pip install 'darkroom[train]'"
+        ) from error
+    pillow_heif.register_heif_opener()
+    return limits.formats
+
+
+def _is_heif(content: bytes) -> bool:
+    return content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS
+
+
+def _check_work(image: Image.Image, *, content: bytes, limits: ImageLimits) -> None:
     """Refuse what is small and would still be worked on for long."""
-    frames = getattr(image, "n_frames", 1)
-    if frames > MAXIMUM_FRAMES:
-        raise ImageError(f"an animation of {frames} pictures; at most {MAXIMUM_FRAMES}")
+    frames = 1 if limits.frames is None else getattr(image, "n_frames", 1)
+    if limits.frames is not None and frames > limits.frames:
+        raise ImageError(f"an animation of {frames} pictures; at most {limits.frames}")
     if image.format not in _JPEGS:
         return
     # The marker before each scan; within compressed data, FF is always followed by 00.
     scans = content.count(b"\xff\xda")
     width, height = image.size
-    if scans * width * height > MAXIMUM_SCANNED_PIXELS and scans > 1:
+    if scans * width * height > _SCANS * limits.pixels and scans > 1:
         raise ImageError(
             f"a JPEG of {width}×{height} pixels in {scans} scans, which takes too long to decode"
         )
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode as 8-bit RGB; transparency shows white. The image itself, if it is that already."""
+    """Any mode as 8-bit RGB; transparency shows white. The image itself, if it is that already.
+
+    Raises:
+        ImageError: numbers of which nothing says which is white.
+    """
     if image.mode.startswith(("I", "F")):
-        grey = np.asarray(image)
-        # Pillow would clip 16-bit values at 255 instead of scaling them.
-        scale = 257 if grey.max(initial=0) > 255 else 1
-        return Image.fromarray((grey // scale).clip(0, 255).astype(np.uint8)).convert("RGB")
+        return _scaled_to_8_bits(image)
+    if image.mode == "La":  # Pillow converts it to nothing else
+        image = image.convert("LA")
     if image.has_transparency_data:
         return _on_white(image)
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits, as RGB: divided by 257, whatever the brightest pixel is.
+
+    Pillow would clip it at 255.
+    """
+    # Pillow keeps 16 bits of a PGM in 32, scaled so that 65,535 is its white.
+    if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format == "PPM"):
+        kind = "floating-point numbers" if image.mode == "F" else "whole numbers of 32 bits"
+        raise ImageError(f"its pixels are {kind}, and nothing says which is white: save 8 or 16")
+    grey = np.asarray(image).astype(np.uint16, copy=False)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        grey = _WHITE - grey
+    return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -328,6 +460,7 @@ def working_pixels(
     *,
     resize_size: int,
     reduced_decoding: bool,
+    limits: ImageLimits = OWN_IMAGES,
     reserve: Reserve = lambda needed: None,
 ) -> NDArray[np.uint8]:
     """The (H, W, 3) pixels after resizing and before any crop: what a cache can hold.
@@ -341,7 +474,8 @@ def working_pixels(
         ImageError, MemoryShortageError: as `decode`.
     """
     side = resize_size if reduced_decoding else 0
-    with _opened(source, shorter_side=side, reserve=reserve) as (image, size):
+    opened = _opened(source, limits=limits, shorter_side=side, reserve=reserve)
+    with opened as (image, size):
         if image.size == size:
             return np.asarray(resize_shorter_side(upright_rgb(image), resize_size))
         # Sides that the fraction does not divide were rounded up: by less than a pixel, which
@@ -369,7 +503,11 @@ def normalise(
 
 
 def prepare(
-    source: bytes | Path, preprocessing: Preprocessing, *, reserve: Reserve = lambda needed: None
+    source: bytes | Path,
+    preprocessing: Preprocessing,
+    *,
+    limits: ImageLimits = OWN_IMAGES,
+    reserve: Reserve = lambda needed: None,
 ) -> NDArray[np.float32]:
     """An encoded image to the (3, S, S) array that the network sees.
 
@@ -383,7 +521,45 @@ def prepare(
         source,
         resize_size=preprocessing.resize_size,
         reduced_decoding=preprocessing.reduced_decoding,
+        limits=limits,
         reserve=reserve,
     )
     cropped = center_crop(pixels, preprocessing.image_size)
     return normalise(cropped, mean=preprocessing.mean, std=preprocessing.std)
+
+
+def as_requested(content: bytes, preprocessing: Preprocessing, *, largest_bytes: int) -> bytes:
+    """What to send to a server, so that it sees what `prepare` makes of an image.
+
+    That are the image's own bytes where a server opens them. In place of others it is a PNG of
+    the pixels that are left after resizing, which the server has nothing to resize of.
+
+    Raises:
+        ImageError, MemoryShortageError: as `decode`.
+    """
+    if len(content) <= largest_bytes and is_accepted(content, limits=REQUESTED_IMAGES):
+        return content
+    pixels = working_pixels(
+        content,
+        resize_size=preprocessing.resize_size,
+        reduced_decoding=preprocessing.reduced_decoding,
+    )
+    return as_png(Image.fromarray(pixels))
+
+
+def as_png(image: Image.Image) -> bytes:
+    """An image encoded without loss."""
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def is_accepted(content: bytes, *, limits: ImageLimits) -> bool:
+    """Whether an image is opened, by its head alone; what lies behind it may be broken."""
+    try:
+        with Image.open(io.BytesIO(content), formats=limits.formats) as image:
+            limits.check_shape(*image.size)
+            limits.check_pixels(*image.size, decoded=image.size)
+    except (ImageError, Image.DecompressionBombError, *_BROKEN):
+        return False
+    return True

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from darkroom.engines.choosing import load_engine
 from darkroom.engines.protocol import DEFAULT_ENGINE, Engine, EngineName, Floats
 from darkroom.errors import DarkroomError
-from darkroom.images import ImageError, prepare
+from darkroom.images import OWN_IMAGES, ImageError, ImageLimits, prepare
 from darkroom.model.bundle import BundleMetadata, open_bundle, read_metadata
 from darkroom.model.parity import MAXIMUM_DIFFERENCE, allowed_difference
 
@@ -104,13 +104,16 @@ class Predictor:
         """Class names in the order of the probabilities' columns."""
         return self.metadata.classes
 
-    def prepare(self, image: bytes | Path) -> Floats:
+    def prepare(self, image: bytes | Path, *, limits: ImageLimits = OWN_IMAGES) -> Floats:
         """Decode and preprocess one image to the (3, S, S) array that the network sees.
+
+        Args:
+            limits: which images are opened.
 
         Raises:
             ImageError: the image cannot be used.
         """
-        return prepare(image, self.metadata.preprocessing)
+        return prepare(image, self.metadata.preprocessing, limits=limits)
 
     def probabilities(self, batch: Floats) -> Floats:
         """(N, 3, S, S) preprocessed images to (N, C) probabilities.

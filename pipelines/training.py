@@ -58,6 +58,8 @@ def training_pipeline(
     )
     if refusal(evaluation.load().values(), deployment=config.deployment) is None:
         endpoint = deploy_model(bundle, registered, config.deployment, keep_endpoint, placement)
-        predict_images(endpoint, dataset, evaluation, config.deployment, keep_endpoint, placement)
+        predict_images(
+            endpoint, bundle, dataset, evaluation, config.deployment, keep_endpoint, placement
+        )
         if config.batch.split != "none":
             predict_split(bundle, dataset, config.batch, placement)

@@ -5,11 +5,12 @@ from typing import Annotated
 import numpy as np
 from zenml import log_metadata, step
 
-from darkroom.backends.endpoint import Endpoint, EndpointCheck
+from darkroom.backends.endpoint import Endpoint, EndpointCheck, files_to_send
 from darkroom.config import DeploymentConfig
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import Evaluation
+from darkroom.model.bundle import Bundle
 from darkroom.model.parity import allowed_difference
 from steps.chosen_backend import chosen_backend
 
@@ -17,6 +18,7 @@ from steps.chosen_backend import chosen_backend
 @step(enable_cache=False, experiment_tracker=True)
 def predict_images(
     endpoint: Endpoint,
+    bundle: Bundle,
     dataset: Dataset,
     evaluation: Evaluation,
     deployment: DeploymentConfig,
@@ -27,6 +29,7 @@ def predict_images(
 
     Args:
         endpoint: up and answering.
+        bundle: that it answers with; says how images become what the network sees.
         dataset: whose test images are sent, spread over the split.
         evaluation: of the test split; its probabilities are what is expected.
         deployment: how many images, and how exact the agreement has to be.
@@ -36,13 +39,15 @@ def predict_images(
     records = dataset.split("test")
     chosen = np.linspace(0, len(records) - 1, min(deployment.check_images, len(records)), dtype=int)
     backend = chosen_backend(placement)
-    check = backend.check(
-        endpoint,
-        images=[dataset.file(records[i]) for i in chosen],
-        expected=np.asarray(evaluation.probabilities)[chosen],
-        classes=evaluation.classes,
-        tolerance=allowed_difference(deployment.tolerance, engines=[evaluation.engine]),
-    )
+    images = [dataset.file(records[i]) for i in chosen]
+    with files_to_send(images, preprocessing=bundle.metadata.preprocessing) as files:
+        check = backend.check(
+            endpoint,
+            images=files,
+            expected=np.asarray(evaluation.probabilities)[chosen],
+            classes=evaluation.classes,
+            tolerance=allowed_difference(deployment.tolerance, engines=[evaluation.engine]),
+        )
     if keep_endpoint:
         check = check.model_copy(update={"url": endpoint.url})
     else:

@@ -9,7 +9,7 @@ import pytest
 from hostile.bombs import bombs
 from hostile.images import ImageCase, image_cases, picture
 
-from darkroom.images import ImageError, Preprocessing, decode, prepare
+from darkroom.images import REQUESTED_IMAGES, ImageError, Preprocessing, decode, prepare
 
 HOW = Preprocessing(resize_size=256, image_size=224, reduced_decoding=True)
 SECONDS = 2.0
@@ -20,7 +20,7 @@ CASES = image_cases()
 def outcome(case: ImageCase) -> str:
     """The reason, or nothing; any other exception is the test's."""
     try:
-        assert prepare(case.content, HOW).shape == (3, 224, 224)
+        assert prepare(case.content, HOW, limits=REQUESTED_IMAGES).shape == (3, 224, 224)
     except ImageError as error:
         return str(error)
     return ""

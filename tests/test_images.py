@@ -4,9 +4,11 @@ import io
 import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from hostile.images import picture, png_chunk
 from hypothesis import given, settings
@@ -14,16 +16,22 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from darkroom.images import (
-    MAXIMUM_PIXELS,
+    EXTENSIONS,
+    OWN_IMAGES,
+    REQUESTED_IMAGES,
     ImageError,
+    ImageLimits,
     Preprocessing,
+    as_requested,
     center_crop,
     decode,
     prepare,
     resize_shorter_side,
     to_rgb,
 )
+from darkroom.sources.image_folder import IMAGE_EXTENSIONS
 
+pillow_heif.register_heif_opener()
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)
 
 
@@ -31,6 +39,9 @@ def encoded(image: Image.Image, format_name: str = "PNG", **options: object) -> 
     buffer = io.BytesIO()
     image.save(buffer, format_name, **options)
     return buffer.getvalue()
+
+
+SMOOTH = Image.fromarray(NOISE[::8, ::6]).resize((60, 48), Image.Resampling.BICUBIC)
 
 
 def test_rgb_comes_back_as_it_was() -> None:
@@ -95,12 +106,50 @@ def test_cmyk_becomes_rgb() -> None:
     assert decoded.getpixel((4, 4)) == pytest.approx((0, 255, 255), abs=3)
 
 
-@pytest.mark.parametrize(("value", "grey"), [(0, 0), (257 * 100, 100), (65535, 255)])
-def test_sixteen_bits_are_scaled_and_not_clipped(value: int, grey: int) -> None:
-    pixels = np.full((9, 9), value, np.uint16)
-    pixels[0, 0] = 65535
+@pytest.mark.parametrize("brightest", [255, 256, 257, 4095, 65535])
+@pytest.mark.parametrize(
+    ("format_name", "order"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2"), ("PPM", "<u2")]
+)
+def test_sixteen_bit_grey_is_divided_by_257_whatever_its_brightest_pixel(
+    brightest: int, format_name: str, order: str
+) -> None:
+    pixels = (np.arange(4096) % (brightest + 1)).reshape(64, 64).astype(np.uint16)
+    pixels[-1, -1] = brightest
+    decoded = decode(encoded(Image.fromarray(pixels.astype(order)), format_name))
+    assert np.array_equal(np.asarray(decoded)[..., 0], pixels // 257)
+    assert np.array_equal(np.asarray(decoded)[..., 2], pixels // 257)
 
-    assert decode(encoded(Image.fromarray(pixels))).getpixel((4, 4)) == (grey, grey, grey)
+
+def test_grey_whose_zero_is_white_is_turned_round() -> None:
+    pixels = np.full((9, 9), 65535 - 257 * 100, np.uint16)
+    image = Image.fromarray(pixels)
+    assert decode(encoded(image, "TIFF", tiffinfo={262: 0})).getpixel((4, 4)) == (100,) * 3
+    assert decode(encoded(image, "TIFF", tiffinfo={262: 1})).getpixel((4, 4)) == (155,) * 3
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_numbers_of_which_nothing_says_which_is_white_are_refused(kind: type) -> None:
+    with pytest.raises(ImageError, match="nothing says which is white"):
+        decode(encoded(Image.fromarray(np.ones((9, 9), kind)), "TIFF"))
+
+
+def test_sixteen_bit_colour_of_a_tiff_keeps_its_upper_bits() -> None:
+    header = b"II*\0\x08\0\0\0"
+    entries = [
+        (256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, 140), (277, 3, 1, 3), (278, 3, 1, 1), (279, 4, 1, 6), (284, 3, 1, 1),
+    ]  # fmt: skip
+    folder = struct.pack("<H", len(entries))
+    folder += b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    content = header + folder + struct.pack("<HHH", 16, 16, 16)
+    assert len(content) == 140
+    content += struct.pack("<HHH", 0xFFFF, 0x80FF, 0x00FF)
+    assert decode(content).getpixel((0, 0)) == (255, 128, 0)
+
+
+@pytest.mark.parametrize("mode", ["La", "PA", "RGBa", "LA", "RGBA"])
+def test_every_mode_with_transparency_is_laid_on_white(mode: str) -> None:
+    assert to_rgb(Image.new(mode, (3, 3))).getpixel((1, 1)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -134,18 +183,63 @@ def test_a_truncated_jpeg_is_refused(missing: int) -> None:
         decode(content[:-missing])
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", encoded(Image.new("L", (9, 9)), "GIF")],
-)
-def test_what_is_no_accepted_image_is_refused(content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_is_refused(content: bytes) -> None:
     with pytest.raises(ImageError):
         decode(content)
 
 
-def test_a_format_that_is_not_accepted_is_answered_with_those_that_are() -> None:
-    with pytest.raises(ImageError, match="JPEG, PNG, WEBP, BMP"):
-        decode(encoded(Image.new("L", (9, 9)), "TIFF"))
+def test_every_format_of_ones_own_is_read_by_content_and_its_names_are_taken_for_images() -> None:
+    assert {name for names in EXTENSIONS.values() for name in names} == IMAGE_EXTENSIONS
+    for format_name in EXTENSIONS:
+        options = {"lossless": True} if format_name == "WEBP" else {"quality": 100}
+        decoded = decode(encoded(SMOOTH, format_name, **options))
+        assert (decoded.size, decoded.mode) == (SMOOTH.size, "RGB")
+        error = np.abs(np.asarray(decoded, dtype=int) - np.asarray(SMOOTH))
+        assert error.mean() < 5, format_name
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "TIFF", "AVIF", "HEIF", "PPM"])
+def test_a_server_opens_few_formats_and_names_them(format_name: str) -> None:
+    content = encoded(SMOOTH, format_name)
+    with pytest.raises(ImageError, match=r"one of the formats JPEG, PNG, WEBP, BMP$"):
+        decode(content, limits=REQUESTED_IMAGES)
+
+
+def test_heic_without_what_reads_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = encoded(SMOOTH, "HEIF")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"HEIC .* pip install 'darkroom\[train\]'"):
+        decode(content)
+
+
+def test_a_truncated_heic_is_refused() -> None:
+    content = encoded(SMOOTH.resize((300, 200)), "HEIF")
+    for size in (len(content) - 40, len(content) // 2, 40):
+        with pytest.raises(ImageError):
+            decode(content[:size])
+
+
+@pytest.mark.parametrize("format_name", ["HEIF", "AVIF", "TIFF"])
+def test_newer_formats_are_turned_upright_once(format_name: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    sideways = Image.new("RGB", (64, 40), "white")
+    sideways.paste("red", (0, 20, 32, 40))
+    # Of EXIF as bytes, HEIC's own sign is made as well, as telephones do.
+    how = {"tiffinfo": {274: 6}} if format_name == "TIFF" else {"exif": exif.tobytes()}
+    decoded = decode(encoded(sideways, format_name, quality=100, **how))
+    assert decoded.size == (40, 64)
+    red, _, blue = decoded.getpixel((5, 5))
+    assert red > 200 > 60 > blue
+
+
+@pytest.mark.parametrize("format_name", ["GIF", "TIFF", "WEBP", "PNG", "AVIF"])
+def test_of_several_pictures_the_first_is_taken(format_name: str) -> None:
+    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    content = encoded(frames[0], format_name, save_all=True, append_images=frames[1:])
+    red, _, blue = decode(content).getpixel((10, 10))
+    assert red > 240 > 15 > blue
 
 
 def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
@@ -154,20 +248,45 @@ def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 
 def test_too_many_pixels_are_refused_before_they_are_decoded() -> None:
-    side = int(MAXIMUM_PIXELS**0.5) + 1
+    content = encoded(Image.new("1", (5001, 5000)))
+    with pytest.raises(ImageError, match=r"5001×5000 pixels; at most 25,000,000 are accepted$"):
+        decode(content, limits=REQUESTED_IMAGES)
+    limits = ImageLimits(pixels=25_000_000, section="data")
+    with pytest.raises(ImageError, match=r"25,000,000 are accepted \(data\.maximum_pixels\)"):
+        decode(content, limits=limits)
+    assert decode(content).size == (5001, 5000)
 
-    with pytest.raises(ImageError, match="at most 25,000,000 are accepted"):
-        decode(encoded(Image.new("1", (side, side))))
+
+def test_more_pixels_than_pillow_opens_are_refused_in_the_same_words() -> None:
+    with pytest.raises(ImageError, match="more than the 178,956,970 pixels"):
+        decode(encoded(Image.new("1", (20_000, 9000))))
+
+
+@pytest.mark.parametrize("size", [(8064, 6048), (6240, 4160)])
+def test_the_size_of_a_telephones_jpeg_is_judged_as_it_is_decoded(size: tuple[int, int]) -> None:
+    content = encoded(Image.new("L", size, 200), "JPEG")
+    how = Preprocessing(resize_size=256, image_size=224, reduced_decoding=True)
+    for limits in (REQUESTED_IMAGES, ImageLimits(pixels=25_000_000)):
+        assert prepare(content, how, limits=limits).shape == (3, 224, 224)
+    whole = how.model_copy(update={"reduced_decoding": False})
+    with pytest.raises(ImageError, match=r"\d+×\d+ pixels; at most 25,000,000"):
+        prepare(content, whole, limits=REQUESTED_IMAGES)
 
 
 @pytest.mark.parametrize("size", [(1, 21), (21, 1), (100, 2001)])
 def test_too_long_and_thin_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ImageError, match="at most 20 times the shorter"):
-        decode(encoded(Image.new("1", size)))
+    content = encoded(Image.new("1", size))
+    with pytest.raises(ImageError, match=r"at most 20 times the shorter$"):
+        decode(content, limits=REQUESTED_IMAGES)
+    limits = ImageLimits(aspect_ratio=20, section="data")
+    with pytest.raises(ImageError, match=r"shorter \(data\.maximum_aspect_ratio\)"):
+        decode(content, limits=limits)
+    assert decode(content).size == size
 
 
 def test_twenty_times_as_long_is_still_accepted() -> None:
-    assert decode(encoded(Image.new("1", (1, 20)))).size == (1, 20)
+    content = encoded(Image.new("1", (1, 20)))
+    assert decode(content, limits=REQUESTED_IMAGES).size == (1, 20)
 
 
 @settings(deadline=None)
@@ -179,6 +298,11 @@ def test_no_bytes_raise_anything_but_an_image_error(content: bytes) -> None:
         b"\x89PNG\r\n\x1a\n",
         b"BM",
         b"RIFF\x10\0\0\0WEBPVP8 ",
+        b"GIF89a",
+        b"II*\0\x08\0\0\0",
+        b"\0\0\0\x18ftypheic",
+        b"\0\0\0\x18ftypavif",
+        b"P6 ",
     ):
         try:
             decode(prefix + content)
@@ -191,7 +315,7 @@ def test_no_bytes_raise_anything_but_an_image_error(content: bytes) -> None:
 def test_no_damage_to_a_real_file_raises_anything_but_an_image_error(
     position: int, damage: bytes
 ) -> None:
-    for format_name in ("JPEG", "PNG", "WEBP", "BMP"):
+    for format_name in EXTENSIONS:
         content = bytearray(encoded(Image.fromarray(NOISE), format_name))
         start = position % len(content)
         content[start : start + len(damage)] = damage
@@ -283,8 +407,9 @@ def test_other_formats_are_decoded_whole() -> None:
 
 def test_the_pictures_size_is_judged_before_it_is_reduced() -> None:
     content = encoded(Image.new("RGB", (20_000, 900)), "JPEG")
+    how = Preprocessing(resize_size=74, image_size=64, reduced_decoding=True)
     with pytest.raises(ImageError, match="times the shorter"):
-        prepared(content, reduced=True)
+        prepare(content, how, limits=REQUESTED_IMAGES)
 
 
 def test_a_progressive_jpeg_of_usual_scans_is_decoded() -> None:
@@ -297,35 +422,25 @@ def test_a_jpeg_of_endless_scans_is_refused() -> None:
     start = content.rindex(b"\xff\xda")
     bomb = content[:-2] + content[start:-2] * 300 + content[-2:]
     with pytest.raises(ImageError, match="scans, which takes too long"):
-        decode(bomb)
-
-
-def test_an_animation_is_its_first_picture() -> None:
-    frames = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
-    for format_name in ("WEBP", "PNG"):
-        content = encoded(frames[0], format_name, save_all=True, append_images=frames[1:])
-        red, _, blue = decode(content).getpixel((10, 10))
-        assert red > 240 > 15 > blue
+        decode(bomb, limits=REQUESTED_IMAGES)
 
 
 def test_an_endless_animation_is_refused() -> None:
     frames = [Image.new("1", (1, 1), number % 2) for number in range(1002)]
     content = encoded(frames[0], save_all=True, append_images=frames[1:], duration=1)
     with pytest.raises(ImageError, match="1002 pictures"):
-        decode(content)
+        decode(content, limits=REQUESTED_IMAGES)
+    assert decode(content).size == (1, 1)
 
 
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     with (tmp_path / "huge.png").open("wb") as file:
         file.truncate(101 * 10**6)
     with pytest.raises(ImageError, match="larger than 100 MB"):
-        decode(tmp_path / "huge.png")
+        decode(tmp_path / "huge.png", limits=REQUESTED_IMAGES)
 
 
 def test_sixteen_bit_colours_are_decoded_to_eight() -> None:
-    import struct
-    import zlib
-
     def chunk(kind: bytes, data: bytes) -> bytes:
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
@@ -403,3 +518,13 @@ def test_a_transparent_picture_is_laid_on_white_in_bands_as_it_would_be_whole(
     assert to_rgb(image).tobytes() == whole.tobytes()
     monkeypatch.setattr("darkroom.images._BAND_PIXELS", 1)
     assert to_rgb(image).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["HEIF", "TIFF", "large", "JPEG"])
+def test_a_server_sees_what_the_model_does_of_an_image_that_it_would_not_open(kind: str) -> None:
+    how = Preprocessing(resize_size=40, image_size=32, reduced_decoding=True)
+    content = encoded(PHOTOGRAPH, "JPEG" if kind == "large" else kind)
+    sent = as_requested(content, how, largest_bytes=1000 if kind == "large" else 10**6)
+    assert (sent == content) == (kind == "JPEG")
+    seen = prepare(sent, how, limits=REQUESTED_IMAGES)
+    assert np.array_equal(seen, prepare(content, how, limits=OWN_IMAGES))

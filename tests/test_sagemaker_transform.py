@@ -1,9 +1,12 @@
 """Batch transform: jobs found again, answers joined to the files."""
 
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from darkroom.backends.batch import BatchPrediction, predict_batch
 from darkroom.backends.sagemaker.following import JobInterrupted
@@ -17,6 +20,7 @@ from darkroom.backends.sagemaker.transform_data import (
 )
 from darkroom.config.sagemaker import TransformConfig
 from darkroom.errors import DarkroomError, UserError
+from darkroom.images import Preprocessing
 from darkroom.model.bundle import ONNX_FILE
 from golden_requests import assert_golden
 from rehearsed_hosting import BUCKET, Rehearsed, briefly, enter, rehearsed
@@ -163,8 +167,22 @@ def test_a_prefix_without_images_is_refused(aws: Rehearsed) -> None:
 
 def test_files_that_aws_would_not_pass_on_are_not_sent(tmp_path: Path) -> None:
     (tmp_path / "large.png").write_bytes(bytes(2**20 + 1))
-    found = inspect_files([tmp_path / "large.png"], largest_megabytes=1)
-    assert "at most 1 MiB" in found[0].error
+    how = Preprocessing(resize_size=16, image_size=16)
+    found = inspect_files([tmp_path / "large.png"], preprocessing=how, largest_megabytes=1)
+    assert "not an image" in found[0].error
+
+
+def test_what_a_job_would_not_open_is_sent_in_another_form(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (700, 800, 3), dtype=np.uint8)
+    for name in ("large.png", "scan.tif"):
+        Image.fromarray(noise).save(tmp_path / name)
+    Image.fromarray(noise[:99]).save(tmp_path / "small.png")
+    how = Preprocessing(resize_size=16, image_size=16)
+    paths = [tmp_path / name for name in ("large.png", "scan.tif", "small.png")]
+    found = inspect_files(paths, preprocessing=how, largest_megabytes=1)
+    assert [image.error for image in found] == [""] * 3
+    assert found[0].name == found[1].name
+    assert found[2].version == sha256(paths[2].read_bytes()).hexdigest()
 
 
 def test_answers_are_found_with_and_without_their_folders(aws: Rehearsed) -> None:

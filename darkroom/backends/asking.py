@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import ValidationError
 
 from darkroom.backends.endpoint import Answering, EndpointError, content_type_of
-from darkroom.images import ImageError
+from darkroom.images import REQUESTED_IMAGES, ImageError, as_png, decode, is_accepted
 from darkroom.inputs.found import MAXIMUM_IMAGE_BYTES, FoundImage, too_large
 from darkroom.prediction import Prediction
+from darkroom.serving.limits import MAXIMUM_BODY_BYTES
 from darkroom.sources.concurrency import map_in_order
 
 AT_ONCE = 8
@@ -90,7 +91,7 @@ class Asker:
         if found.error or found.content is None:
             return found, Prediction(source=found.source, error=found.error or "nothing to ask")
         try:
-            content = _read(found.content)
+            content = _in_a_form_that_is_opened(_read(found.content))
         except ImageError as error:
             return found, Prediction(source=found.source, error=str(error))
         try:
@@ -154,6 +155,22 @@ def pause_until(ended: Event) -> Callable[[float], None]:
             raise EndpointError("nobody waits for the answer any more")
 
     return pause
+
+
+def _in_a_form_that_is_opened(content: bytes) -> bytes:
+    """An image's own bytes, or its pixels as a PNG where a server opens no such format.
+
+    What is no image is sent, too, for the endpoint to say so.
+    """
+    if is_accepted(content, limits=REQUESTED_IMAGES):
+        return content
+    try:
+        encoded = as_png(decode(content))
+    except ImageError:
+        return content
+    if len(encoded) > MAXIMUM_BODY_BYTES:
+        raise ImageError("no endpoint opens this format or size: convert it to a smaller JPEG")
+    return encoded
 
 
 def _read(content: bytes | Path) -> bytes:

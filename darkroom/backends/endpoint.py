@@ -2,9 +2,11 @@
 
 import io
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,8 +15,9 @@ from pydantic import BaseModel, ConfigDict
 
 from darkroom.engines.protocol import Floats
 from darkroom.errors import DarkroomError, UserError
-from darkroom.images import FORMATS
+from darkroom.images import REQUESTED_IMAGES, Preprocessing, as_requested
 from darkroom.model.parity import MAXIMUM_INEXACT_DIFFERENCE, allowed_difference
+from darkroom.serving.limits import MAXIMUM_BODY_BYTES
 
 
 class EndpointError(DarkroomError):
@@ -108,6 +111,28 @@ class Answering(Protocol):
         """
 
 
+@contextmanager
+def files_to_send(images: Sequence[Path], *, preprocessing: Preprocessing) -> Iterator[list[Path]]:
+    """Files of which an endpoint sees what the model does, while the block runs.
+
+    They are the images themselves where a server opens these, and copies in a form that it opens
+    where they are in another format (HEIC, TIFF, …), or larger than it takes.
+
+    Raises:
+        ImageError: one cannot be used.
+    """
+    with TemporaryDirectory(prefix="darkroom-send-") as folder:
+        files = []
+        for position, path in enumerate(images):
+            content = path.read_bytes()
+            sent = as_requested(content, preprocessing, largest_bytes=MAXIMUM_BODY_BYTES)
+            if sent is not content:
+                path = Path(folder) / f"{position}.png"
+                path.write_bytes(sent)
+            files.append(path)
+        yield files
+
+
 def compare_answers(
     answering: Answering,
     *,
@@ -180,7 +205,7 @@ def content_type_of(content: bytes | Path) -> str:
     """The media type of an encoded image or an image file, by its content."""
     try:
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
-        with Image.open(stream, formats=FORMATS) as image:
+        with Image.open(stream, formats=REQUESTED_IMAGES.formats) as image:
             return Image.MIME[image.format or ""]
     except (OSError, KeyError, ValueError, SyntaxError, Image.DecompressionBombError):
         return "application/octet-stream"

@@ -94,6 +94,11 @@ class DataConfig(Section):
     """One person, patient or place in two splits, where the source has both."""
     near_duplicate_distance: Annotated[int, Field(ge=0, le=16)] = 3
     """Bits, of 64, in which the perceptual hashes of near duplicates differ at most."""
+    maximum_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 100_000_000
+    """An image that decodes to more is treated as on_undecodable says. JPEGs far larger than is
+    needed are decoded at a fraction of their size; 100 million pixels take 300 MB and more."""
+    maximum_aspect_ratio: Annotated[int, Field(ge=1, le=1000)] = 50
+    """An image whose longer side is more than so many times the shorter is treated likewise."""
     minimum_images_per_class: PositiveInt = 5
     """A class with fewer images is reported as tiny."""
     maximum_class_ratio: Annotated[float, Field(ge=1)] = 10

@@ -28,7 +28,7 @@ def thumbnail(path: Path, *, side: int = 160) -> str | None:
     Tiny pictures are enlarged pixel by pixel, for browsers would blur them.
     """
     try:
-        image = decode(path)
+        image = decode(path, shorter_side=side)
     except ImageError:
         return None
     if (factor := side // max(image.size)) > 1:

@@ -59,7 +59,7 @@ class Tile:
 def thumbnail(source: bytes | Path) -> Image.Image | None:
     """An encoded image as small as it is drawn; None where it cannot be read."""
     try:
-        picture = decode(source)
+        picture = decode(source, shorter_side=PICTURE_SIDE)
     except (ImageError, OSError):
         return None
     picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))

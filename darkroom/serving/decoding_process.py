@@ -25,7 +25,13 @@ from typing import Any
 
 import numpy as np
 
-from darkroom.images import ImageError, MemoryShortageError, Preprocessing, prepare
+from darkroom.images import (
+    REQUESTED_IMAGES,
+    ImageError,
+    MemoryShortageError,
+    Preprocessing,
+    prepare,
+)
 
 GRANTED_BYTES = 32 * 2**20
 """That a decoder may take without asking: enough for pictures of two megapixels."""
@@ -183,7 +189,7 @@ def _decode(order: dict[str, Any], *, channel: socket.socket, memory: mmap.mmap)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
     _limit_memory(granted + order["size"])
     try:
-        array = prepare(memory[: order["size"]], how, reserve=reserve)
+        array = prepare(memory[: order["size"]], how, limits=REQUESTED_IMAGES, reserve=reserve)
     except ImageError as error:
         return {"refused": str(error)[:1000]}
     except MemoryShortageError as error:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from darkroom.engines.protocol import Floats
-from darkroom.images import ImageError
+from darkroom.images import REQUESTED_IMAGES, ImageError
 from darkroom.prediction import Predictor
 from darkroom.serving.answers import Classified
 from darkroom.serving.batching import Batcher, Outcome
@@ -151,7 +151,7 @@ class HostedModel:
             how = self.predictor.metadata.preprocessing
             array = self._pools.decoders.prepare(image, how)
         else:
-            array = self.predictor.prepare(image)
+            array = self.predictor.prepare(image, limits=REQUESTED_IMAGES)
         self._decode_seconds(time.perf_counter() - started)
         return array
 

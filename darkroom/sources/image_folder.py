@@ -25,10 +25,12 @@ from darkroom.sources.labelled import Collection, LabelledFile, labelled, some
 from darkroom.sources.listing import FileEntry, LeftOut, Listing
 from darkroom.sources.split_names import recognise_splits, split_named
 
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif"}
+_IMAGE_EXTENSIONS_TEXT = (
+    ".jpg .jpeg .jpe .jfif .jif .mpo .png .apng .webp .bmp .dib .gif .tif .tiff .avif .avifs "
+    ".heic .heif .hif .ppm .pgm .pbm .pnm"
 )
-"""Files taken for images, in any case. Not all are supported: validation reports the others."""
+IMAGE_EXTENSIONS = frozenset(_IMAGE_EXTENSIONS_TEXT.split())
+"""Files taken for images, in any case: those of darkroom.images.EXTENSIONS."""
 
 _DOCUMENT_EXTENSIONS_TEXT = (
     ".txt .md .rst .csv .tsv .json .jsonl .ndjson .xml .yaml .yml .html .htm .pdf .doc .docx "

@@ -11,7 +11,7 @@ from darkroom.config import ProblemPolicy
 from darkroom.dataset import SPLITS, ImageRecord
 from darkroom.images import decode
 from darkroom.progress import SILENT, Progress
-from darkroom.validation.inspection import Inspection
+from darkroom.validation.inspection import COMPARED_SIDE, Inspection
 from darkroom.validation.perceptual_hash import grey_square, near_pairs
 from darkroom.validation.report import Action, Finding, Kind, consequence
 
@@ -209,7 +209,8 @@ def _look_alike(inspection: Inspection, *, one: int, other: int) -> bool:
     """Whether two images of near hashes are alike pixel by pixel, brightness aside."""
     dataset = inspection.dataset
     first, second = (
-        grey_square(decode(dataset.file(dataset.records[position]))) for position in (one, other)
+        grey_square(decode(dataset.file(dataset.records[position]), shorter_side=COMPARED_SIDE))
+        for position in (one, other)
     )
     return bool(np.corrcoef(first.ravel(), second.ravel())[0, 1] >= MINIMUM_CORRELATION)
 

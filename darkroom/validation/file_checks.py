@@ -36,7 +36,7 @@ def wrong_extensions(inspection: Inspection) -> Iterator[Finding]:
     notes = {
         record.path: f"holds {facts.format}"
         for record, facts in zip(inspection.dataset.records, inspection.facts, strict=True)
-        if facts.is_usable and _extension(record.path) not in EXTENSIONS[facts.format]
+        if facts.is_usable and _extension(record.path) not in ("", *EXTENSIONS[facts.format])
     }
     if notes:
         yield Finding(
@@ -86,8 +86,7 @@ def extreme_sizes(inspection: Inspection) -> Iterator[Finding]:
 
 
 def _extension(path: str) -> str:
-    extension = PurePosixPath(path).suffix.lower()
-    return ".jpg" if extension in (".jfif", ".jpe") else extension
+    return PurePosixPath(path).suffix.lower()
 
 
 def _notes(

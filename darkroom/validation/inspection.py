@@ -5,16 +5,20 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
 from darkroom.dataset import Dataset
-from darkroom.images import ImageError, open_image, upright_rgb
+from darkroom.images import OWN_IMAGES, ImageError, ImageLimits, open_image, upright_rgb
 from darkroom.progress import SILENT, Progress
 from darkroom.validation.perceptual_hash import SIDE, perceptual_hash
 
 _IMAGES_PER_TASK = 64
+
+COMPARED_SIDE = 256
+"""Pixels of the shorter side that are enough to tell what is on an image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +60,19 @@ class Inspection:
         return [position for position, facts in enumerate(self.facts) if facts.is_usable]
 
 
-def inspect_image(path: Path) -> ImageFacts:
-    """Decode one image whole; a bad one is a fact, too, and raises nothing."""
+def inspect_image(path: Path, *, limits: ImageLimits = OWN_IMAGES) -> ImageFacts:
+    """Decode one image to its end; a bad one is a fact, too.
+
+    Raises:
+        MemoryShortageError: it could not be looked at, which says nothing about the image.
+    """
     try:
-        with open_image(path.read_bytes()) as image:
+        with open_image(path, limits=limits, shorter_side=COMPARED_SIDE) as (image, size):
             return ImageFacts(
                 format="JPEG" if image.format == "MPO" else image.format or "",
                 mode=_mode(image),
-                width=image.width,
-                height=image.height,
+                width=size[0],
+                height=size[1],
                 looks=perceptual_hash(upright_rgb(image)),
             )
     except ImageError as error:
@@ -73,8 +81,15 @@ def inspect_image(path: Path) -> ImageFacts:
         return ImageFacts(problem=f"cannot be read: {error.strerror or error}")
 
 
-def inspect_images(dataset: Dataset, *, progress: Progress = SILENT) -> Inspection:
-    """Decode all images in threads; no more than a few decoded ones exist at a time."""
+def inspect_images(
+    dataset: Dataset, *, limits: ImageLimits = OWN_IMAGES, progress: Progress = SILENT
+) -> Inspection:
+    """Decode all images in threads; no more than a few decoded ones exist at a time.
+
+    Raises:
+        MemoryShortageError: as `inspect_image`.
+    """
+    inspect = partial(_inspect_batch, limits=limits)
     paths = [dataset.file(record) for record in dataset.records]
     starts = range(0, len(paths), _IMAGES_PER_TASK)
     facts: list[ImageFacts] = []
@@ -84,7 +99,7 @@ def inspect_images(dataset: Dataset, *, progress: Progress = SILENT) -> Inspecti
         warnings.simplefilter("ignore")
         try:
             for batch in pool.map(
-                _inspect_batch, [paths[start : start + _IMAGES_PER_TASK] for start in starts]
+                inspect, [paths[start : start + _IMAGES_PER_TASK] for start in starts]
             ):
                 facts += batch
                 task.advance(len(batch))
@@ -93,8 +108,8 @@ def inspect_images(dataset: Dataset, *, progress: Progress = SILENT) -> Inspecti
     return Inspection(dataset=dataset, facts=tuple(facts))
 
 
-def _inspect_batch(paths: Sequence[Path]) -> list[ImageFacts]:
-    return [inspect_image(path) for path in paths]
+def _inspect_batch(paths: Sequence[Path], *, limits: ImageLimits) -> list[ImageFacts]:
+    return [inspect_image(path, limits=limits) for path in paths]
 
 
 def _mode(image: Image.Image) -> str:

@@ -8,6 +8,7 @@ from statistics import median
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import UserError
+from darkroom.images import ImageLimits
 from darkroom.progress import SILENT, Progress
 from darkroom.validation import class_checks, duplicate_checks, file_checks
 from darkroom.validation.inspection import Inspection, inspect_images
@@ -29,7 +30,12 @@ def validate(
 
     Bad images are findings, not errors: `raise_if_unusable` decides, `clean` leaves out.
     """
-    inspection = inspect_images(dataset, progress=progress)
+    limits = ImageLimits(
+        pixels=config.maximum_pixels,
+        aspect_ratio=config.maximum_aspect_ratio,
+        section="data",
+    )
+    inspection = inspect_images(dataset, limits=limits, progress=progress)
     about_files = list(_check_files(inspection, config=config, progress=progress))
     remaining = _leave_out(dataset, findings=about_files)
     broken = Counter(

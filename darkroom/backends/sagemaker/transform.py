@@ -67,18 +67,27 @@ def transform(
         UserError: AWS refuses, or the prefix holds no images.
         JobInterrupted: the user does not want to wait; the job goes on.
     """
+    largest = largest_megabytes(site.config.transform)
+    preprocessing = bundle.metadata.preprocessing
     if isinstance(images, str):
         batch = list_images(images, clients=clients)
     else:
-        largest = largest_megabytes(site.config.transform)
-        batch = inspect_files(images, largest_megabytes=largest)
+        batch = inspect_files(images, preprocessing=preprocessing, largest_megabytes=largest)
     if all(image.error for image in batch):
         return [BatchPrediction(source=image.source, error=image.error) for image in batch]
     job = _Job(_identity(batch, bundle=bundle, site=site), site=site, clients=clients, pause=pause)
     prefix = images if isinstance(images, str) else job.place("input")
     if not isinstance(images, str):
         extra = encryption(site)
-        upload_images(batch, prefix=prefix, extra=extra, clients=clients, progress=progress)
+        upload_images(
+            batch,
+            prefix=prefix,
+            preprocessing=preprocessing,
+            largest_megabytes=largest,
+            extra=extra,
+            clients=clients,
+            progress=progress,
+        )
     done = job.run(bundle, prefix=prefix, progress=progress)
     return read_answers(batch, output=done.output, missing=done.missing, clients=clients)
 

@@ -15,7 +15,7 @@ from darkroom.backends.s3_listing import S3Address, list_objects
 from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.errors import UserError
-from darkroom.images import ImageError, open_image
+from darkroom.images import ImageError, Preprocessing, as_requested, open_image
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.concurrency import map_concurrently
 from darkroom.sources.image_folder import is_image_name
@@ -41,9 +41,11 @@ class BatchImage:
     """Why it is not sent to the model."""
 
 
-def inspect_files(images: Sequence[Path], *, largest_megabytes: int) -> list[BatchImage]:
+def inspect_files(
+    images: Sequence[Path], *, preprocessing: Preprocessing, largest_megabytes: int
+) -> list[BatchImage]:
     """Name files by their content; what `serve` could not read is found here, for nothing."""
-    inspect = partial(_inspect, largest_megabytes=largest_megabytes)
+    inspect = partial(_inspect, preprocessing=preprocessing, largest_megabytes=largest_megabytes)
     found = dict(map_concurrently(inspect, enumerate(images), threads=_THREADS))
     return [found[index] for index in range(len(images))]
 
@@ -74,6 +76,8 @@ def upload_images(
     batch: Sequence[BatchImage],
     *,
     prefix: str,
+    preprocessing: Preprocessing,
+    largest_megabytes: int,
     extra: Mapping[str, object],
     clients: Clients,
     progress: Progress = SILENT,
@@ -81,6 +85,8 @@ def upload_images(
     """Send the files of a batch, those alone that are not there yet.
 
     Args:
+        preprocessing: and
+        largest_megabytes: with which they were inspected.
         prefix: s3:// prefix of the batch.
         extra: further arguments of PutObject.
     """
@@ -91,7 +97,9 @@ def upload_images(
         missing = sorted(files.keys() - there)
 
         def send(key: str) -> None:
-            body = Path(files[key]).read_bytes()
+            body = _sent(
+                Path(files[key]), preprocessing=preprocessing, largest_megabytes=largest_megabytes
+            )
             clients.s3.put_object(Bucket=address.bucket, Key=key, Body=body, **dict(extra))  # type: ignore[arg-type]
 
         with progress.task(f"Uploading to {prefix}", total=len(missing)) as task:
@@ -144,13 +152,19 @@ def _found(batch: Iterable[BatchImage], *, answers: Mapping[str, str]) -> dict[s
     return found
 
 
-def _inspect(item: tuple[int, Path], *, largest_megabytes: int) -> tuple[int, BatchImage]:
+def _sent(path: Path, *, preprocessing: Preprocessing, largest_megabytes: int) -> bytes:
+    """What is sent of an image file: in another form where the server would not open it."""
+    largest = largest_megabytes * _MEGABYTE
+    return as_requested(path.read_bytes(), preprocessing, largest_bytes=largest)
+
+
+def _inspect(
+    item: tuple[int, Path], *, preprocessing: Preprocessing, largest_megabytes: int
+) -> tuple[int, BatchImage]:
     index, path = item
     try:
-        content = path.read_bytes()
-        if len(content) > largest_megabytes * _MEGABYTE:
-            raise ImageError(f"{len(content):,} bytes; at most {largest_megabytes} MiB are sent")
-        with open_image(content) as image:
+        content = _sent(path, preprocessing=preprocessing, largest_megabytes=largest_megabytes)
+        with open_image(content) as (image, _):
             extension = (image.format or "image").lower()
     except (ImageError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
