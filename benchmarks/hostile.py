@@ -45,7 +45,7 @@ def main() -> int:
 
 
 def _against(*arguments: str) -> int:
-    with _serving(*arguments) as (process, client):
+    with serving(*arguments) as (process, client):
         is_several = arguments[0] == "--models"
         cases = model_cases() if is_several else (*body_cases(), *raw_cases())
         held_ones = () if is_several else slow_cases()
@@ -69,7 +69,8 @@ def _against(*arguments: str) -> int:
 
 
 @contextmanager
-def _serving(*arguments: str) -> Iterator[tuple[psutil.Process, Client]]:
+def serving(*arguments: str) -> Iterator[tuple[psutil.Process, Client]]:
+    """The serving process of a server, and a client of it."""
     command = [sys.executable, "-m", "darkroom.serving.program", "serve", *arguments]
     with subprocess.Popen(
         [*command, "--port", "0", "--log", "none"], stdout=subprocess.PIPE, text=True, cwd=_ROOT

@@ -66,7 +66,12 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, path: Path, *, threads: int | None = None, engine: EngineName | None = None
+        cls,
+        path: Path,
+        *,
+        threads: int | None = None,
+        engine: EngineName | None = None,
+        seconds: float | None = None,
     ) -> Self:
         """Load a bundle folder or a model.tar.gz.
 
@@ -75,6 +80,7 @@ class Predictor:
             engine: what runs the network; None: what the bundle was compiled for. Where that
                 is not installed, or does not compute here what the bundle says, the default
                 engine runs it instead: `fallback` says why, and so does a warning.
+            seconds: that the network may take for a batch (`load_engine`).
 
         Raises:
             UserError: no bundle, a changed one, or one whose network does not fit its classes;
@@ -83,7 +89,9 @@ class Predictor:
         threads = threads or available_cores()
         with open_bundle(path) as folder:
             metadata = read_metadata(folder)
-            load = partial(load_engine, folder=folder, metadata=metadata, threads=threads)
+            load = partial(
+                load_engine, folder=folder, metadata=metadata, threads=threads, seconds=seconds
+            )
             if engine or metadata.engine == DEFAULT_ENGINE:
                 return cls(load(engine or DEFAULT_ENGINE), metadata=metadata, threads=threads)
             try:

@@ -68,6 +68,39 @@ def rewrite_digests(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"files": digests(folder)}))
 
 
+def write_endless_network(path: Path) -> Path:
+    """Write a network for images of 16 pixels whose loop has no end; return `path`."""
+    scalar = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["still"]),
+            helper.make_node("Identity", ["before"], ["after"]),
+        ],
+        "again",
+        [
+            scalar("count", TensorProto.INT64, []),
+            scalar("going", TensorProto.BOOL, []),
+            scalar("before", TensorProto.FLOAT, None),
+        ],
+        [scalar("still", TensorProto.BOOL, []), scalar("after", TensorProto.FLOAT, None)],
+    )
+    nodes = [
+        helper.make_node("Loop", ["", "true", "images"], ["looped"], body=body),
+        helper.make_node("GlobalAveragePool", ["looped"], ["averaged"]),
+        helper.make_node("Flatten", ["averaged"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [scalar("images", TensorProto.FLOAT, ["batch", 3, 16, 16])],
+        [scalar("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.array(True), "true")],
+    )
+    opsets = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
 def _network(weights: np.ndarray, *, image_size: int) -> onnx.ModelProto:
     images = helper.make_tensor_value_info(
         "images", TensorProto.FLOAT, ["batch", 3, image_size, image_size]

@@ -13,8 +13,10 @@ from darkroom.model.bundle import (
     METADATA_FILE,
     ONNX_FILE,
     WEIGHTS_FILE,
+    BundleMetadata,
     open_bundle,
     pack,
+    read_bundle,
     read_metadata,
     unpack,
 )
@@ -131,3 +133,23 @@ def test_neither_a_missing_path_nor_another_file_is_a_bundle(tmp_path: Path) -> 
     for name, words in (("missing", "no model bundle at"), ("notes.txt", "no readable")):
         with pytest.raises(UserError, match=words), open_bundle(tmp_path / name):
             pass
+
+
+def test_classes_in_another_order_than_they_were_packed_in_are_refused(bundle: Path) -> None:
+    path = bundle / METADATA_FILE
+    packed = BundleMetadata.model_validate_json(path.read_bytes()).sealed()
+    path.write_text(packed.model_dump_json())
+    assert read_bundle(bundle).metadata == packed
+    swapped = packed.model_copy(update={"classes": packed.classes[::-1]})
+    path.write_text(swapped.model_dump_json())
+    with pytest.raises(UserError, match="their order"):
+        read_bundle(bundle)
+
+
+def test_a_class_name_given_twice_is_refused(bundle: Path) -> None:
+    path = bundle / METADATA_FILE
+    content = json.loads(path.read_text())
+    first = content["classes"][0]
+    path.write_text(json.dumps(content | {"classes": [first] * len(content["classes"])}))
+    with pytest.raises(UserError, match=f"called '{first}'"):
+        read_bundle(bundle)

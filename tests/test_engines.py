@@ -10,15 +10,16 @@ import pytest
 
 from darkroom.compilation.compiling import bundle_for
 from darkroom.engines import choosing
+from darkroom.engines.onnx_runtime import OnnxRuntimeEngine
 from darkroom.engines.protocol import EXTRAS, EngineName
-from darkroom.errors import UserError
+from darkroom.errors import DarkroomError, UserError
 from darkroom.model.bundle import ONNX_FILE, Bundle, read_bundle
 from darkroom.prediction import Predictor
 from darkroom.serving.app import create_app, create_multi_model_app
 from darkroom.serving.models_api import TARGET_MODEL
 from packed_bundles import packed_bundle
 from served import encoded, served
-from small_bundles import rewrite_digests, write_small_bundle
+from small_bundles import rewrite_digests, write_endless_network, write_small_bundle
 
 ALL: tuple[EngineName, ...] = tuple(EXTRAS)
 EXACT: tuple[EngineName, ...] = ("onnxruntime", "openvino", "torch")
@@ -171,3 +172,10 @@ def test_the_default_needs_neither_of_the_others() -> None:
         "sys.exit(str(found) if found else 0)"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_a_network_that_does_not_end_is_stopped(tmp_path: Path) -> None:
+    path = write_endless_network(tmp_path / "model.onnx")
+    engine = OnnxRuntimeEngine(path, threads=1, image_size=16, classes=3, seconds=0.2)
+    with pytest.raises(DarkroomError, match=r"did not end within 0\.2 s"):
+        engine.run(np.zeros((1, 3, 16, 16), dtype=np.float32))

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_serving_supervisor import running
 
+from darkroom.prediction import Predictor
 from darkroom.serving.app import Surroundings, create_multi_model_app
 from darkroom.serving.memory import memory_of
+from darkroom.serving.metrics import MOST_MODELS
 from darkroom.serving.models_api import TARGET_MODEL
 from darkroom.serving.settings import ServingSettings
 from served import Answer, Client, encoded, served
@@ -107,7 +110,7 @@ def test_a_broken_model_says_why_and_touches_no_other(client: Client, folder: Pa
         ("m", "x" * 5000, 400),
         ("m", "missing", 404),
         ("../m", "colours", 400),
-        ("a/b", "colours", 400),
+        ("a//b", "colours", 400),
         ("", "colours", 400),
         (".hidden", "colours", 400),
         ("n" * 300, "colours", 400),
@@ -210,3 +213,62 @@ def test_loading_and_unloading_disturbs_no_other_request(client: Client, folder:
     stop.set()
     thread.join()
     assert set(statuses) == {(200, "blue")}
+
+
+def test_bundles_are_found_where_they_lie_and_nothing_else_is_listed(tmp_path: Path) -> None:
+    """By the front door: nested, beside plain folders and a link that leads out."""
+    write_small_bundle(tmp_path / "outside")
+    models = tmp_path / "models"
+    write_small_bundle(models / "first")
+    write_small_bundle(models / "team" / "clothes")
+    pack_small_bundle(models / "team" / "old.tar.gz", image_size=16, classes=("a", "b", "c"))
+    (models / "notes").mkdir()
+    (models / "notes" / "read.me").write_text("x")
+    (models / "out").symlink_to(tmp_path / "outside")
+    (models / "again").symlink_to(models / "first")
+    with running("--models", str(models)) as (supervisor, client):
+        listed = client.send("GET", "/models").content["models"]
+        names = [model["modelName"] for model in listed]
+        assert names == ["again", "first", "team/clothes", "team/old.tar.gz"]
+        for name in names:
+            assert ask(client, name).status == 200, name
+        assert client.send("GET", "/models/team/clothes").content["loaded"] is True
+        assert client.send(path="/models/team/clothes/invoke", body=encoded()).status == 200
+        unknown = ask(client, "frist")
+        assert unknown.status == 404
+        assert all(repr(name) in unknown.content["error"] for name in names)
+        assert (ask(client, "notes").status, ask(client, "out").status) == (404, 400)
+        assert client.send("DELETE", "/models/team/clothes").status == 200
+        supervisor.terminate()
+        assert "left_out model=out" in supervisor.stdout.read()
+
+
+def test_names_of_models_do_not_fill_the_metrics(tmp_path: Path) -> None:
+    write_small_bundle(tmp_path / "models" / "first")
+    with serving(tmp_path / "models") as client:
+        for number in range(MOST_MODELS + 10):
+            assert load(client, f"name{number}", "first").status == 200
+            assert client.send("DELETE", f"/models/name{number}").status == 200
+        page = client.send("GET", "/metrics").content.decode()
+        assert page.count("darkroom_images_total{") == MOST_MODELS + 1
+        assert 'darkroom_images_total{model="(other)"}' in page
+
+
+def test_a_model_that_does_not_load_in_its_time_holds_up_no_other(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("darkroom.serving.hosted_model.LOADING_SECONDS", 0.2)
+    is_over = threading.Event()
+
+    def hang(self: Predictor) -> None:
+        if self.metadata.classes[0] == "blau":
+            is_over.wait(60)
+
+    monkeypatch.setattr(Predictor, "self_test", hang)
+    try:
+        with serving(folder) as client:
+            for _ in range(3):
+                assert ask(client, "farben.tar.gz").status == 500
+            assert ask(client, "colours").status == 200
+    finally:
+        is_over.set()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from darkroom.prediction import Predictor
 from darkroom.serving.app import Surroundings, create_app, create_multi_model_app
@@ -16,6 +17,7 @@ from headless_browser import BROWSER, Tab, browsing
 from served import Client, encoded, served
 from small_bundles import write_small_bundle
 
+POLICY = "content-security-policy"
 EVIL = "<img src=x onerror=document.title='run'>"
 
 needs_a_browser = [
@@ -48,7 +50,7 @@ def pictures(tmp_path: Path) -> dict[str, Path]:
 
 
 def test_the_page_loads_nothing_from_elsewhere() -> None:
-    page = page_response(urls_allowed=True, models=True)
+    page = page_response(urls_allowed=True, models=True, maximum_bytes=2**20)
     text = bytes(page.body).decode()
     assert not re.search(r"(src|href)=[\"']?(https?:)?//|@import|url\(", text)
     assert len(text) < 30_000
@@ -57,7 +59,9 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 
 def test_its_policy_lets_its_own_script_and_style_run_and_no_other() -> None:
-    policy = page_response(urls_allowed=False, models=False).headers["content-security-policy"]
+    policy = page_response(urls_allowed=False, models=False, maximum_bytes=2**20).headers[
+        "content-security-policy"
+    ]
     assert "default-src 'none'" in policy
     assert policy.count("'sha256-") == 2
     assert "unsafe" not in policy
@@ -65,7 +69,9 @@ def test_its_policy_lets_its_own_script_and_style_run_and_no_other() -> None:
 
 def test_pages_with_other_settings_have_other_hashes() -> None:
     policies = {
-        page_response(urls_allowed=urls, models=models).headers["content-security-policy"]
+        page_response(urls_allowed=urls, models=models, maximum_bytes=2**20).headers[
+            "content-security-policy"
+        ]
         for urls in (True, False)
         for models in (True, False)
     }
@@ -136,6 +142,29 @@ class TestInABrowser:
             assert await tab.evaluate("document.querySelector('h2').textContent") == "green"
 
         in_a_browser(address(client), scenario)
+
+    def test_what_is_larger_than_a_request_is_made_smaller_before_it_is_sent(
+        self, tmp_path: Path
+    ) -> None:
+        photograph, body = tmp_path / "large.png", 100_000
+        noise = Image.effect_noise((700, 500), 90)
+        Image.merge("RGB", [noise, Image.new("L", noise.size), Image.new("L", noise.size)]).save(
+            photograph
+        )
+        assert photograph.stat().st_size > 2 * body
+        bundle = write_small_bundle(tmp_path / "bundle")
+        settings = ServingSettings(page=True, maximum_body_bytes=body)
+        app = create_app(Predictor.load(bundle), surroundings=Surroundings(settings))
+
+        async def scenario(tab: Tab) -> None:
+            await tab.choose_files("#file", [photograph])
+            await tab.until("document.querySelectorAll('.time').length === 1")
+            assert await tab.evaluate("document.querySelector('h2').textContent") == "red"
+            name = await tab.evaluate("document.querySelector('.name').textContent")
+            assert "sent as 0.1 MiB" in name or "sent as 0.0 MiB" in name
+
+        with served(app) as client:
+            in_a_browser(address(client), scenario)
 
     def test_markup_in_names_and_classes_is_text(
         self, client: Client, pictures: dict[str, Path]

@@ -21,13 +21,19 @@ def is_installed(name: EngineName) -> bool:
 
 
 def load_engine(
-    name: EngineName, *, folder: Path, metadata: BundleMetadata, threads: int
+    name: EngineName,
+    *,
+    folder: Path,
+    metadata: BundleMetadata,
+    threads: int,
+    seconds: float | None = None,
 ) -> Engine:
     """Load the network of an unpacked, checked bundle.
 
     Args:
         folder: of the bundle; not needed any more once this returns.
         threads: inside the network, for each call.
+        seconds: that a call may take; known to ONNX Runtime alone. None: as long as it takes.
 
     Raises:
         UserError: the engine is not installed, or refuses the network.
@@ -46,6 +52,7 @@ def load_engine(
             threads=threads,
             image_size=metadata.preprocessing.image_size,
             classes=len(metadata.classes),
+            seconds=seconds,
         )
     from darkroom.engines.openvino_engine import OpenVinoEngine
 

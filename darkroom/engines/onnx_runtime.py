@@ -1,12 +1,17 @@
 """ONNX Runtime, the default engine: model.onnx on the CPU, without torch."""
 
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnxruntime
 
 from darkroom.engines.protocol import INPUT_NAME, OUTPUT_NAME, EngineName, Floats
-from darkroom.errors import UserError
+from darkroom.errors import DarkroomError, UserError
 
+_SECONDS_BETWEEN_LOOKS = 0.5
 _ERRORS_ONLY = 3  # ONNX Runtime's log severity
 
 
@@ -19,18 +24,77 @@ class OnnxRuntimeEngine:
 
     Raises:
         UserError: ONNX Runtime refuses the file, or it is no image classifier.
+
+    A network may hold a loop without end: `seconds`, where it is set, ends every call.
     """
 
     name: EngineName = "onnxruntime"
 
-    def __init__(self, path: Path, *, threads: int, image_size: int, classes: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int,
+        image_size: int,
+        classes: int,
+        seconds: float | None = None,
+    ) -> None:
+        self._seconds = seconds
         self._session = open_session(path, threads=threads)
         _check_fit(self._session, path=path, image_size=image_size, classes=classes)
 
     def run(self, batch: Floats) -> Floats:
         """(N, 3, S, S) images to (N, C) logits."""
-        logits: Floats = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0]
+        options = onnxruntime.RunOptions()
+        try:
+            with _DEADLINES.ending(options, seconds=self._seconds):
+                ran = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch}, options)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base class
+            if options.terminate:
+                raise DarkroomError(
+                    f"the network did not end within {self._seconds:g} s, and was stopped"
+                ) from error
+            raise
+        logits: Floats = ran[0]
         return logits
+
+
+class _Deadlines:
+    """Ends calls of ONNX Runtime that take too long; one thread for all of them."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running: dict[int, tuple[float, onnxruntime.RunOptions]] = {}
+        self._is_watched = False
+
+    @contextmanager
+    def ending(self, options: onnxruntime.RunOptions, *, seconds: float | None) -> Iterator[None]:
+        """End a call with those options if the block takes longer."""
+        if seconds is None:
+            yield
+            return
+        with self._changed:
+            self._running[id(options)] = time.monotonic() + seconds, options
+            if not self._is_watched:
+                self._is_watched = True
+                threading.Thread(target=self._watch, name="deadlines", daemon=True).start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._running[id(options)]
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            with self._changed:
+                now = time.monotonic()
+                for until, options in self._running.values():
+                    if now > until:
+                        options.terminate = True
+
+
+_DEADLINES = _Deadlines()
 
 
 def open_session(path: Path, *, threads: int) -> onnxruntime.InferenceSession:

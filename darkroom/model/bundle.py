@@ -11,14 +11,17 @@ header is read, so that nothing is ever served that was not packed as a bundle.
 """
 
 import gzip
+import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError, safe_open
 
 from darkroom.engines.protocol import DEFAULT_ENGINE, EngineName
@@ -73,6 +76,30 @@ class BundleMetadata(BaseModel):
     """What a server has to compute before it serves; older bundles have none."""
     files: dict[str, str]
     """SHA-256 by file name."""
+    seal: str = ""
+    """SHA-256 of what an answer depends on beside the network: the classes in their order, and
+    the preprocessing. Older bundles have none."""
+
+    @field_validator("classes")
+    @classmethod
+    def _check_classes(cls, classes: tuple[str, ...]) -> tuple[str, ...]:
+        twice = [name for name, count in Counter(classes).items() if count > 1]
+        if twice:
+            raise ValueError(f"several outputs are called {twice[0]!r}; each needs its own name")
+        return classes
+
+    def sealed(self) -> "BundleMetadata":
+        """The same with its seal."""
+        return self.model_copy(update={"seal": self._what_seals()})
+
+    @property
+    def is_as_sealed(self) -> bool:
+        """Whether classes and preprocessing are those that were packed, as far as is known."""
+        return self.seal in ("", self._what_seals())
+
+    def _what_seals(self) -> str:
+        content = self.model_dump(mode="json", include={"classes", "preprocessing", "files"})
+        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     @property
     def version(self) -> str:
@@ -120,6 +147,11 @@ def read_metadata(folder: Path) -> BundleMetadata:
             f"name a bundle folder or a {ARCHIVE_FILE}"
         )
     metadata = _parsed(path)
+    if not metadata.is_as_sealed:
+        raise UserError(
+            f"the classes, their order or the preprocessing in {str(path)!r} were edited since "
+            "the bundle was packed, and the network would be misread: fetch or train it again"
+        )
     problems = [
         f"{name!r} of the bundle {str(folder)!r} {problem}: fetch or train the bundle again"
         for name in (ONNX_FILE, WEIGHTS_FILE)

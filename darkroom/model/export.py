@@ -86,7 +86,7 @@ def pack_bundle(
             ),
             parity=_parity(network, preprocessing=preprocessing),
             files=digests(temporary),
-        )
+        ).sealed()
         write_text(temporary / METADATA_FILE, metadata.model_dump_json(indent=1))
         shutil.rmtree(folder, ignore_errors=True)
     return metadata

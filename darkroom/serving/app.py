@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, UserError
 from darkroom.prediction import Predictor, available_cores
 from darkroom.serving.admission import WAITING_PER_WORKER, Admission
 from darkroom.serving.content import FetchUrls
@@ -37,6 +37,7 @@ from darkroom.serving.invocations import (
     ignore_exchange,
     refuse_urls,
 )
+from darkroom.serving.limits import RUN_SECONDS
 from darkroom.serving.logs import EventLog
 from darkroom.serving.memory import default_limit, give_back_freed
 from darkroom.serving.metrics import CONTENT_TYPE, ServingMetrics
@@ -110,18 +111,24 @@ def create_multi_model_app(
     *,
     surroundings: Surroundings | None = None,
     announced: Mapping[str, str] | None = None,
+    left_out: Mapping[str, str] | None = None,
     on_change: Callable[[Mapping[str, str]], None] = lambda models: None,
 ) -> Starlette:
     """The application for the models below a folder, each loaded when it is first asked.
 
     Args:
         announced: models to know from the start, by name, and where they lie.
+        left_out: what is no model by name, and the reason, for the log.
         on_change: told of the models that are registered, so that a restart knows them.
     """
     frame = _Frame(surroundings or Surroundings())
+    frame.left_out |= left_out or {}
     models = frame.models(folder, on_change=on_change)
     for name, url in (announced or {}).items():
-        models.announce(name, url=url)
+        try:
+            models.announce(name, url=url)
+        except UserError as error:  # it was moved meanwhile; the others are served
+            frame.left_out[name] = str(error)
 
     async def ping(request: Request) -> Response:
         return JSONResponse({"status": "healthy", "restarts": frame.around.restarts})
@@ -136,6 +143,7 @@ class _Frame:
 
     def __init__(self, around: Surroundings) -> None:
         self.around = around
+        self.left_out = dict[str, str]()
         settings = around.settings
         waiting = settings.maximum_waiting or WAITING_PER_WORKER * around.workers
         self._pools = Pools(around.workers, waiting=waiting, decoders=around.decoders)
@@ -167,7 +175,7 @@ class _Frame:
         models = Models(
             names=ModelNames(folder),
             open_model=self._open,
-            load=self._pools.run_aside,
+            load=self._pools.load,
             memory_limit=limit,
             on_change=on_change,
             on_eviction=self._note_eviction,
@@ -187,10 +195,14 @@ class _Frame:
         if self.around.settings.page:
             from darkroom.serving.page import page_response
 
-            urls_allowed = self.around.settings.allow_urls
+            settings = self.around.settings
 
             async def page(request: Request) -> Response:
-                return page_response(urls_allowed=urls_allowed, models=has_models)
+                return page_response(
+                    urls_allowed=settings.allow_urls,
+                    models=has_models,
+                    maximum_bytes=settings.maximum_body_bytes,
+                )
 
             usual.append(Route("/", page, methods=["GET"]))
         app = Starlette(
@@ -214,6 +226,8 @@ class _Frame:
     @asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.around.on_start()
+        for name, reason in self.left_out.items():
+            self.around.log.write("left_out", model=name, reason=reason)
         beside = [
             asyncio.create_task(self._tidy()),
             asyncio.create_task(self.around.witness.beat()),
@@ -247,7 +261,9 @@ class _Frame:
 
     def _open(self, path: Path, name: str) -> HostedModel:
         """In a thread: load a bundle and let it prove itself."""
-        predictor = Predictor.load(path, threads=1, engine=self.around.settings.engine)
+        predictor = Predictor.load(
+            path, threads=1, engine=self.around.settings.engine, seconds=RUN_SECONDS
+        )
         predictor.self_test()
         give_back_freed()
         version, engine = predictor.metadata.version, predictor.engine.name

@@ -2,7 +2,7 @@
 
 Each image is decoded in a process of its own (decoding_process.py). Most take some
 milliseconds. One that takes longer, or much memory, leaves the quick lane: its process gets
-the lowest priority, and another one takes its place, so that the next image finds the
+a low priority, and another one takes its place, so that the next image finds the
 processor and a decoder free. Memory is granted before it is taken, from one budget. What
 takes too much processor time is ended; what ended a decoder is known by its digest, and
 refused when it comes again.
@@ -30,19 +30,26 @@ from darkroom.images import ImageError, MemoryShortageError, Preprocessing
 from darkroom.serving.decoding_process import (
     RESULT_BYTES,
     DecoderSource,
+    SourceEndedError,
     receive_message,
     send_message,
 )
 from darkroom.serving.limits import DECODING_SECONDS
 
 QUICK_SECONDS = 0.05
-"""In which an image of usual size is decoded, even while others are."""
+"""Of processor time, in which an image of usual size is decoded."""
 
 WAITING_SECONDS = 20
 """For memory, or for the turn of an image that takes long."""
 
 _SLOW_PER_WORKER = 4
-_LOWEST_PRIORITY = 19
+_LESS_PRIORITY = 10
+"""Steps of niceness: a ninth of the processor where others want it."""
+
+_LONGEST_SECONDS = 50
+"""From the start of an image that takes long: SageMaker waits 60 s for an answer."""
+
+_PROCESS_CLOCK = 2  # clock_getcpuclockid(3): which clock of a process, below its inverted id
 _KNOWN = 1024
 _LARGE_BYTES = 2**20
 
@@ -66,7 +73,17 @@ class Decoder:
     channel: socket.socket
     memory: mmap.mmap
     is_slow: bool = False
-    """Of the lowest priority, for good: the system takes no priority back."""
+    """Of low priority, for good: the system takes no priority back."""
+
+    def is_alive(self) -> bool:
+        """Whether one that has nothing to do is still there."""
+        self.channel.settimeout(0)
+        try:
+            return bool(self.channel.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
 
     def answer(self, *, until: float) -> dict[str, Any] | None:
         """Its next message; None: it has ended.
@@ -80,12 +97,21 @@ class Decoder:
         except ConnectionError:
             return None
 
+    @property
+    def processor_seconds(self) -> float:
+        """That it has taken so far; infinite where the system does not say."""
+        try:
+            return time.clock_gettime(~self.pid << 3 | _PROCESS_CLOCK)
+        except (OSError, OverflowError):
+            return float("inf")
+
     def slow_down(self) -> None:
         """Leave the processor to the others."""
         self.is_slow = True
         with suppress(OSError):  # it may have ended
             if self.pid:
-                os.setpriority(os.PRIO_PROCESS, self.pid, _LOWEST_PRIORITY)
+                niceness = os.getpriority(os.PRIO_PROCESS, 0) + _LESS_PRIORITY
+                os.setpriority(os.PRIO_PROCESS, self.pid, niceness)
 
     def kill(self) -> None:
         """End it."""
@@ -152,6 +178,7 @@ class Decoders:
         memory: bytes that decoding may take, for all images together.
         content_bytes: of the largest encoded image.
         note: told of decoders that ended over an image.
+        on_source_ended: called where no decoder can be made any more.
     """
 
     source: DecoderSource
@@ -159,6 +186,7 @@ class Decoders:
     memory: int
     content_bytes: int
     note: Note = lambda event, **fields: None
+    on_source_ended: Callable[[], None] = lambda: None
     seconds: int = DECODING_SECONDS
     _idle: list[Decoder] = field(default_factory=list)
     _known: OrderedDict[bytes, str] = field(default_factory=OrderedDict)
@@ -197,9 +225,10 @@ class Decoders:
         with self._decoder(job) as decoder:
             decoder.memory[: len(job.content)] = job.content
             order = {"size": len(job.content), "how": job.how, "seconds": self.seconds}
+            began, since = time.monotonic(), decoder.processor_seconds
             until = time.monotonic() + QUICK_SECONDS
             if not job.is_quick:
-                until = time.monotonic() + 3 * self.seconds
+                until = time.monotonic() + _LONGEST_SECONDS
             with suppress(ConnectionError):
                 send_message(decoder.channel, order)
             while True:
@@ -208,7 +237,11 @@ class Decoders:
                 except TimeoutError:
                     if not job.is_quick:
                         raise BusyError("the image was not decoded in time") from None
-                    until = time.monotonic() + 3 * self.seconds
+                    used = decoder.processor_seconds - since
+                    if 0 <= used < QUICK_SECONDS and time.monotonic() - began < self.seconds:
+                        until = time.monotonic() + QUICK_SECONDS  # others keep it waiting
+                        continue
+                    until = time.monotonic() + _LONGEST_SECONDS
                     if not self._slow_down(job, decoder=decoder):
                         return None
                     continue
@@ -218,7 +251,7 @@ class Decoders:
                     return self._result(message, decoder=decoder)
                 if not self._grant(job, needed=message["needs"], decoder=decoder):
                     return None
-                until = time.monotonic() + 3 * self.seconds
+                until = time.monotonic() + _LONGEST_SECONDS
 
     def _grant(self, job: _Job, *, needed: int, decoder: Decoder) -> bool:
         """Whether the decoder goes on with so many bytes; else it has to be begun again."""
@@ -285,9 +318,14 @@ class Decoders:
                     self._idle.append(decoder)
 
     def _take(self) -> Decoder:
-        with self._lock:
-            if self._idle:
-                return self._idle.pop()
+        while True:
+            with self._lock:
+                if not self._idle:
+                    break
+                decoder = self._idle.pop()
+            if decoder.is_alive():
+                return decoder
+            self._end(decoder)  # no image's fault: it had none
         ours, theirs = socket.socketpair()
         with theirs, _shared_memory(self.content_bytes + RESULT_BYTES) as descriptor:
             memory = mmap.mmap(descriptor, 0)
@@ -296,6 +334,8 @@ class Decoders:
             except OSError as error:
                 ours.close()
                 memory.close()
+                if isinstance(error, SourceEndedError):
+                    self.on_source_ended()
                 raise BusyError(f"no process to decode the image in: {error}") from error
         return Decoder(pid, ours, memory)
 

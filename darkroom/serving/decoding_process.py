@@ -47,6 +47,10 @@ _ANSWER = struct.Struct("<q")
 _FORK, _STATUS = b"F", b"S"
 
 
+class SourceEndedError(OSError):
+    """The process that makes decoders is gone."""
+
+
 class DecoderSource:
     """Makes decoders; to be made while there is one thread. Safe to share between threads."""
 
@@ -71,7 +75,10 @@ class DecoderSource:
             OSError: the source is gone, or has no process to give.
         """
         with self._lock:
-            socket.send_fds(self._control, [_ORDER.pack(_FORK, 0)], descriptors)
+            try:
+                socket.send_fds(self._control, [_ORDER.pack(_FORK, 0)], descriptors)
+            except ConnectionError as error:
+                raise SourceEndedError("the process that makes decoders has ended") from error
             pid = self._answer()
         if pid <= 0:
             raise OSError(-pid, os.strerror(-pid))
@@ -94,7 +101,7 @@ class DecoderSource:
     def _answer(self) -> int:
         content = self._control.recv(_ANSWER.size)
         if len(content) < _ANSWER.size:
-            raise OSError("the process that makes decoders has ended")
+            raise SourceEndedError("the process that makes decoders has ended")
         return int(_ANSWER.unpack(content)[0])
 
 
@@ -185,8 +192,7 @@ def _decode(order: dict[str, Any], *, channel: socket.socket, memory: mmap.mmap)
             _limit_memory(granted)
 
     how = Preprocessing.model_validate(order["how"])
-    seconds = math.ceil(time.process_time()) + order["seconds"]
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+    _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + order["seconds"])
     _limit_memory(granted + order["size"])
     try:
         array = prepare(memory[: order["size"]], how, limits=REQUESTED_IMAGES, reserve=reserve)
@@ -207,8 +213,14 @@ def _limit_memory(extra: int) -> None:
     """Let the process have so many bytes beside those that it has."""
     with suppress(OSError, ValueError):  # where the system counts otherwise
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * mmap.PAGESIZE + extra + _SLACK_BYTES
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+        _limit(resource.RLIMIT_AS, pages * mmap.PAGESIZE + extra + _SLACK_BYTES)
+
+
+def _limit(what: int, value: int) -> None:
+    """Set a limit, or the one that was set for all processes here, if that is lower."""
+    _, hard = resource.getrlimit(what)
+    soft = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(what, (soft, hard))
 
 
 def _can_be_had(size: int) -> bool:

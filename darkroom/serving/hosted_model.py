@@ -1,12 +1,14 @@
 """One loaded model that answers: decoding and running off the event loop, in batches."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from darkroom.serving.answers import Classified
 from darkroom.serving.batching import Batcher, Outcome
 from darkroom.serving.content import Content
 from darkroom.serving.decoders import Decoders
+from darkroom.serving.limits import LOADING_SECONDS
 from darkroom.serving.metrics import ServingMetrics
 from darkroom.serving.options import Options
 
@@ -38,11 +41,21 @@ class Pools:
         self.workers = workers
         self.decoders = decoders
         self.images = ThreadPoolExecutor(2 * workers + waiting, thread_name_prefix="images")
+        self._loading = asyncio.Semaphore(2)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="aside")
 
     def run_aside(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """Run what is no request in a thread of its own, one after the other."""
         return asyncio.get_running_loop().run_in_executor(self._aside, work)
+
+    async def load(self, work: Callable[[], T]) -> T:
+        """Load a model in a thread; at most two at a time, as each takes twice its memory.
+
+        Raises:
+            TimeoutError: it takes too long. Its thread cannot be ended, and is waited for no more.
+        """
+        async with self._loading:
+            return await asyncio.wait_for(_in_thread(work), LOADING_SECONDS)
 
     def close(self) -> None:
         """Drop what waits; what runs has been answered, or takes longer than the end may."""
@@ -89,6 +102,7 @@ class HostedModel:
         self.version = predictor.metadata.version
         self._pools = pools
         self._decode_seconds = metrics.decode_seconds.observe
+        name = metrics.model_label(name)
         self._images = metrics.images.labels(name)
         self._batcher = Batcher(
             predictor.probabilities,
@@ -166,6 +180,33 @@ class HostedModel:
             "queue_ms": round(timing.queue * _MILLISECONDS, 3),
             "predict_ms": round(timing.run * _MILLISECONDS, 3),
         }
+
+
+def _in_thread(work: Callable[[], T]) -> "asyncio.Future[T]":
+    """The work's result, from a thread of its own that the process does not wait for."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[T] = loop.create_future()
+
+    def finish(result: T | None, error: BaseException | None) -> None:
+        if outcome.done():
+            return
+        if error is None:
+            outcome.set_result(cast("T", result))
+        else:
+            outcome.set_exception(error)
+
+    def run() -> None:
+        result: T | None = None
+        failure: BaseException | None = None
+        try:
+            result = work()
+        except BaseException as error:  # handed to whoever waits
+            failure = error
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(finish, result, failure)
+
+    threading.Thread(target=run, name="loading", daemon=True).start()
+    return outcome
 
 
 def _as_it_is(array: Floats) -> Floats:

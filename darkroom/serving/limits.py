@@ -23,6 +23,13 @@ BODY_BYTES_PER_SECOND = 16 * 2**10
 BODY_SECONDS = 10
 """In which an order to load a model has to arrive."""
 
+RUN_SECONDS = 30
+"""That a network may take for a batch, its self-test at loading among them: a model of the
+catalogue takes some hundredths of it. SageMaker waits 60 s for an answer."""
+
+LOADING_SECONDS = 120
+"""That a model may take to be loaded, when it is one of several."""
+
 MOST_CONNECTIONS = 2048
 MOST_CONNECTIONS_OF_ONE_ADDRESS = 512
 """A proxy is one address, too; SageMaker's has a few dozen open."""

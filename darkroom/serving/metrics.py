@@ -12,6 +12,12 @@ from prometheus_client import (
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
+MOST_MODELS = 50
+"""With metrics of their own: 1 kB of the page each."""
+
+OTHER_MODELS = "(other)"
+"""No model can be called so."""
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SIZES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -21,6 +27,7 @@ class ServingMetrics:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
+        self._models = set[str]()
         ProcessCollector(registry=registry)
         self.requests = Counter(
             "darkroom_requests",
@@ -82,6 +89,16 @@ class ServingMetrics:
             "Requests that data capture could not store.",
             registry=registry,
         )
+
+    def model_label(self, name: str) -> str:
+        """The label of a model's metrics: its name for the first of them, then one for all.
+
+        Names are the callers' to invent, and each would stay for ever.
+        """
+        if name in self._models or len(self._models) < MOST_MODELS:
+            self._models.add(name)
+            return name
+        return OTHER_MODELS
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""

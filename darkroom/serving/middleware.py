@@ -20,8 +20,8 @@ _UNWATCHED = ("/ping", "/metrics")
 
 _ROUTES = (
     (re.compile(r"/(ping|invocations|metrics|models|execution-parameters)?"), None),
-    (re.compile(r"/models/[^/]+"), "/models/{name}"),
-    (re.compile(r"/models/[^/]+/invoke"), "/models/{name}/invoke"),
+    (re.compile(r"/models/.+/invoke"), "/models/{name}/invoke"),
+    (re.compile(r"/models/.+"), "/models/{name}"),
 )
 
 

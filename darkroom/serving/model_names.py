@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.errors import UserError
+from darkroom.model.bundle import METADATA_FILE
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}", re.ASCII)
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}"
+_NAME = re.compile(rf"{_PART}(/{_PART}){{0,3}}", re.ASCII)
+_DEEPEST = 4
+_MOST_FOLDERS = 10_000
 _LONGEST_PLACE = 1024
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
 
@@ -18,7 +22,7 @@ class ModelNames:
     base: Path
 
     def check(self, name: str) -> None:
-        """A name is one part of a path, of a URL as of a folder.
+        """A name is a short path, of a URL as of a folder.
 
         Raises:
             UserError: it is not.
@@ -26,7 +30,7 @@ class ModelNames:
         if not _NAME.fullmatch(name):
             raise UserError(
                 f"{name!r:.300} is no name for a model: letters, digits, '.', '_' and '-', "
-                "beginning with a letter or digit, 256 at most"
+                "beginning with a letter or digit, 256 at most; up to four of them with '/' between"
             )
 
     def place(self, url: str) -> Path:
@@ -43,13 +47,32 @@ class ModelNames:
             raise UserError(f"{url!r:.300} does not lie below the models' folder")
         return path
 
-    def present(self) -> list[str]:
-        """What lies directly in the folder and may be a bundle: folders and archives."""
-        if not self.base.is_dir():
-            return []
-        found = [
-            path.name
-            for path in self.base.iterdir()
-            if path.is_dir() or path.name.endswith(ARCHIVE_ENDINGS)
-        ]
-        return sorted(name for name in found if _NAME.fullmatch(name))
+    def is_bundle(self, path: Path) -> bool:
+        """Whether it looks like a bundle: a folder with metadata, or an archive."""
+        if path.is_dir():
+            return (path / METADATA_FILE).is_file()
+        return path.is_file() and path.name.endswith(ARCHIVE_ENDINGS)
+
+    def present(self) -> tuple[list[str], dict[str, str]]:
+        """The bundles below the folder by name, and what is left out with the reason."""
+        found, left_out, folders = list[str](), dict[str, str](), [self.base]
+        for folder in folders:  # grows on the way
+            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+                name = path.relative_to(self.base).as_posix()
+                if path.name.startswith("."):
+                    continue
+                try:
+                    is_bundle = self.is_bundle(self.place(name))
+                    if is_bundle:
+                        self.check(name)
+                except UserError as error:
+                    left_out[name] = str(error)
+                    continue
+                if is_bundle:
+                    found.append(name)
+                elif path.is_dir() and not path.is_symlink() and name.count("/") < _DEEPEST - 1:
+                    folders.append(path)
+            if len(folders) > _MOST_FOLDERS:
+                left_out[str(self.base)] = f"more than {_MOST_FOLDERS:,} folders to look through"
+                break
+        return sorted(found), left_out

@@ -7,7 +7,7 @@ goes, and comes back when it is asked again. What answers a request at the momen
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from darkroom.serving.hosted_model import HostedModel
 from darkroom.serving.memory import memory_of
 from darkroom.serving.model_names import ModelNames
 
+_NAMES_SHOWN = 20
 _SECONDS_FOR_ROOM = 10
 """How long a model waits until others have answered and can be evicted."""
 
@@ -54,7 +55,7 @@ class Models:
     Args:
         names: says which names and places are allowed.
         open_model: loads a bundle under a name, in a thread; raises UserError.
-        load: runs a function in that thread.
+        load: runs a function in that thread; raises TimeoutError where it takes too long.
         memory_limit: bytes that all models in memory are counted with at most.
         on_change: told of what is registered (name to url), and of each eviction.
     """
@@ -64,7 +65,7 @@ class Models:
         *,
         names: ModelNames,
         open_model: Callable[[Path, str], HostedModel],
-        load: Callable[[Callable[[], HostedModel]], "asyncio.Future[HostedModel]"],
+        load: Callable[[Callable[[], HostedModel]], Awaitable[HostedModel]],
         memory_limit: int,
         on_change: Callable[[Mapping[str, str]], None],
         on_eviction: Callable[[str], None],
@@ -90,8 +91,15 @@ class Models:
             UnknownModelError: there is none of this name.
         """
         if name not in self._entries:
-            raise UnknownModelError(f"no model {name!r:.200} is loaded")
+            raise UnknownModelError(f"no model {name!r:.200}; {self.known()}")
         return self._entries[name]
+
+    def known(self) -> str:
+        """What models there are, in words."""
+        names = sorted(self._entries)
+        shown = ", ".join(repr(name) for name in names[:_NAMES_SHOWN])
+        more = f" and {len(names) - _NAMES_SHOWN} more (GET /models)" * (len(names) > _NAMES_SHOWN)
+        return f"there are {shown}{more}" if names else "there is none yet"
 
     def announce(self, name: str, *, url: str) -> None:
         """Register a model that is loaded when it is first asked."""
@@ -109,8 +117,8 @@ class Models:
             self._names.check(name)
         except UserError as error:
             raise UnknownModelError(f"no model {name!r:.200}: {error}") from error
-        if not self._names.place(name).exists():
-            raise UnknownModelError(f"no model {name!r:.200} in the models' folder")
+        if not self._names.is_bundle(self._names.place(name)):
+            raise UnknownModelError(f"no model {name!r:.200}; {self.known()}")
         self.announce(name, url=name)
 
     async def register(self, name: str, *, url: str) -> Entry:
@@ -191,6 +199,9 @@ class Models:
         try:
             await self._make_room(entry)
             entry.hosted = await self._load(lambda: self._open_model(entry.path, entry.name))
+        except TimeoutError as error:
+            entry.memory = 0
+            raise DarkroomError(f"loading the model {entry.name!r} does not end") from error
         except BaseException:
             entry.memory = 0
             raise

@@ -54,9 +54,9 @@ class ModelsApi:
         return [
             Route("/models", _told(self.load), methods=["POST"]),
             Route("/models", _told(self.list), methods=["GET"]),
-            Route("/models/{name}", _told(self.describe), methods=["GET"]),
-            Route("/models/{name}", _told(self.unload), methods=["DELETE"]),
-            Route("/models/{name}/invoke", _told(self.invoke_named), methods=["POST"]),
+            Route("/models/{name:path}", _told(self.describe), methods=["GET"]),
+            Route("/models/{name:path}", _told(self.unload), methods=["DELETE"]),
+            Route("/models/{name:path}/invoke", _told(self.invoke_named), methods=["POST"]),
             Route("/invocations", _told(self.invoke_target), methods=["POST"]),
         ]
 
@@ -94,8 +94,7 @@ class ModelsApi:
         """Classify with the model that the header names."""
         name = request.headers.get(TARGET_MODEL, "")
         if not name:
-            known = ", ".join(entry.name for entry in self._models.entries()[:10]) or "none yet"
-            raise refused(f"name a model by the header {TARGET_MODEL}; loaded are: {known}")
+            raise refused(f"name a model by the header {TARGET_MODEL}; {self._models.known()}")
         self._models.discover(name)
         return await self._invoke(request, name=name)
 

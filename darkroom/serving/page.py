@@ -9,18 +9,21 @@ from pathlib import Path
 
 from starlette.responses import Response
 
+from darkroom.images import FORMATS
+
 _PAGE = Path(__file__).with_name("page.html")
 _SETTINGS = "{{settings}}"
 
 
-def page_response(*, urls_allowed: bool, models: bool) -> Response:
+def page_response(*, urls_allowed: bool, models: bool, maximum_bytes: int) -> Response:
     """The page; it loads nothing from elsewhere and runs no script but its own.
 
     Args:
         urls_allowed: whether it offers to fetch an image by URL.
         models: whether it offers a choice of models, asked of GET /models.
+        maximum_bytes: of a request; the page makes larger images smaller.
     """
-    page, policy = _page(urls_allowed=urls_allowed, models=models)
+    page, policy = _page(urls_allowed=urls_allowed, models=models, maximum_bytes=maximum_bytes)
     return Response(
         page,
         media_type="text/html",
@@ -34,9 +37,16 @@ def page_response(*, urls_allowed: bool, models: bool) -> Response:
 
 
 @cache
-def _page(*, urls_allowed: bool, models: bool) -> tuple[str, str]:
+def _page(*, urls_allowed: bool, models: bool, maximum_bytes: int) -> tuple[str, str]:
     """The page with its settings, and a policy that names its script and style by hash."""
-    settings = json.dumps({"urls": urls_allowed, "models": models})
+    settings = json.dumps(
+        {
+            "urls": urls_allowed,
+            "models": models,
+            "bytes": maximum_bytes,
+            "formats": ", ".join(FORMATS),
+        }
+    )
     page = _PAGE.read_text(encoding="utf-8").replace(_SETTINGS, settings)
     policy = {
         "default-src": "'none'",

@@ -18,7 +18,7 @@ from darkroom.serving.decoders import Decoders
 from darkroom.serving.decoding_process import DecoderSource
 from darkroom.serving.invocations import OnExchange, ignore_exchange
 from darkroom.serving.journal import Journal
-from darkroom.serving.limits import MOST_CONNECTIONS
+from darkroom.serving.limits import MOST_CONNECTIONS, RUN_SECONDS
 from darkroom.serving.logs import EventLog
 from darkroom.serving.memory import default_decoding_bytes, use_one_arena
 from darkroom.serving.metrics import ServingMetrics
@@ -36,6 +36,7 @@ _DRAIN_SECONDS = 25
 _KEEP_ALIVE_SECONDS = 65
 """Longer than load balancers wait (60), so that it is they who close."""
 
+_SOURCE_ENDED = 70
 _QUIET = ("python_multipart",)
 """Loggers of libraries that repeat what callers sent."""
 
@@ -76,7 +77,7 @@ def serve_task(
             log=log,
             metrics=metrics,
             witness=witness,
-            decoders=_decoders(settings, source=source, log=log),
+            decoders=_decoders(settings, source=source, witness=witness, log=log),
             is_local=ip_address(listening.getsockname()[0]).is_loopback,
             restarts=restarts,
             on_exchange=on_exchange,
@@ -96,13 +97,22 @@ def _settings(task: Task) -> ServingSettings:
     return settings.model_copy(update={"log": settings.log or kind, "page": page})
 
 
-def _decoders(settings: ServingSettings, *, source: DecoderSource, log: EventLog) -> Decoders:
+def _decoders(
+    settings: ServingSettings, *, source: DecoderSource, witness: Witness, log: EventLog
+) -> Decoders:
+    def begin_anew() -> None:
+        """Let the supervisor start another process: this one cannot make a source safely."""
+        log.write("source_ended")
+        witness.clear()  # no request is to blame
+        os._exit(_SOURCE_ENDED)
+
     return Decoders(
         source,
         workers=settings.workers or available_cores(),
         memory=settings.decode_memory_mb * 2**20 or default_decoding_bytes(),
         content_bytes=settings.maximum_body_bytes,
         note=log.write,
+        on_source_ended=begin_anew,
         seconds=settings.decode_seconds,
     )
 
@@ -114,14 +124,21 @@ def _application(
     if journal is None:
         # One thread inside the network for each image that is answered: threads of one image
         # wait for each other, and lose as soon as anything else runs on the machine.
-        predictor = Predictor.load(task.place, threads=1, engine=around.settings.engine)
+        predictor = Predictor.load(
+            task.place, threads=1, engine=around.settings.engine, seconds=RUN_SECONDS
+        )
         version = f"{predictor.metadata.version}, {predictor.engine.name}"
         return create_app(predictor, surroundings=around), version
-    announced = journal.read()
+    announced, left_out = journal.read(), dict[str, str]()
     if not task.in_container:
-        announced = {name: name for name in ModelNames(task.place).present()} | announced
+        present, left_out = ModelNames(task.place).present()
+        announced = {name: name for name in present} | announced
     app = create_multi_model_app(
-        task.place, surroundings=around, announced=announced, on_change=journal.write
+        task.place,
+        surroundings=around,
+        announced=announced,
+        left_out=left_out,
+        on_change=journal.write,
     )
     return app, f"of {len(announced)} models"
 

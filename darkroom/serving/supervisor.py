@@ -165,13 +165,13 @@ class _Supervisor:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
                 return status
-            has_life = self._has_life(child)
+            is_ready = self._look_at(child)
             if self._must_end():
                 if not child.is_told:
                     child.end(signal.SIGTERM)
                     child.end(signal.SIGCONT)  # one that was stopped hears nothing
                     child.is_told = True
-                if self._is_overdue(has_life=has_life):
+                if self._is_overdue(child, is_ready=is_ready):
                     child.end(signal.SIGKILL)
             elif child.looks > _LOOKS_WITHOUT_LIFE:
                 self.say("no_sign_of_life", seconds=_LOOKS_WITHOUT_LIFE * _LOOK_SECONDS)
@@ -179,14 +179,15 @@ class _Supervisor:
             if select.select([wakeup], [], [], _LOOK_SECONDS)[0]:
                 os.read(wakeup, 4096)
 
-    def _has_life(self, child: _Child) -> bool:
-        """Whether its event loop was seen running lately; before the first time, it starts."""
+    def _look_at(self, child: _Child) -> bool:
+        """Note whether its event loop runs; whether it is ready, and has to."""
         beats = self.witness.beats
-        if beats != child.beats or not select.select([child.ready], [], [], 0)[0]:
+        is_ready = bool(select.select([child.ready], [], [], 0)[0])
+        if beats != child.beats or not is_ready:
             child.beats, child.looks = beats, 0
         else:
             child.looks += 1
-        return child.looks < _SECONDS_TO_END_WITHOUT_LIFE / _LOOK_SECONDS
+        return is_ready
 
     def _rest(self, wakeup: int) -> None:
         """Wait for longer after each crash that follows soon; the end is not waited with."""
@@ -201,8 +202,10 @@ class _Supervisor:
             self.told_to_end = time.monotonic()
         return self.told_to_end is not None
 
-    def _is_overdue(self, *, has_life: bool) -> bool:
-        seconds = _SECONDS_TO_END if has_life else _SECONDS_TO_END_WITHOUT_LIFE
+    def _is_overdue(self, child: _Child, *, is_ready: bool) -> bool:
+        """Whether its time to end is over: only who lives, and may be answering, gets long."""
+        has_life = child.looks < _SECONDS_TO_END_WITHOUT_LIFE / _LOOK_SECONDS
+        seconds = _SECONDS_TO_END if is_ready and has_life else _SECONDS_TO_END_WITHOUT_LIFE
         return time.monotonic() - (self.told_to_end or 0) > seconds
 
     def _may_restart(self, code: int, *, was_ready: bool) -> bool:

@@ -1,0 +1,246 @@
+"""Images are decoded in processes that may be killed; by the front door."""
+
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from hostile.costly import bmp_rle, costly_images
+from hostile.images import encoded, picture
+from PIL import Image
+from test_serving_supervisor import Supervisor, running, server_of
+
+from darkroom.prediction import Predictor
+from darkroom.serving import npy
+from darkroom.serving.decoders import MemoryBudget
+from served import Answer, Client
+from small_bundles import write_small_bundle
+
+PATIENCE = 30.0
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_bundle(tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def server(bundle: Path) -> Iterator[tuple[Supervisor, Client]]:
+    with running(str(bundle), "--decode-seconds", "1", "--decode-memory-mb", "300") as found:
+        yield found
+        assert found[1].send("GET", "/ping").content["restarts"] == 0
+        found[0].terminate()
+        found[0].wait(PATIENCE)
+        assert "decoder_ended reason=SIGXCPU sha256=" in found[0].stdout.read()
+
+
+def slow_image(mark: int = 0) -> bytes:
+    """Seconds of processor time, in 21 kB."""
+    return bmp_rle(b"\1\xff\0\0" * 5000, bits=8, compression=1) + bytes([mark])
+
+
+def slow_decoder(supervisor: Supervisor) -> psutil.Process:
+    """The one that has left the quick lane, as soon as there is one."""
+    server, until = server_of(supervisor), time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        for process in server.children(recursive=True):
+            if _niceness(process) > _niceness(server):
+                return process
+    raise AssertionError("no image took long")
+
+
+def _niceness(process: psutil.Process) -> int:
+    try:
+        return int(process.nice())
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def send_aside(client: Client, body: bytes) -> tuple[threading.Thread, list[Answer]]:
+    answers = list[Answer]()
+    thread = threading.Thread(target=lambda: answers.append(client.send(body=body)))
+    thread.start()
+    return thread, answers
+
+
+def test_a_decoder_says_what_this_process_says(
+    server: tuple[Supervisor, Client], bundle: Path
+) -> None:
+    _, client = server
+    predictor = Predictor.load(bundle, threads=1)
+    for body in (
+        encoded(picture(640, 480), "JPEG"),
+        encoded(picture(300, 400), "PNG"),
+        encoded(Image.new("RGBA", (1500, 1000), (9, 99, 200, 99)), "WEBP"),
+    ):
+        answer = client.send(body=body, headers={"Accept": "application/x-npy"})
+        assert answer.content == npy.write(predictor.predict([body]))
+
+
+def test_what_takes_too_long_is_ended_named_and_refused_when_it_comes_again(
+    server: tuple[Supervisor, Client],
+) -> None:
+    _, client = server
+    first = client.send(body=slow_image())
+    assert (first.status, first.content["error"]) == (400, "decoding it takes longer than 1 s")
+    started = time.monotonic()
+    again = client.send(body=slow_image())
+    assert again.status == 400
+    assert "refused before" in again.content["error"]
+    assert time.monotonic() - started < 0.8
+    assert client.send(body=encoded(picture(), "PNG")).status == 200
+
+
+def test_what_can_never_fit_is_refused_with_the_setting(server: tuple[Supervisor, Client]) -> None:
+    _, client = server
+    bomb = encoded(Image.new("RGBA", (5000, 5000)), "WEBP", lossless=True, quality=0, method=0)
+    assert len(bomb) < 2000
+    answer = client.send(body=bomb)
+    assert answer.status == 413
+    assert "--decode-memory-mb" in answer.content["error"]
+
+
+def test_a_decoder_that_is_killed_is_want_of_memory_and_no_fault_of_the_image(
+    server: tuple[Supervisor, Client],
+) -> None:
+    supervisor, client = server
+    thread, answers = send_aside(client, slow_image(2))
+    slow_decoder(supervisor).kill()
+    thread.join(PATIENCE)
+    assert answers[0].status == 503
+    assert int(answers[0].headers["retry-after"]) > 0
+    assert "memory" in answers[0].content["error"]
+
+
+def test_a_crash_costs_only_the_image_that_caused_it(server: tuple[Supervisor, Client]) -> None:
+    supervisor, client = server
+    thread, answers = send_aside(client, slow_image(1))
+    slow_decoder(supervisor).send_signal(signal.SIGSEGV)
+    thread.join(PATIENCE)
+    assert answers[0].status == 400
+    assert "SIGSEGV" in answers[0].content["error"]
+    assert "refused before" in client.send(body=slow_image(1)).content["error"]
+
+
+def test_a_decoder_that_dies_while_it_waits_costs_nobody_anything(
+    server: tuple[Supervisor, Client],
+) -> None:
+    supervisor, client = server
+    assert client.send(body=encoded(picture(), "PNG")).status == 200
+    (source,) = server_of(supervisor).children()
+    for decoder in source.children():
+        decoder.kill()
+        psutil.wait_procs([decoder], timeout=1)
+    assert client.send(body=encoded(picture(), "PNG")).status == 200
+
+
+def test_without_a_source_of_decoders_the_process_is_replaced(bundle: Path) -> None:
+    with running(str(bundle)) as (supervisor, client):
+        (source,) = server_of(supervisor).children()
+        source.kill()
+        source.wait(PATIENCE)
+        with pytest.raises(OSError):  # noqa: PT011 - however the connection breaks
+            client.send(body=encoded(picture(), "PNG"))
+        assert client.send(body=encoded(picture(), "PNG")).status == 200
+        assert client.send("GET", "/ping").content["restarts"] == 1
+
+
+def test_nothing_is_left_when_the_server_is_killed(bundle: Path) -> None:
+    with running(str(bundle)) as (supervisor, client):
+        assert client.send(body=encoded(picture(), "PNG")).status == 200
+        server = server_of(supervisor)
+        all_of_it = server.children(recursive=True)
+        assert len(all_of_it) == 2
+        server.kill()
+        assert psutil.wait_procs(all_of_it, timeout=PATIENCE)[1] == []
+        assert client.send("GET", "/ping").content["restarts"] == 1
+
+
+def test_lack_of_memory_is_told_as_such(bundle: Path) -> None:
+    """Under `ulimit -v`, as in a container that is too small."""
+    large = encoded(Image.new("RGBA", (4900, 4900), "red"), "PNG")
+    program = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (700_000 * 1024,) * 2)\n"
+        f"sys.argv = ['serve', {str(bundle)!r}, '--port', '0', '--decode-memory-mb', '2000']\n"
+        "runpy.run_module('darkroom.serving.program', run_name='__main__')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    ) as child:
+        try:
+            assert child.stdout is not None
+            client = Client(int(child.stdout.readline().strip().rsplit(":", 1)[1]))
+            small = client.send(body=encoded(picture(), "PNG"))
+            assert small.status == 200
+            answer = client.send(body=large)
+            assert answer.status in (200, 503)
+            assert answer.status == 200 or "memory" in answer.content["error"]
+        finally:
+            child.terminate()
+            child.wait(PATIENCE)
+    assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
+
+
+def test_memory_is_granted_in_the_order_in_which_it_was_asked_for() -> None:
+    budget, order = MemoryBudget(10), list[int]()
+    assert budget.take(8, seconds=1)
+    threads = []
+    for size in (9, 1):
+        thread = threading.Thread(target=lambda size=size: _take(budget, size, order))
+        thread.start()
+        threads.append(thread)
+        while len(budget._waiting) < len(threads):
+            time.sleep(0.001)
+    budget.give_back(8)
+    for thread in threads:
+        thread.join()
+    assert order == [9, 1]
+    assert not budget.take(11, seconds=0.01)
+    assert budget.take(10, seconds=1)
+
+
+def _take(budget: MemoryBudget, size: int, order: list[int]) -> None:
+    assert budget.take(size, seconds=PATIENCE)
+    order.append(size)
+    budget.give_back(size)
+
+
+@pytest.mark.slow
+def test_24_bombs_at_once_end_nothing_and_stay_within_the_budget(bundle: Path) -> None:
+    """1,104 bytes each; they took 728 MB each, eight at once, and ended the server for good."""
+    bomb = costly_images()["WebP, lossless, RGBA"]()
+    with running(str(bundle), "--decode-memory-mb", "600") as (supervisor, client):
+        sent = [send_aside(client, bomb + bytes([number])) for number in range(24)]
+        peak, right = 0.0, 0
+        while any(thread.is_alive() for thread, _ in sent):
+            assert client.send(body=encoded(picture(), "JPEG")).status == 200
+            right += 1
+            peak = max(peak, sum(map(_megabytes, server_of(supervisor).children(recursive=True))))
+        statuses = {answers[0].status for _, answers in sent}
+        assert statuses <= {200, 503}
+        assert 200 in statuses
+        assert right > 20
+        assert peak < 1000
+        assert client.send("GET", "/ping").content["restarts"] == 0
+
+
+def _megabytes(process: psutil.Process) -> float:
+    try:
+        return float(process.memory_info().rss) / 2**20
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def test_arrays_are_answered_without_decoding(server: tuple[Supervisor, Client]) -> None:
+    _, client = server
+    array = np.zeros((1, 3, 16, 16), dtype=np.float32)
+    answer = client.send(body=npy.write(array), content_type="application/x-npy")
+    assert (answer.status, len(answer.content["predictions"])) == (200, 1)
