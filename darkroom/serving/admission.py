@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from darkroom.serving.limits import (
     BODY_BYTES_PER_SECOND,
@@ -28,6 +29,7 @@ ENCODINGS = ("identity", "gzip", "deflate")
 """Of a body; what it unpacks to has the same limit as a body that is not packed."""
 
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_LATE_SECONDS = 0.5
 _BYTES = 256 * 2**20
 """Of all bodies together: 40 of the largest, thousands of photographs of usual size."""
 
@@ -88,16 +90,18 @@ class Admission:
         began = loop.time()
         self._arriving[arrival] = None
         try:
-            async with arrival.patience:
-                arrival.patience.reschedule(began + BODY_SILENCE_SECONDS)
-                async for chunk in request.stream():
-                    if len(body) + len(chunk) > self._largest_body:
-                        raise too_large
-                    self._count(arrival, len(chunk))
-                    body += chunk
-                    least = began + len(body) / BODY_BYTES_PER_SECOND
-                    until = min(least, loop.time()) + BODY_SILENCE_SECONDS
-                    arrival.patience.reschedule(until)
+            is_more = True
+            while is_more:
+                least = began + len(body) / BODY_BYTES_PER_SECOND
+                until = min(least, loop.time()) + BODY_SILENCE_SECONDS
+                message = await _next_message(request, arrival=arrival, until=until)
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk, is_more = message.get("body", b""), message.get("more_body", False)
+                if len(body) + len(chunk) > self._largest_body:
+                    raise too_large
+                self._count(arrival, len(chunk))
+                body += chunk
         except TimeoutError as error:
             if arrival.is_sent_away:
                 raise self._turn_away("too many bodies are arriving; try again later") from error
@@ -138,6 +142,23 @@ class Admission:
     def _turn_away(self, message: str) -> Exception:
         self._metrics.turned_away.inc()
         return not_now(message)
+
+
+async def _next_message(request: Request, *, arrival: _Arrival, until: float) -> Message:
+    """The next part of a body.
+
+    Raises:
+        TimeoutError: it did not come in time.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            async with asyncio.timeout_at(until) as arrival.patience:
+                return await request.receive()
+        except TimeoutError:
+            if arrival.is_sent_away or loop.time() - until < _LATE_SECONDS:
+                raise
+            until = loop.time() + _LATE_SECONDS  # this server was late, perhaps not the client
 
 
 def _window(request: Request) -> int:

@@ -14,7 +14,7 @@ DECODING_SECONDS = 10
 """Of processor time for one image. The slowest that was found within all other limits takes
 a third of it (benchmarks/decoding_cost.py)."""
 
-BODY_SILENCE_SECONDS = 5
+BODY_SILENCE_SECONDS = 10
 """After which a body that does not go on is not waited for."""
 
 BODY_BYTES_PER_SECOND = 16 * 2**10
