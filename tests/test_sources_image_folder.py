@@ -193,7 +193,7 @@ def test_the_number_of_files_is_limited(tmp_path):
             "2 × image in a split's folder, outside its class folders",
         ),
         (["cat/1.jpg", "cat/2.jpg"], "one class only, 'cat'"),
-        (["cat/1.jpg", "dog/1.jpg", "pig/1.heif", "pig/2.mov"], "any image .*: 'pig'.*pig/1.heif'"),
+        (["cat/1.jpg", "dog/1.jpg", "pig/1.cr2", "pig/2.mov"], "any image .*: 'pig'.*pig/1.cr2'"),
         (["train/a/1.jpg", "train/b/1.jpg", "train/c/1.txt"], "without any image .*: 'c'"),
         (["valid/cat/1.jpg", "test/dog/2.jpg"], "no images to train on: 'cat', 'dog'"),
         (["train/cat/1.jpg", "train/ant/1.jpg", "test/dog/2.jpg"], "to train on: 'dog'"),

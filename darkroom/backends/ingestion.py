@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import UserError
-from darkroom.files import full_disk_explained, workspace
+from darkroom.files import full_disk_explained, sha256_of, workspace
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.assembling import assemble, preview, understand
 from darkroom.sources.digits import digits_version
 from darkroom.sources.hashing import HashIndex, hash_file, hash_files
+from darkroom.sources.labelling import FileReader
 from darkroom.sources.listing import Listing
-from darkroom.sources.local import LocalFolder, check_archive, fetch, list_path, open_path
+from darkroom.sources.local import (
+    LocalFolder,
+    check_archive,
+    fetch,
+    list_path,
+    open_path,
+    read_in_archive,
+)
 from darkroom.sources.source_names import Source, parse_source, public_url
 
 _DIGITS_BYTES = 1797 * 150
@@ -80,6 +88,15 @@ def source_version(
         UserError: the source is missing, empty, unreadable, or (folders and S3) cannot be
             trained on.
     """
+    version = _version(source, config=config, store=store, fresh=fresh, progress=progress)
+    labels = [Path(name).expanduser() for name in config.label_files]
+    told = [sha256_of(path) for path in labels if path.is_file()]
+    return hashlib.sha256(" ".join([version, *told]).encode()).hexdigest() if told else version
+
+
+def _version(
+    source: str, *, config: DataConfig, store: Path | None, fresh: bool, progress: Progress
+) -> str:
     parsed = parse_source(source)
     if parsed.kind == "digits":
         return f"digits-{digits_version()}"
@@ -148,14 +165,27 @@ def describe_source(source: str, *, config: DataConfig, seed: int = 0) -> Source
         return _describe_s3(parsed, config=config, seed=seed)
     path = Path(parsed.location).expanduser()
     listing = list_path(path, config=config)
-    root = path if path.is_dir() else None
-    return _describe_listing(listing, source=parsed, config=config, seed=seed, root=root)
+    is_folder = path.is_dir()
+    return _describe_listing(
+        listing,
+        source=parsed,
+        config=config,
+        seed=seed,
+        root=path if is_folder else None,
+        read=None if is_folder else read_in_archive(path, config=config),
+    )
 
 
 def _describe_listing(
-    listing: Listing, *, source: Source, config: DataConfig, seed: int, root: Path | None
+    listing: Listing,
+    *,
+    source: Source,
+    config: DataConfig,
+    seed: int,
+    root: Path | None = None,
+    read: FileReader | None = None,
 ) -> SourceDescription:
-    collection = understand(listing, source=source, config=config, root=root)
+    collection = understand(listing, source=source, config=config, root=root, read=read)
     return SourceDescription(
         f"{source.public_name}: {collection.describe()}",
         images=len(collection.files),
@@ -189,7 +219,14 @@ def _describe_s3(source: Source, *, config: DataConfig, seed: int) -> SourceDesc
             f"{source.public_name}: {len(found.objects):,} objects, {found.size / 1e6:,.1f} MB",
             size=found.size,
         )
-    return _describe_listing(found.listing(), source=source, config=config, seed=seed, root=None)
+    keys = {item.path: item.key for item in found.objects}
+
+    def read(path: str) -> bytes:
+        from darkroom.backends.storage import read_object
+
+        return read_object(found.address.bucket, key=keys[path])
+
+    return _describe_listing(found.listing(), source=source, config=config, seed=seed, read=read)
 
 
 def _describe_published(source: Source) -> SourceDescription:

@@ -100,6 +100,17 @@ def fetch(
     return folder / found.objects[0].path if found.is_archive else folder
 
 
+def read_object(bucket: str, *, key: str) -> bytes:
+    """The content of one object.
+
+    Raises:
+        UserError: no such object, no access.
+        DarkroomError: S3 cannot be reached.
+    """
+    with s3_errors_explained(f"s3://{bucket}/{key}"):
+        return s3_client().get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
 def sample_images(
     uri: str, *, count: int, maximum_bytes: int, maximum_files: int
 ) -> tuple[list[bytes], int]:

@@ -68,6 +68,17 @@ class SplitFolders(Section):
         return self
 
 
+class LabelColumns(Section):
+    """Columns of the files that data.labels names; empty: guessed from the usual names."""
+
+    path: str = ""
+    """Column with the image's path, name or id, with or without its extension."""
+    label: str = ""
+    """Column with its class."""
+    split: str = ""
+    """Column with its split; 'none': there is none, and folders are no splits either."""
+
+
 class DataConfig(Section):
     """Where the images come from, how they are split and what is done about bad ones."""
 
@@ -80,6 +91,15 @@ class DataConfig(Section):
     """Folders of the splits, where their names do not say it: {train: FOLDER, test: FOLDER}."""
     exclude: Names = ()
     """Folders or files to leave out, by path inside the source, or by pattern: '*/masks'."""
+    labels: Names = ()
+    """CSV, TSV or JSON Lines file with a row an image, by its path inside the source or on
+    this machine; a list for several. Empty: known ones are found where folders do not say the
+    classes; 'none': none."""
+    label_columns: LabelColumns = LabelColumns()
+    """Which columns of the label files are which."""
+    group: str = ""
+    """Column of the label files with the person, patient or place that an image is of:
+    images of one group are never parted by splits; empty: guessed, 'none': there is none."""
     validation_fraction: Fraction = 0.15
     """Share of the images held out for validation where the source has no such split."""
     test_fraction: Fraction = 0.15
@@ -119,12 +139,17 @@ class DataConfig(Section):
             )
         return self
 
+    @property
+    def label_files(self) -> tuple[str, ...]:
+        """The files with labels that are named."""
+        return () if self.labels == ("none",) else self.labels
+
     @model_validator(mode="after")
     def _one_layout(self) -> Self:
-        if self.layout == "classes" and self.splits.named:
+        if self.layout == "classes" and (self.splits.named or self.label_files):
             raise ValueError(
-                "layout 'classes' makes the top folders the classes, without splits; "
-                "leave out layout, or splits"
+                "layout 'classes' makes the top folders the classes, without splits and labels; "
+                "leave out layout, or splits and labels"
             )
         return self
 

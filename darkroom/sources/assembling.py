@@ -8,8 +8,8 @@ from darkroom.config import DataConfig
 from darkroom.dataset import Dataset, ImageRecord, Provenance, make_dataset
 from darkroom.progress import SILENT, Progress
 from darkroom.sources.hashing import HashIndex, hash_files
-from darkroom.sources.image_folder import read_image_folder
 from darkroom.sources.labelled import Collection, LabelledFile, check_trainable
+from darkroom.sources.labelling import FileReader, read_labelled
 from darkroom.sources.listing import LeftOut, Listing, list_folder
 from darkroom.sources.local import LocalFolder
 from darkroom.sources.polyvore import read_polyvore
@@ -18,22 +18,35 @@ from darkroom.sources.splitting import Candidate, assign_splits, joined
 
 
 def understand(
-    listing: Listing, *, source: Source, config: DataConfig, root: Path | None = None
+    listing: Listing,
+    *,
+    source: Source,
+    config: DataConfig,
+    root: Path | None = None,
+    read: FileReader | None = None,
 ) -> Collection:
     """Files with classes and given splits, and enough of them to train on.
 
     Args:
         root: where the files lie; the Polyvore data set cannot be understood without.
+        read: the content of a file of the listing, by its path: label files are read by it.
 
     Raises:
-        UserError: one class, no images, classes without training images, malformed JSON.
+        UserError: one class, no images, classes without training images, malformed JSON, folders
+            or label files that can be read in two ways.
     """
     if source.polyvore and root:
         collection = read_polyvore(listing, root=root, classes=config.polyvore_classes)
     else:
-        collection = read_image_folder(listing, config=config, source=source.public_name)
+        collection = read_labelled(
+            listing, config=config, source=source.public_name, read=read or _reader(root)
+        )
     check_trainable(collection, source=source.public_name)
     return collection
+
+
+def _reader(root: Path | None) -> FileReader | None:
+    return (lambda path: (root / path).read_bytes()) if root else None
 
 
 def assemble(

@@ -184,6 +184,11 @@ def is_image_name(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in IMAGE_EXTENSIONS
 
 
+def count_others(listing: Listing, *, left_out: LeftOut) -> None:
+    """Count the files of a listing that are no images."""
+    _tree(listing, left_out=left_out)
+
+
 def same_text(text: str) -> str:
     """A name in the form of Unicode by which names are compared."""
     return unicodedata.normalize("NFC", text)

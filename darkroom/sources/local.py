@@ -2,14 +2,19 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from darkroom.config import DataConfig
 from darkroom.errors import UserError
 from darkroom.progress import SILENT, Progress
-from darkroom.sources.archives import is_archive, list_archive
+from darkroom.sources.archive_meter import Meter
+from darkroom.sources.archives import is_archive, list_archive, safe_entries
 from darkroom.sources.digits import write_digits
+from darkroom.sources.label_files import may_be_labels
 from darkroom.sources.listing import Listing, list_folder
 from darkroom.sources.source_names import ALLOWED, Source
 
@@ -82,6 +87,27 @@ def list_path(path: Path, *, config: DataConfig) -> Listing:
         maximum_bytes=config.maximum_archive_bytes,
         maximum_files=config.maximum_files,
     )
+
+
+def read_in_archive(path: Path, *, config: DataConfig) -> Callable[[str], bytes]:
+    """A function that gives the content of a table or text of an archive, by its path there.
+
+    The archive is read through once, at the first call: what may be a label file is kept.
+    """
+
+    @cache
+    def contents() -> dict[str, bytes]:
+        meter = Meter.of(
+            path, maximum_bytes=config.maximum_archive_bytes, maximum_files=config.maximum_files
+        )
+        kept: dict[str, bytes] = {}
+        for entry in safe_entries(path, meter=meter):
+            if not entry.is_folder and may_be_labels(entry.path, size=entry.size):
+                with closing(entry.open()) as file:
+                    kept[entry.path] = file.read()
+        return kept
+
+    return lambda name: contents()[name]
 
 
 def check_archive(path: Path) -> None:

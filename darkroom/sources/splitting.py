@@ -14,6 +14,9 @@ from dataclasses import dataclass
 
 from darkroom.dataset import Split
 
+_MOST_OF_A_POOL = 0.9
+"""Share of the images that may be taken from train, where only some of them may."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -61,15 +64,21 @@ def assign_splits(
     Given splits stay. Where none is validation or none is test, that share of each
     class's train images is taken for it, in whole groups: about the fraction, and at
     least one image of a class where three groups are there to be dealt out (two, where
-    only one split is missing). A fraction of 0 leaves the split empty. Groups with images
+    only one split is missing), never one that a given split has. A fraction of 0 leaves the split
+    empty. Groups with images
     of several classes are dealt out so that each split comes near its share of each class.
     """
     given: list[Split] = [candidate.split or "train" for candidate in candidates]
     fractions: dict[Split, float] = {"test": test_fraction, "validation": validation_fraction}
     wanted = {split: share for split, share in fractions.items() if share and split not in given}
-    pool = [
-        candidate for candidate, split in zip(candidates, given, strict=True) if split == "train"
-    ]
+    train = [c for c, split in zip(candidates, given, strict=True) if split == "train"]
+    judged = {c.group for c, split in zip(candidates, given, strict=True) if split != "train"}
+    pool = [candidate for candidate in train if candidate.group not in judged]
+    if not pool:
+        return given
+    # What may be moved has to yield the share of all that there is to train on.
+    scale = min(len(train) / len(pool), _MOST_OF_A_POOL / max(sum(wanted.values()), 1e-9))
+    wanted = {split: max(share, share * scale) for split, share in wanted.items()}
     labels = {(candidate.group, candidate.label) for candidate in pool}
     is_mixed = len(labels) > len({group for group, _ in labels})
     deal_out = _deal_out_mixed if is_mixed else _deal_out
