@@ -48,7 +48,10 @@ def compare_runs(*, before: str, after: str, out: Path | None, read: Read | None
     Raises:
         UserError: a run is unknown, or was not recorded.
     """
-    first, second = (_recorded(name, read=read or _read) for name in _found([before, after]))
+    places = _found([before, after])
+    if places[0].root.resolve() == places[1].root.resolve():
+        raise UserError(f"{before!r} and {after!r} are the same run: name two that differ")
+    first, second = (_recorded(place, read=read or _read) for place in places)
     page = out or workspace() / "comparisons" / f"{first.name}-to-{second.name}.html"
     write_text(page, comparison_page(first, after=second))
     console = Console()

@@ -53,6 +53,8 @@ def deploy_models(
             run=f"deploy-{time.strftime('%Y%m%d-%H%M%S')}",
         )
         deployed = _deploy(order, stack=stack)
+    if deployed.name != order.name:
+        click.echo(f"The name {order.name!r} is another endpoint's: this one is {deployed.name!r}.")
     _report(deployed, is_picture=check is None)
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from threading import Event
 
 from darkroom.backends.asking import Asker, pause_until
+from darkroom.serving.model_names import ARCHIVE_ENDINGS
 
 
 @contextmanager
@@ -13,11 +14,13 @@ def asked_endpoint(name: str, *, stack: str, target_model: str, top_k: int) -> I
 
     Args:
         name: as `run.py endpoints` lists it; on this machine an address will do too.
-        target_model: which model, where the endpoint has several.
+        target_model: which model, where the endpoint has several: as `deploy NAME=…` called it,
+            or the archive that SageMaker calls it by.
 
     Raises:
         UserError: no such endpoint, no rehearsal is up, or values of the stack are missing.
     """
+    target_model = _archive(target_model)
     if stack == "local":
         from darkroom.backends.local_endpoint import EndpointClient
         from darkroom.backends.local_records import address_of
@@ -34,3 +37,8 @@ def asked_endpoint(name: str, *, stack: str, target_model: str, top_k: int) -> I
             name, clients=clients, target_model=target_model, pause=pause_until(ended)
         )
         yield Asker(answering, top_k=top_k, ended=ended)
+
+
+def _archive(model: str) -> str:
+    """What requests name: 'dogs' was deployed as dogs.tar.gz."""
+    return model if not model or model.endswith(ARCHIVE_ENDINGS) else f"{model}.tar.gz"

@@ -121,6 +121,8 @@ class CsvRows:
 
     def write(self, row: Row) -> bool:
         text = as_csv([row.prediction], labels=[row.label or ""])
+        if self._stream.isatty():  # a file's name may hold what would move the cursor
+            text = "\n".join(map(_plain, text.split("\n")))
         self._stream.write(text if self._is_first else text.partition("\n")[2])
         self._is_first = False
         return False

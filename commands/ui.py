@@ -40,6 +40,8 @@ def serve_ui(*, stack: str, port: int) -> None:
         command += ["--artifacts-destination", str(folder / "artifacts")]
     # Its job runner would start a dozen processes that nothing here uses.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    # Of MLflow's own use of its own old names; nothing that who reads it could mend.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     os.execv(sys.executable, command)  # noqa: S606 - our own arguments, no shell
 
 

@@ -24,6 +24,10 @@ def ready(stack: str, *, faults: Sequence[str] = ()) -> Iterator["StandIn | None
     """
     if faults and stack != "rehearsal":
         raise UserError(f"--fault works on the stack 'rehearsal' alone, not on {stack!r}")
+    if faults:
+        from rehearsal.session import check_faults
+
+        check_faults(faults)
     if stack == "rehearsal":
         with _rehearsal(faults) as running:
             yield running

@@ -12,6 +12,8 @@ from pathlib import Path
 from darkroom.errors import DarkroomError
 
 _CHUNK_BYTES = 1 << 20
+_BEGIN_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""https://owasp.org/www-community/attacks/CSV_Injection."""
 
 
 def workspace() -> Path:
@@ -61,6 +63,15 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def csv_text(text: str | None) -> str | None:
+    """A text as a cell of a CSV: one that a spreadsheet would take for a formula gets a '.
+
+    File and class names come from whoever made the images; `=HYPERLINK(…)` would be run where
+    the table is opened. JSON and Parquet hold names as they are.
+    """
+    return f"'{text}" if text and text.startswith(_BEGIN_FORMULAS) else text
 
 
 def write_bytes(path: Path, content: bytes) -> None:

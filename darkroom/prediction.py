@@ -3,16 +3,18 @@
 With the default engine it needs ONNX Runtime, numpy and Pillow; neither torch nor a network.
 """
 
+import io
 import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.engines.choosing import load_engine
@@ -21,6 +23,13 @@ from darkroom.errors import DarkroomError
 from darkroom.images import OWN_IMAGES, ImageError, ImageLimits, prepare
 from darkroom.model.bundle import BundleMetadata, open_bundle, read_metadata
 from darkroom.model.parity import MAXIMUM_DIFFERENCE, allowed_difference
+
+ImageLike: TypeAlias = (
+    bytes | bytearray | memoryview | str | os.PathLike[str] | Image.Image | NDArray[np.uint8]
+)
+"""What `Predictor.predict` takes for an image."""
+_LOSSLESS_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""Of Pillow, that a PNG keeps as they are."""
 
 
 class ClassProbability(BaseModel):
@@ -136,12 +145,19 @@ class Predictor:
             raise DarkroomError("the network's output is not finite; the model is unusable")
         return softmax(logits)
 
-    def predict(self, images: Sequence[bytes | Path], *, batch_size: int = 32) -> Floats:
-        """(N, C) probabilities of encoded images.
+    def predict(self, images: Sequence[ImageLike], *, batch_size: int = 32) -> Floats:
+        """(N, C) probabilities of images.
+
+        Args:
+            images: paths, encoded images, Pillow's, or uint8 arrays (H, W) or (H, W, 3 or 4).
+            batch_size: images that are held in memory at once.
 
         Raises:
             ImageError: an image cannot be used; the message names it.
+            TypeError: something else than an image, or one alone in the place of several.
         """
+        if isinstance(images, str | bytes | os.PathLike | Image.Image):
+            raise TypeError("predict takes a list of images: put the one into brackets")
         parts = [self.probabilities(np.zeros((0,), dtype=np.float32))]
         with ThreadPoolExecutor(self.threads) as pool:
             for start in range(0, len(images), batch_size):
@@ -182,12 +198,48 @@ class Predictor:
                 f"{allowed:g}; choose another engine, or pack the model anew"
             )
 
-    def _prepare_named(self, image: bytes | Path, position: int) -> Floats:
+    def _prepare_named(self, image: ImageLike, position: int) -> Floats:
+        encoded = _encoded(image, position=position)
         try:
-            return self.prepare(image)
+            return self.prepare(encoded)
         except ImageError as error:
-            name = repr(str(image)) if isinstance(image, Path) else f"image {position}"
+            name = repr(str(encoded)) if isinstance(encoded, Path) else f"image {position}"
             raise ImageError(f"{name}: {error}") from error
+
+
+def _encoded(image: ImageLike, *, position: int) -> bytes | Path:
+    """An image as its file would be, so that all take one way through decoding.
+
+    Raises:
+        TypeError: it is none.
+    """
+    if isinstance(image, bytes | Path):
+        return image
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
+    if isinstance(image, str | os.PathLike):
+        return Path(image)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and _is_picture(image.shape):
+        image = Image.fromarray(image)
+    if isinstance(image, Image.Image):
+        buffer = io.BytesIO()
+        kept = image if image.mode in _LOSSLESS_MODES else image.convert("RGB")
+        # Uncompressed nearly, and with the orientation that its file may have had.
+        kept.save(buffer, format="PNG", compress_level=1, exif=image.getexif())
+        return buffer.getvalue()
+    shown = (
+        f"{image.dtype} array of shape {image.shape}"
+        if isinstance(image, np.ndarray)
+        else (type(image).__name__)
+    )
+    raise TypeError(
+        f"image {position} is a {shown}; images are paths, encoded bytes, Pillow's images, or "
+        "uint8 arrays of shape (H, W), (H, W, 3) or (H, W, 4)"
+    )
+
+
+def _is_picture(shape: tuple[int, ...]) -> bool:
+    return 0 not in shape and (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4)))
 
 
 def softmax(logits: NDArray[np.floating]) -> Floats:

@@ -133,7 +133,7 @@ def stand_in(
         UserError: an unknown fault.
         DarkroomError: a server did not start, or has ended while the block ran.
     """
-    _check_faults(faults)
+    check_faults(faults)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "sagemaker-sdk.yaml", _SDK_SETTINGS)
     password = secrets.token_hex(16)
@@ -223,8 +223,12 @@ def _access_key(password: str) -> str:
     return f"AKIA{password[:16].upper()}"
 
 
-def _check_faults(faults: Sequence[str]) -> None:
-    """All that is wrong with them at once, before anything is started."""
+def check_faults(faults: Sequence[str]) -> None:
+    """All that is wrong with them at once, before anything is started.
+
+    Raises:
+        UserError: an unknown fault.
+    """
     problems = []
     for fault in faults:
         try:

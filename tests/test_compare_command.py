@@ -94,5 +94,6 @@ def test_without_any_run_it_is_said(home: Path) -> None:
 
 def test_a_diagnosis_of_another_version_is_refused(home: Path) -> None:
     (recorded(home, "old-1") / "diagnosis.json").write_text('{"findings": 3}')
+    recorded(home, "new-1")
     with pytest.raises(UserError, match="no diagnosis of this version"):
-        compare_runs(before="old-1", after="old-1", out=None, read=read)
+        compare_runs(before="old-1", after="new-1", out=None, read=read)

@@ -121,7 +121,7 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert caveats(BEFORE, after=AFTER) == []
     fewer = run(healthy(facts=facts(class_counts={"train": [1] * 6})), judged=UNJUDGED, name="b")
     told = caveats(BEFORE, after=fewer)
-    assert told[0].startswith("The numbers of images differ")
+    assert told[0].startswith("The numbers of validation images differ")
     assert told[1].startswith("b was not judged")
     others = run(healthy(facts=facts(classes=("a", "b"))))
     assert caveats(BEFORE, after=others) == ["The classes differ: metrics cannot be compared."]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from darkroom.files import csv_text
 from darkroom.model.bundle import Bundle
 from darkroom.prediction import Prediction, Predictor
 from darkroom.prediction_inputs import predict_sources
@@ -43,7 +44,7 @@ def as_csv(rows: Sequence[BatchPrediction], *, labels: Sequence[str] = ()) -> st
     columns = [_columns(row) for row in rows]
     if labels:
         pairs = zip(columns, labels, strict=True)
-        columns = [{**row, "label": label} for row, label in pairs]
+        columns = [{**row, "label": csv_text(label)} for row, label in pairs]
     text = io.StringIO()
     names = [*_COLUMNS, *(["label"] if labels else [])]
     writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
@@ -71,10 +72,10 @@ _COLUMNS = ("file", "class", "probability", "top_k", "error")
 def _columns(row: BatchPrediction) -> dict[str, object]:
     best = {item.class_name: item.probability for item in row.top_k}
     values = (
-        row.source,
-        row.class_name,
+        csv_text(row.source),
+        csv_text(row.class_name),
         row.probability,
         json.dumps(best, ensure_ascii=False) if best else None,
-        row.error,
+        csv_text(row.error),
     )
     return dict(zip(_COLUMNS, values, strict=True))

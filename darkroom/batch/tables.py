@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from darkroom.batch.rows import BatchRow
 from darkroom.batch.table import BatchAbout, BatchTable
 from darkroom.errors import UserError
-from darkroom.files import atomic_path
+from darkroom.files import atomic_path, csv_text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -59,7 +59,10 @@ def _write_csv(table: BatchTable, path: Path) -> None:
             best = {item.class_name: item.probability for item in row.top_k}
             top_k = json.dumps(best, ensure_ascii=False) if best else None
             values = _values(row, about=table.about) | {"top_k": top_k}
-            writer.writerow(values[name] for name in COLUMNS)
+            writer.writerow(
+                csv_text(value) if isinstance(value := values[name], str) else value
+                for name in COLUMNS
+            )
 
 
 def _write_parquet(table: BatchTable, path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.engines.protocol import INEXACT
 
@@ -30,9 +30,9 @@ class Parity(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    image: str
+    image: str = Field(repr=False)
     """A JPEG, in base64."""
-    probabilities: tuple[float, ...]
+    probabilities: tuple[float, ...] = Field(repr=False)
 
     @property
     def encoded(self) -> bytes:

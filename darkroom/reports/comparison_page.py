@@ -14,6 +14,7 @@ from darkroom.reports.run_differences import (
     Pair,
     RecordedRun,
     Traced,
+    are_comparable,
     caveats,
     course,
     findings,
@@ -63,7 +64,9 @@ def comparison_page(before: RecordedRun, *, after: RecordedRun) -> str:
 
 def verdict(before: RecordedRun, *, after: RecordedRun) -> str:
     """The differences in a sentence or two."""
-    parts = [_metric_told(metrics(before, after=after)), _time_told(before, after=after)]
+    comparable = are_comparable(before, after=after)
+    told = _metric_told(metrics(before, after=after)) if comparable else ""
+    parts = [told, _time_told(before, after=after)]
     parts.append(_findings_told(findings(before, after=after)))
     return " ".join(part for part in parts if part) or "Neither run has anything to compare."
 

@@ -91,6 +91,7 @@ def settings(before: RecordedRun, *, after: RecordedRun) -> list[Setting]:
 def metrics(before: RecordedRun, *, after: RecordedRun) -> list[Pair]:
     """Of the epoch whose weights were kept, on the validation images."""
     old, new = best(before.evidence), best(after.evidence)
+    comparable = are_comparable(before, after=after)
     was: Mapping[str, float] = old.validation if old else {}
     is_: Mapping[str, float] = new.validation if new else {}
     return [
@@ -98,7 +99,8 @@ def metrics(before: RecordedRun, *, after: RecordedRun) -> list[Pair]:
             metric.replace("_", " ").replace("f1", "F1"),
             before=was.get(metric),
             after=is_.get(metric),
-            less_is_better=is_better(0.0, 1.0, metric=metric),
+            # Of other classes or images, a larger number is not a better one.
+            less_is_better=is_better(0.0, 1.0, metric=metric) if comparable else None,
         )
         for metric in get_args(Metric)
         if metric in was or metric in is_
@@ -148,14 +150,23 @@ def findings(before: RecordedRun, *, after: RecordedRun) -> list[Traced]:
     return [*came, *stayed, *went]
 
 
+def are_comparable(before: RecordedRun, *, after: RecordedRun) -> bool:
+    """Whether both were judged by the same classes and as many validation images of each."""
+    old, new = before.evidence.facts, after.evidence.facts
+    judged = [facts.class_counts.get("validation", ()) for facts in (old, new)]
+    return old.classes == new.classes and list(judged[0]) == list(judged[1])
+
+
 def caveats(before: RecordedRun, *, after: RecordedRun) -> list[str]:
     """Why figures of the two may not be comparable."""
     old, new = before.evidence.facts, after.evidence.facts
     told = []
     if old.classes != new.classes:
         told.append("The classes differ: metrics cannot be compared.")
+    elif not are_comparable(before, after=after):
+        told.append("The numbers of validation images differ: metrics are of other images.")
     elif dict(old.class_counts) != dict(new.class_counts):
-        told.append("The numbers of images differ: metrics are of other images.")
+        told.append("They were trained on other numbers of images.")
     for run in (before, after):
         if not run.diagnosis.rules:
             told.append(f"{run.name} was not judged: what it has no finding of may be there.")

@@ -206,8 +206,11 @@ def _listen(options: argparse.Namespace, *, in_container: bool) -> socket.socket
     try:
         return socket.create_server((host, port), backlog=1024)
     except OSError as error:
+        reason = (
+            os.strerror(error.errno) if error.errno else error
+        )  # create_server adds the address
         raise DarkroomError(
-            f"cannot listen on port {port} of {host!r} ({error.strerror or error}): "
+            f"cannot listen on port {port} of {host!r} ({reason}): "
             "stop what uses it, or choose another with --port"
         ) from error
 

@@ -21,10 +21,12 @@ import random
 import threading
 import time
 from collections.abc import Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from rehearsal.emulator.calls import Call
 from rehearsal.emulator.errors import AwsError, LostConnection
@@ -151,9 +153,27 @@ def parse_fault(content: object) -> _Fault:
     try:
         fault: _Fault = _ANY.validate_python(content)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'fault'}: {e['msg']}" for e in error.errors()]
-        raise ValueError(f"{content!r} is no fault: {'; '.join(lines)}") from error
+        raise ValueError(
+            f"{_named(content)!r}: {'; '.join(map(_worded, error.errors()))}"
+        ) from error
     return fault
+
+
+def _named(content: object) -> object:
+    return content.get("name") if isinstance(content, dict) else content
+
+
+def _worded(problem: ErrorDetails) -> str:
+    """What is wrong, and what is allowed, in words for who wrote it."""
+    if problem["type"].startswith("union_tag"):
+        names = problem.get("ctx", {}).get("expected_tags", "").replace("'", "")
+        near = get_close_matches(str(_named(problem["input"])), names.split(", "), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"there is no such fault; {hint}there are {names}"
+    key = ".".join(map(str, problem["loc"][1:])) or "it"
+    if problem["type"] == "extra_forbidden":
+        return f"it takes no {key!r}"
+    return f"{key} is {problem['input']!r}: {problem['msg']}"
 
 
 class Faults:
