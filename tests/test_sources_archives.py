@@ -3,8 +3,11 @@
 import gzip
 import io
 import stat
+import struct
 import tarfile
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -264,3 +267,168 @@ def test_headers_that_lead_tarfile_astray_are_refused(tmp_path, kind, content, m
     archive.write_bytes(gzip.compress(whole) if kind == "tar.gz" else whole)
     with pytest.raises(UserError, match=message):
         list_archive(archive, maximum_bytes=10**9, maximum_files=1000)
+
+
+def _zip_named(path: Path, names: dict[str, bytes], *, extra: bytes = b"") -> Path:
+    """A zip whose names are other bytes, not marked as UTF-8."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for position, name in enumerate(names):
+            info = zipfile.ZipInfo(f"{position:02}".ljust(len(names[name]), "_"))
+            info.extra = extra
+            archive.writestr(info, name)
+    content = path.read_bytes()
+    for position, raw in enumerate(names.values()):
+        content = content.replace(f"{position:02}".ljust(len(raw), "_").encode(), raw)
+    path.write_bytes(content)
+    return path
+
+
+def _listed(path: Path, **how: str) -> list[str]:
+    listing = list_archive(path, maximum_bytes=10**9, maximum_files=10**6, **how)
+    return [file.path for file in listing.files]
+
+
+JAPANESE = ["ソファ/1.jpg", "ソックス/1.jpg", "帽子/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("utf-8", ["café/1.jpg", "thé/1.jpg"]),
+        ("utf-8", JAPANESE),
+        ("cp437", ["Münze/1.jpg", "Äpfel/2.jpg"]),
+        ("cp1252", ["Münze/1.jpg", "café/2.jpg"]),
+    ],
+)
+def test_names_without_the_mark_of_utf_8_are_what_they_can_only_be(tmp_path, encoding, names):
+    archive = _zip_named(tmp_path / "a.zip", {name: name.encode(encoding) for name in names})
+    assert _listed(archive) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "names"), [("cp932", JAPANESE), ("gbk", ["猫/1.jpg", "沙发/1.jpg"])]
+)
+def test_names_of_several_possible_encodings_are_refused_or_read_as_told(tmp_path, encoding, names):
+    archive = _zip_named(tmp_path / "a.zip", {name: name.encode(encoding) for name in names})
+    refusal = _refused(archive)
+    first = min(names, key=lambda name: name.encode(encoding))
+    assert f"as {encoding}: {first!r}" in refusal
+    assert "data.zip_encoding" in refusal
+    assert _listed(archive, zip_encoding=encoding) == sorted(names)
+    how = {"maximum_bytes": 10**9, "maximum_files": 99, "zip_encoding": encoding}
+    folder = unpack(archive, store=tmp_path / "store", **how).folder
+    assert (folder / names[0]).read_bytes().decode() == names[0]
+
+
+def test_an_encoding_that_does_not_fit_is_refused(tmp_path):
+    archive = _zip_named(tmp_path / "a.zip", {"café": "café".encode("cp1252")})
+    with pytest.raises(UserError, match=r"not 'utf-8', as data\.zip_encoding says"):
+        _listed(archive, zip_encoding="utf-8")
+
+
+def test_a_name_that_an_extra_field_has_in_unicode_is_taken_from_there(tmp_path):
+    name, raw = "ソファ/1.jpg", "ソファ/1.jpg".encode("cp932")
+    field = b"\x01" + zlib.crc32(raw).to_bytes(4, "little") + name.encode()
+    extra = b"\x75\x70" + len(field).to_bytes(2, "little") + field
+    assert _listed(_zip_named(tmp_path / "a.zip", {name: raw}, extra=extra)) == [name]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_a_name_that_comes_twice_with_other_content_is_refused(tmp_path, kind):
+    archive = _packed_twice(tmp_path / "a", kind=kind, second=b"other")
+    with pytest.raises(UserError, match=r"'cat/1\.jpg' comes twice, with other content"):
+        _listed(archive)
+    assert "comes twice" in _refused(archive)
+
+
+def test_the_same_entry_twice_in_a_zip_is_one(tmp_path):
+    archive = _packed_twice(tmp_path / "a", kind="zip", second=b"first")
+    assert _listed(archive) == ["cat/1.jpg"]
+    assert (_unpack(archive).folder / "cat/1.jpg").read_bytes() == b"first"
+
+
+def _packed_twice(path: Path, *, kind: str, second: bytes) -> Path:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if kind == "zip":
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("cat/1.jpg", b"first")
+                archive.writestr("cat/1.jpg", second)
+            return path
+    with tarfile.open(path, f"w:{kind.partition('.')[2]}") as archive:
+        for content in (b"first", second):
+            info = tarfile.TarInfo("cat/1.jpg")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(9, "Deflate64"), (93, "Zstandard"), (98, "PPMd"), (77, "method 77")]
+)
+def test_a_compression_that_cannot_be_read_is_named_before_anything_is_unpacked(
+    tmp_path, method, name
+):
+    archive = _pack(tmp_path / "a.zip", {"cat/1.jpg": b"x" * 99, "cat/2.jpg": b"y"})
+    content = bytearray(archive.read_bytes())
+    at = content.index(b"PK\x01\x02")
+    content[at + 10 : at + 12] = method.to_bytes(2, "little")
+    archive.write_bytes(content)
+    assert f"'cat/1.jpg' is compressed by {name}, which cannot be read" in _refused(archive)
+    with pytest.raises(UserError, match=name):
+        _listed(archive)
+
+
+def test_an_entry_without_a_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as other:
+        info = zipfile.ZipInfo("x")
+        info.filename = info.orig_filename = ""
+        other.writestr(info, b"content")
+    assert "'' has no name" in _refused(tmp_path / "b.zip")
+
+
+@pytest.mark.parametrize("name", ["x" * 256 + ".jpg", "cat/" + "é" * 128, "."])
+def test_names_that_no_file_can_have_are_refused(tmp_path, name):
+    message = _refused(_pack(tmp_path / "a.tar", {name: b"x"}, kind="tar"))
+    assert "more than 255 bytes" in message or "no usable file name" in message
+
+
+def test_a_tar_with_a_name_that_is_not_utf_8_is_refused_by_name(tmp_path):
+    with tarfile.open(
+        tmp_path / "a.tar", "w", encoding="latin-1", format=tarfile.GNU_FORMAT
+    ) as archive:
+        archive.addfile(tarfile.TarInfo("café/1.jpg"))
+    assert "is no usable file name" in _refused(tmp_path / "a.tar")
+
+
+def test_countless_empty_entries_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    count = 150_000
+    header = struct.pack(
+        "<4s4B4HL2L5H2L", b"PK\x01\x02", *[20, 3, 20, 0], *[0] * 4, *[0] * 3, 6, *[0] * 6
+    )
+    directory = b"".join(header + b"%06d" % number for number in range(count))
+    wide = struct.pack(
+        "<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, len(directory), 0
+    )
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, len(directory), 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(b"PK\x03\x04" + directory + wide + locator + end)
+    monkeypatch.setattr(zipfile, "ZipFile", _must_not_run)
+    with pytest.raises(UserError, match=r"150,000 entries in .* leaves no room for images"):
+        list_archive(archive, maximum_bytes=10**9, maximum_files=10**6)
+    with pytest.raises(UserError, match="more than 1,000 files"):
+        list_archive(archive, maximum_bytes=10**9, maximum_files=1000)
+
+
+def test_names_that_are_one_on_this_disk_are_refused(tmp_path, monkeypatch):
+    """A disk that does not tell cases apart: the second file is there already."""
+    original = Path.open
+
+    def insensitive(path: Path, mode: str = "r", *more: object, **options: object) -> object:
+        path = path.with_name(path.name.lower()) if mode == "xb" else path
+        return original(path, mode, *more, **options)
+
+    archive = _pack(tmp_path / "a.zip", {"cat/a.jpg": b"one", "cat/A.jpg": b"two"})
+    monkeypatch.setattr(Path, "open", insensitive)
+    assert "'cat/A.jpg'" in _refused(archive)

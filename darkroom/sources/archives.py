@@ -11,8 +11,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +21,8 @@ from typing import IO, Literal, cast
 from darkroom.errors import UserError
 from darkroom.sources.archive_meter import Meter, MeteredReader, Readable
 from darkroom.sources.entry_paths import inner_path, is_hidden, unsafe_reason
-from darkroom.sources.listing import HIDDEN, FileEntry, Listing
+from darkroom.sources.listing import HIDDEN, FileEntry, LeftOut, Listing, too_many_files
+from darkroom.sources.zip_names import read_names
 
 _Format = Literal["zip", "gzip", "bzip2", "xz", "tar"]
 _MAGIC: dict[bytes, _Format] = {
@@ -54,6 +54,24 @@ _HTML = re.compile(
 _TAR_BLOCK_BYTES = 512
 START_BYTES = _TAR_BLOCK_BYTES
 """Of a file, that say which archive it is."""
+_ZIP_END, _ZIP64_END = b"PK\x05\x06", b"PK\x06\x06"
+_LONGEST_ZIP_END_BYTES = 22 + 65_535 + 20 + 56
+"""Of the records at a zip's end, with the longest comment."""
+_MANY_ENTRIES, _LEAST_ENTRY_BYTES = 100_000, 128
+"""Bytes of an entry with its two headers and names, and the smallest of images in it."""
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+_OTHER_COMPRESSIONS = {
+    1: "Shrink",
+    6: "Implode",
+    9: "Deflate64",
+    20: "Zstandard",
+    93: "Zstandard",
+    94: "MP3",
+    95: "XZ",
+    96: "JPEG",
+    97: "WavPack",
+    98: "PPMd",
+}
 _LONGEST_TAR_NAME_BYTES = 1 << 20
 _REFUSALS_SHOWN = 10
 _SHOWN_BYTES = 60
@@ -80,6 +98,8 @@ class ArchiveEntry:
     refusal: str | None
     """Why the entry must not be written, such as a link or a path out of the folder."""
     open: Callable[[], Readable]
+    crc: int | None = None
+    """Of the content, where the header has it."""
 
     @property
     def path(self) -> str:
@@ -128,7 +148,9 @@ def what_begins(start: bytes) -> str:
     return f"a text that begins with {text!r}"
 
 
-def list_archive(path: Path, *, maximum_bytes: int, maximum_files: int) -> Listing:
+def list_archive(
+    path: Path, *, maximum_bytes: int, maximum_files: int, zip_encoding: str = ""
+) -> Listing:
     """The files of an archive by their headers, within the limits; nothing is unpacked.
 
     Raises:
@@ -136,33 +158,71 @@ def list_archive(path: Path, *, maximum_bytes: int, maximum_files: int) -> Listi
     """
     meter = Meter.of(path, maximum_bytes=maximum_bytes, maximum_files=maximum_files)
     files: list[FileEntry] = []
-    left_out: Counter[str] = Counter()
-    for entry in safe_entries(path, meter=meter):
+    left_out = LeftOut()
+    for entry in safe_entries(path, meter=meter, zip_encoding=zip_encoding):
+        if entry.is_folder:
+            continue
         if entry.is_hidden:
-            left_out[HIDDEN] += not entry.is_folder
-        elif not entry.is_folder:
+            left_out.add(HIDDEN, entry.path)
+        else:
             files.append(FileEntry(entry.path, entry.size))
     return Listing(tuple(sorted(files, key=lambda file: file.path)), left_out)
 
 
-def safe_entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
+def safe_entries(path: Path, *, meter: Meter, zip_encoding: str = "") -> Iterator[ArchiveEntry]:
     """The entries of an archive, in its order. Read each before asking for the next.
 
-    After the first entry that is refused no more are given, but all are looked at.
+    After the first entry that is refused no more are given, but all are looked at. A file that
+    comes a second time with the same content is passed over.
+
+    Args:
+        zip_encoding: of a zip's names that are not marked as UTF-8; empty: what they can only be.
 
     Raises:
         UserError: no archive, damaged, or beyond a limit; at the end, if any was refused.
     """
     refused: list[str] = []
+    files: dict[str, tuple[int, int | None]] = {}
     with damage_explained(path):
-        for entry in _entries(path, meter=meter):
+        for entry in _entries(path, meter=meter, zip_encoding=zip_encoding):
             meter.count_entry()
-            if entry.refusal:
-                refused.append(f"{entry.name!r} {entry.refusal}")
-            elif not refused:
-                yield entry
+            refusal = entry.refusal or _refusal_of_name(entry, files=files)
+            if refusal:
+                refused.append(f"{entry.name!r} {refusal}")
+            elif entry.is_folder:
+                if not refused:
+                    yield entry
+            elif entry.path not in files:
+                files[entry.path] = (entry.size, entry.crc)
+                if not refused:
+                    yield entry
+    refused += [f"{name!r} is a file and a folder" for name in _files_with_files_below(files)]
     if refused:
         raise UserError(_refusal_message(path, refused=refused))
+
+
+def _refusal_of_name(
+    entry: ArchiveEntry, *, files: Mapping[str, tuple[int, int | None]]
+) -> str | None:
+    if entry.is_folder:
+        return None
+    if entry.path == ".":
+        return "is no usable file name"
+    first = files.get(entry.path)
+    # Packers disagree on which of the two is meant: the last, or the first.
+    if first is None or (entry.crc is not None and first == (entry.size, entry.crc)):
+        return None
+    return "comes twice, with other content"
+
+
+def _files_with_files_below(files: Mapping[str, object]) -> list[str]:
+    folders = {path.rpartition("/")[0] for path in files}
+    above = {
+        "/".join(parts[:end])
+        for parts in (folder.split("/") for folder in folders)
+        for end in range(1, len(parts) + 1)
+    }
+    return sorted(above & files.keys())
 
 
 @contextmanager
@@ -190,16 +250,16 @@ def _refusal_message(path: Path, *, refused: list[str]) -> str:
     shown = "; ".join(refused[:_REFUSALS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
     return (
         f"archive {str(path)!r} has entries that are not unpacked for safety: {shown}. "
-        "Nothing was written. Pack the plain files again, without links or such paths."
+        "Nothing was written. Pack the plain files again, each once, without links or such paths."
     )
 
 
-def _entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
+def _entries(path: Path, *, meter: Meter, zip_encoding: str) -> Iterator[ArchiveEntry]:
     kind = _format_of(path)
     if kind is None:
         raise UserError(not_an_archive(str(path), start=_start_of(path)))
     return (
-        _zip_entries(path, meter=meter)
+        _zip_entries(path, meter=meter, encoding=zip_encoding)
         if kind == "zip"
         else _tar_entries(path, kind=kind, meter=meter)
     )
@@ -238,18 +298,49 @@ def _is_tar_header(block: bytes) -> bool:
     return True
 
 
-def _zip_entries(path: Path, *, meter: Meter) -> Iterator[ArchiveEntry]:
+def _zip_entries(path: Path, *, meter: Meter, encoding: str) -> Iterator[ArchiveEntry]:
+    _check_number_of_entries(path, meter=meter)
     with zipfile.ZipFile(path) as archive:
         infos = archive.infolist()
         meter.check_claim(sum(info.file_size for info in infos))
-        for info in infos:
+        found = read_names(infos, encoding=encoding)
+        if found.problem:
+            raise UserError(f"archive {str(path)!r} cannot be read: {found.problem}.")
+        for info, name in zip(infos, found.names, strict=True):
             yield ArchiveEntry(
-                name=info.filename,
+                name=name,
                 size=info.file_size,
-                is_folder=info.is_dir(),
-                refusal=unsafe_reason(info.filename) or _zip_refusal(info),
+                is_folder=name.endswith(("/", "\\")),
+                refusal=unsafe_reason(name) or _zip_refusal(info),
                 open=partial(_open_in_zip, archive, info=info, meter=meter),
+                crc=info.CRC,
             )
+
+
+def _check_number_of_entries(path: Path, *, meter: Meter) -> None:
+    """Refuse a zip of countless empty files before its directory is read into memory.
+
+    Raises:
+        UserError: more entries than allowed, or than there is room for images.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        file.seek(max(0, size - _LONGEST_ZIP_END_BYTES))
+        end = file.read()
+    at = end.rfind(_ZIP_END)
+    if at < 0 or at + 12 > len(end):
+        return  # zipfile says what is wrong
+    entries = int.from_bytes(end[at + 10 : at + 12], "little")
+    wide = end.rfind(_ZIP64_END)
+    if entries == 0xFFFF and 0 <= wide <= len(end) - 40:
+        entries = int.from_bytes(end[wide + 32 : wide + 40], "little")
+    if entries > meter.maximum_files:
+        raise UserError(too_many_files(str(path), maximum_files=meter.maximum_files))
+    if entries > _MANY_ENTRIES and size < entries * _LEAST_ENTRY_BYTES:
+        raise UserError(
+            f"archive {str(path)!r} has {entries:,} entries in {size:,} bytes, which leaves "
+            "no room for images in them. Pack the image files alone."
+        )
 
 
 def _open_in_zip(archive: zipfile.ZipFile, *, info: zipfile.ZipInfo, meter: Meter) -> Readable:
@@ -259,8 +350,11 @@ def _open_in_zip(archive: zipfile.ZipFile, *, info: zipfile.ZipInfo, meter: Mete
 def _zip_refusal(info: zipfile.ZipInfo) -> str | None:
     if info.flag_bits & 0x1:
         return "is encrypted"
-    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packer was no Unix
-    return None if kind in (0, stat.S_IFREG, stat.S_IFDIR) else "is a link or device"
+    if info.compress_type not in _COMPRESSIONS:
+        kind = _OTHER_COMPRESSIONS.get(info.compress_type, f"method {info.compress_type}")
+        return f"is compressed by {kind}, which cannot be read here: pack it with Deflate"
+    mode = stat.S_IFMT(info.external_attr >> 16)  # 0 where the packer was no Unix
+    return None if mode in (0, stat.S_IFREG, stat.S_IFDIR) else "is a link or device"
 
 
 def _tar_entries(path: Path, *, kind: _Format, meter: Meter) -> Iterator[ArchiveEntry]:

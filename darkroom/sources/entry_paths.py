@@ -12,19 +12,38 @@ def unsafe_reason(name: str) -> str | None:
 
     Backslashes count as separators, as they do for the tools that write them.
     """
+    if not name:
+        return "has no name"
     parts = name.replace("\\", "/").split("/")
     if ".." in parts:
         return "leads out of the folder"
-    if parts[0] == "" or PureWindowsPath(name).drive:
+    if parts[0] == "" or (":" in name and PureWindowsPath(name).drive):
         return "is an absolute path"
-    if "\0" in name or any(len(part.encode()) > _LONGEST_COMPONENT_BYTES for part in parts):
+    if "\0" in name or not _is_text(name):
         return "is no usable file name"
+    if len(name) * 4 > _LONGEST_COMPONENT_BYTES and any(
+        len(part.encode()) > _LONGEST_COMPONENT_BYTES for part in parts
+    ):
+        return f"has a part of more than {_LONGEST_COMPONENT_BYTES} bytes"
     return None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name has no bytes that were none in its encoding."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def inner_path(name: str) -> str:
     """A safe path in canonical form: forward slashes, no empty or `.` component."""
-    return str(PurePosixPath(name.replace("\\", "/")))
+    path = name.replace("\\", "/")
+    # Most names are in this form already, and there may be millions.
+    if "//" in path or "./" in path or path.endswith(("/", ".")):
+        return str(PurePosixPath(path))
+    return path
 
 
 def is_hidden(path: str) -> bool:

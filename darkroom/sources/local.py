@@ -69,6 +69,7 @@ def open_path(
         store=store,
         maximum_bytes=config.maximum_archive_bytes,
         maximum_files=config.maximum_files,
+        zip_encoding=config.zip_encoding,
         progress=progress,
     )
     return LocalFolder(unpacked.folder, unpacked.left_out)
@@ -86,6 +87,7 @@ def list_path(path: Path, *, config: DataConfig) -> Listing:
         existing(path),
         maximum_bytes=config.maximum_archive_bytes,
         maximum_files=config.maximum_files,
+        zip_encoding=config.zip_encoding,
     )
 
 

@@ -39,6 +39,7 @@ def unpack(
     store: Path,
     maximum_bytes: int,
     maximum_files: int,
+    zip_encoding: str = "",
     progress: Progress = SILENT,
 ) -> Unpacked:
     """Unpack an archive to `store/unpacked/<its SHA-256>`, unless it lies there already.
@@ -53,24 +54,28 @@ def unpack(
     """
     with HashIndex.in_store(store) as index:
         sha256 = hash_file(archive, index=index, progress=progress)
-    target = store / "unpacked" / sha256
+    named = f"{sha256}-{zip_encoding}" if zip_encoding else sha256
+    target = store / "unpacked" / named
 
     def make() -> None:
         meter = Meter.of(archive, maximum_bytes=maximum_bytes, maximum_files=maximum_files)
         with atomic_path(target) as temporary:
-            _unpack_into(temporary, archive=archive, meter=meter, progress=progress)
+            entries = safe_entries(archive, meter=meter, zip_encoding=zip_encoding)
+            _unpack_into(temporary, entries=entries, archive=archive, progress=progress)
 
     keep_folder(target, store=store, make=make)
     left_out = json.loads((target / _LEFT_OUT).read_text(encoding="utf-8"))
     return Unpacked(target / _CONTENT, Counter(left_out))
 
 
-def _unpack_into(folder: Path, *, archive: Path, meter: Meter, progress: Progress) -> None:
+def _unpack_into(
+    folder: Path, *, entries: Iterable[ArchiveEntry], archive: Path, progress: Progress
+) -> None:
     content = folder / _CONTENT
     content.mkdir(parents=True)
     with progress.task(f"Unpacking {archive.name}") as task:
         left_out: Counter[str] = Counter()
-        for entry in _files(safe_entries(archive, meter=meter)):
+        for entry in _files(entries):
             if entry.is_hidden:
                 left_out[HIDDEN] += 1
             else:
@@ -90,7 +95,7 @@ def _write(entry: ArchiveEntry, *, folder: Path, archive: Path) -> None:
         with (
             damage_explained(archive),
             closing(entry.open()) as source,
-            target.open("wb") as file,
+            target.open("xb") as file,  # names that differ in case alone may be one file here
         ):
             shutil.copyfileobj(source, file, _COPY_BYTES)
     except OSError as error:
