@@ -33,7 +33,7 @@ from hostile.costly import costly_images  # noqa: E402
 from hostile.images import encoded, picture  # noqa: E402
 
 from benchmarks.hostile import serving  # noqa: E402
-from darkroom.images import ImageError, Preprocessing, prepare  # noqa: E402
+from darkroom.images import REQUESTED_IMAGES, ImageError, Preprocessing, prepare  # noqa: E402
 from darkroom.serving.memory import give_back_freed  # noqa: E402
 from served import Client  # noqa: E402
 from small_bundles import write_small_bundle  # noqa: E402
@@ -60,9 +60,20 @@ def main() -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=4, help="for each kind (default: 4)")
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--kinds", nargs="*", default=[], metavar="TEXT", help="only such kinds")
+    parser.add_argument("--no-server", action="store_true", help="the first table alone")
+    options = parser.parse_args()
     images = {kind: make() for kind, make in costly_images().items()}
-    return max(_print_costs(images), _print_others(images, seconds=seconds))
+    bodies = {kind: (content, "application/octet-stream", {}) for kind, content in images.items()}
+    chosen = {
+        kind: body
+        for kind, body in {**bodies, **_other_bodies()}.items()
+        if not options.kinds or any(text in kind for text in options.kinds)
+    }
+    costs = _print_costs({kind: images[kind] for kind in chosen if kind in images})
+    if options.no_server:
+        return costs
+    return max(costs, _print_others(chosen, seconds=options.seconds))
 
 
 def _print_costs(images: Mapping[str, bytes]) -> int:
@@ -89,7 +100,7 @@ def _cost_of(content: bytes) -> Cost:
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins now
         before, started, reserved = _peak(), time.process_time(), [0]
         try:
-            prepare(content, _HOW, reserve=reserved.append)
+            prepare(content, _HOW, limits=REQUESTED_IMAGES, reserve=reserved.append)
             ended = "decoded"
         except ImageError as error:
             ended = str(error).partition(":")[0][:90]
@@ -108,8 +119,7 @@ def _peak() -> int:
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
-def _print_others(images: Mapping[str, bytes], *, seconds: float) -> int:
-    bodies = {kind: (content, "application/octet-stream", {}) for kind, content in images.items()}
+def _print_others(bodies: Mapping[str, "Body"], *, seconds: float) -> int:
     print("\n| 4 attackers send | their answers | another client's p50, p99 | over its quiet p99 |")
     print("|---|---|---|---|")
     is_wrong = False
@@ -117,7 +127,7 @@ def _print_others(images: Mapping[str, bytes], *, seconds: float) -> int:
         bundle = write_small_bundle(Path(folder) / "bundle", image_size=224)
         with serving(str(bundle)) as (_, client):
             _ask_for(client, seconds=1)
-            for kind, body in {**bodies, **_other_bodies()}.items():
+            for kind, body in bodies.items():
                 quiet = _ask_for(client, seconds=seconds / 2)
                 with _attackers(client, body=body) as answers:
                     attacked = _ask_for(client, seconds=seconds)

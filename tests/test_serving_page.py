@@ -58,6 +58,11 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
+def test_it_names_what_a_request_may_hold() -> None:
+    page = page_response(urls_allowed=False, models=False, maximum_bytes=2**20)
+    assert b'"bytes": 1048576, "formats": "JPEG, PNG, WEBP, BMP"' in bytes(page.body)
+
+
 def test_its_policy_lets_its_own_script_and_style_run_and_no_other() -> None:
     policy = page_response(urls_allowed=False, models=False, maximum_bytes=2**20).headers[
         "content-security-policy"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from darkroom.images import FORMATS
+from darkroom.images import REQUESTED_IMAGES
 
 _PAGE = Path(__file__).with_name("page.html")
 _SETTINGS = "{{settings}}"
@@ -44,7 +44,7 @@ def _page(*, urls_allowed: bool, models: bool, maximum_bytes: int) -> tuple[str,
             "urls": urls_allowed,
             "models": models,
             "bytes": maximum_bytes,
-            "formats": ", ".join(FORMATS),
+            "formats": ", ".join(REQUESTED_IMAGES.formats),
         }
     )
     page = _PAGE.read_text(encoding="utf-8").replace(_SETTINGS, settings)
