@@ -3,7 +3,6 @@
 Each is an override of configs/photographs.yaml with a reason; what the user sets wins.
 """
 
-import io
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from commands.source_name import own_name
 from darkroom.config import Config
 from darkroom.errors import DarkroomError
 from darkroom.files import workspace
-from darkroom.images import FORMATS
+from darkroom.images import open_image
 from darkroom.progress import Progress
 from darkroom.sources.source_names import Source, parse_source
 
@@ -220,9 +219,8 @@ def _of_contents(contents: Iterable[bytes | Path], *, total: int | None) -> _Loo
     greys: list[bool] = []
     for content in contents:
         with suppress(Exception):  # of whatever kind: validation will tell what is wrong with it
-            opened = io.BytesIO(content) if isinstance(content, bytes) else content
-            with Image.open(opened, formats=FORMATS) as image:
-                sides.append(min(image.size))
+            with open_image(content, shorter_side=_SMALL_SIDE) as (image, size):
+                sides.append(min(size))
                 if len(greys) < _LOOKED_AT_FOR_COLOUR:
                     greys.append(_is_grey(image))
     if not sides:
