@@ -218,11 +218,13 @@ def _of_contents(contents: Iterable[bytes | Path], *, total: int | None) -> _Loo
     sides: list[int] = []
     greys: list[bool] = []
     for content in contents:
-        with suppress(Exception):  # of whatever kind: validation will tell what is wrong with it
-            with open_image(content, shorter_side=_SMALL_SIDE) as (image, size):
-                sides.append(min(size))
-                if len(greys) < _LOOKED_AT_FOR_COLOUR:
-                    greys.append(_is_grey(image))
+        with (
+            suppress(Exception),  # of whatever kind: validation will tell what is wrong with it
+            open_image(content, shorter_side=_SMALL_SIDE) as (image, size),
+        ):
+            sides.append(min(size))
+            if len(greys) < _LOOKED_AT_FOR_COLOUR:
+                greys.append(_is_grey(image))
     if not sides:
         return None
     return _Looked(sides=tuple(sides), is_grey=bool(greys) and all(greys), total=total)

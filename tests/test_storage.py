@@ -18,6 +18,7 @@ from moto.server import ThreadedMotoServer
 from darkroom.backends import s3_download, s3_upload
 from darkroom.backends.ingestion import describe_source, ingest, source_version
 from darkroom.backends.s3_integrity import DamagedTransferError, check_file, md5_of_etag
+from darkroom.backends.s3_listing import MARK
 from darkroom.backends.storage import Uploaded, fetch, look_up, s3_client, upload_folder
 from darkroom.config import DataConfig
 from darkroom.errors import DarkroomError, UserError
@@ -201,13 +202,52 @@ def test_hidden_objects_and_folder_markers_are_not_fetched(s3, tmp_path):
     assert found.left_out == {HIDDEN: 2}
 
 
-@pytest.mark.parametrize("key", ["data/../../evil.jpg", "data//evil.jpg", "data/cat/1.jpg/evil"])
+@pytest.mark.parametrize("key", ["data/../../evil.jpg", "data/C:/evil.jpg", "data/cat/1.jpg/evil"])
 def test_keys_that_would_be_written_elsewhere_are_refused_by_name(s3, tmp_path, key):
     s3.put_object(Bucket="photos", Key=key, Body=b"evil")
     with pytest.raises(UserError, match="cannot be files of a folder") as refusal:
         _fetch(s3, tmp_path / "store")
     assert repr(key) in str(refusal.value) or "data/cat/1.jpg" in str(refusal.value)
     assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_slashes_that_follow_each_other_count_as_one(s3, tmp_path):
+    s3.put_object(Bucket="photos", Key="double//cat//1.jpg", Body=b"one")
+    s3.put_object(Bucket="photos", Key="double/./dog/2.jpg", Body=b"two")
+    folder = _fetch(s3, tmp_path, uri="s3://photos/double")
+    assert _content(folder) == {"cat/1.jpg": b"one", "dog/2.jpg": b"two"}
+    s3.put_object(Bucket="photos", Key="double/cat/1.jpg", Body=b"other")
+    with pytest.raises(UserError, match=r"'double//cat//1\.jpg' needs the place of another"):
+        _fetch(s3, tmp_path, uri="s3://photos/double")
+
+
+@pytest.mark.parametrize("content", [b"", b"mark"])
+def test_an_object_of_the_folders_own_name_is_passed_over(s3, tmp_path, content):
+    s3.put_object(Bucket="photos", Key="data", Body=content)
+    assert _content(_fetch(s3, tmp_path, uri="s3://photos/data")) == _FILES
+    found = look_up("s3://photos/data", maximum_bytes=10**6, maximum_files=100, client=s3)
+    assert found.left_out == {MARK: 1}
+
+
+def test_an_archive_and_a_folder_of_one_name_are_told_apart_by_a_slash(s3, tmp_path):
+    s3.put_object(Bucket="photos", Key="data", Body=b"PK\x05\x06" + bytes(18))
+    with pytest.raises(UserError, match=r"an archive, and a folder of 12 objects.*photos/data/'"):
+        _fetch(s3, tmp_path, uri="s3://photos/data")
+    assert _content(_fetch(s3, tmp_path, uri="s3://photos/data/")) == _FILES
+
+
+def test_keys_that_differ_by_case_alone_are_two_files_or_refused(s3, tmp_path, monkeypatch):
+    s3.put_object(Bucket="photos", Key="data/cat/0.JPG", Body=_FILES["cat/0.jpg"])
+    assert len(_content(_fetch(s3, tmp_path / "one"))) == 13
+    monkeypatch.setattr(s3_download.Path, "exists", lambda _path: True)
+    with pytest.raises(UserError, match=r"0\.JPG' and .*0\.jpg' differ by case alone"):
+        _fetch(s3, tmp_path / "two")
+
+
+def test_a_key_longer_than_any_file_name_is_refused_by_name(s3, tmp_path):
+    s3.put_object(Bucket="photos", Key=f"data/{'x' * 300}.jpg", Body=b"x")
+    with pytest.raises(UserError, match="has a part of more than 255 bytes"):
+        _fetch(s3, tmp_path)
 
 
 def test_sizes_and_counts_are_limited_before_anything_is_fetched(s3, tmp_path):

@@ -22,7 +22,7 @@ from filelock import FileLock
 from darkroom.backends.s3_errors import s3_errors_explained
 from darkroom.backends.s3_integrity import DamagedTransferError, check_file
 from darkroom.backends.s3_listing import S3Listing, S3Object
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, UserError
 from darkroom.progress import Progress, Task
 from darkroom.sources.concurrency import map_concurrently
 
@@ -72,12 +72,28 @@ class Download:
 
     def _fetch_all(self, *, threads: int, progress: Progress) -> None:
         self._arriving.mkdir(exist_ok=True)
+        self._check_cases()
         with progress.task(f"Fetching {self._found.address}", total=self._found.size) as task:
             fetch = partial(self._fetch, task=task)
             for _ in map_concurrently(fetch, self._found.objects, threads=threads):
                 pass
         self._partial.replace(self._folder)
         shutil.rmtree(self._arriving, ignore_errors=True)
+
+    def _check_cases(self) -> None:
+        """Refuse keys that differ by case alone where the disk does not tell cases apart."""
+        probe = self._arriving / "Case"
+        probe.touch()
+        if not probe.with_name("cASE").exists():
+            return
+        firsts: dict[str, S3Object] = {}
+        for item in self._found.objects:
+            first = firsts.setdefault(item.path.casefold(), item)
+            if first is not item:
+                raise UserError(
+                    f"{self._uri(first)!r} and {self._uri(item)!r} differ by case alone, which the "
+                    f"disk of {str(self._folder.parent)!r} does not tell apart. Rename one of them."
+                )
 
     def _fetch(self, item: S3Object, *, task: Task) -> None:
         target = self._partial / item.path

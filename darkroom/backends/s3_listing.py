@@ -1,12 +1,14 @@
 """What lies under an S3 address: listed, checked and versioned before it is fetched."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from darkroom.errors import UserError
+from darkroom.sources.archives import START_BYTES, is_archive_start
 from darkroom.sources.entry_paths import inner_path, is_hidden, unsafe_reason
 from darkroom.sources.listing import HIDDEN, FileEntry, Listing, too_many_files
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ObjectTypeDef
 
+MARK = "object that marks a folder, by the folder's own name"
+
+_SLASHES = re.compile("/{2,}")
 _PROBLEMS_SHOWN = 10
 _NEIGHBOURS_SHOWN = 10
 
@@ -25,6 +30,8 @@ class S3Address:
     bucket: str
     key: str
     """A key, or a prefix; without a slash at its end."""
+    is_folder: bool = False
+    """Whether a slash at the end says that it is a prefix, and not one object."""
 
     @classmethod
     def parse(cls, uri: str) -> Self:
@@ -36,7 +43,7 @@ class S3Address:
         bucket, _, key = uri.partition("://")[2].partition("/")
         if not bucket:
             raise UserError(f"{uri!r} names no bucket. Write s3://bucket/prefix.")
-        return cls(bucket, key.rstrip("/"))
+        return cls(bucket, key.rstrip("/"), is_folder=key.endswith("/"))
 
     @property
     def prefix(self) -> str:
@@ -95,16 +102,25 @@ def list_address(
 ) -> S3Listing:
     """What lies at an address: one object of that very key, or else all below it.
 
-    Hidden objects and the empty ones that stand for folders are passed over.
+    Hidden objects and the empty ones that stand for folders are passed over; so is an object
+    of the very key where others lie below it, which consoles and Hadoop leave as a mark. Slashes
+    that follow each other count as one.
 
     Raises:
-        UserError: nothing is there, more than the limits, or keys that are no safe paths.
+        UserError: nothing is there, more than the limits, an archive and a folder of one name, or
+            keys that are no safe paths.
     """
-    if (archive := _object_at(client, address)) is not None:
-        found: tuple[S3Object, ...] = (archive,)
-        left_out: Counter[str] = Counter()
-    else:
-        found, left_out = _objects_below(client, address, maximum_files=maximum_files)
+    archive = None if address.is_folder else _object_at(client, address)
+    below, left_out = _objects_below(client, address, maximum_files=maximum_files)
+    if archive is not None and below:
+        if _is_archive(client, address):
+            raise UserError(
+                f"{str(address)!r} is an archive, and a folder of {len(below):,} objects. Write "
+                f"'{address}/' for the folder, or give the archive another name."
+            )
+        left_out[MARK] += 1
+        archive = None
+    found = below if archive is None else (archive,)
     if not found:
         raise UserError(_nothing_there(client, address))
     result = S3Listing(address, found, is_archive=archive is not None, left_out=left_out)
@@ -114,6 +130,17 @@ def list_address(
             f"data.maximum_archive_bytes ({maximum_bytes:,}). If that is meant, raise it."
         )
     return result
+
+
+def _is_archive(client: "S3Client", address: S3Address) -> bool:
+    """Whether an object is an archive, by its first bytes."""
+    size = client.head_object(Bucket=address.bucket, Key=address.key)["ContentLength"]
+    if not size:
+        return False
+    answer = client.get_object(
+        Bucket=address.bucket, Key=address.key, Range=f"bytes=0-{START_BYTES - 1}"
+    )
+    return is_archive_start(answer["Body"].read())
 
 
 def list_objects(client: "S3Client", address: S3Address) -> "Iterator[ObjectTypeDef]":
@@ -145,6 +172,7 @@ def _objects_below(
     unsafe: list[str] = []
     for item in list_objects(client, address):
         name = item["Key"][len(address.prefix) :]
+        name = _SLASHES.sub("/", name).removeprefix("/")  # as joined by programs with one too many
         if not name or name.endswith("/"):
             continue
         if reason := unsafe_reason(name):

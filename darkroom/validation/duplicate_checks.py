@@ -127,8 +127,12 @@ def _groups_by_content(inspection: Inspection) -> list[list[int]]:
 def _sort_out(group: Sequence[int], *, records: Sequence[ImageRecord], into: _Repeats) -> None:
     """Keep one image of a group, of the split that matters most; the rest repeat it."""
     kept = max(group, key=lambda position: (SPLITS.index(records[position].split), -position))
+    firsts: dict[str, int] = {}  # of each class
     for position in group:
-        other = next((o for o in group if records[o].label != records[position].label), None)
+        firsts.setdefault(records[position].label, position)
+    two = sorted(firsts.values())[:2]  # one of them is of another class than any image
+    for position in group:
+        other = next((o for o in two if records[o].label != records[position].label), None)
         if other is not None:
             into.other_label[position] = other
         if records[position].split != records[kept].split:
