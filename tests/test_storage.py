@@ -20,7 +20,7 @@ from darkroom.backends.ingestion import describe_source, ingest, source_version
 from darkroom.backends.s3_integrity import DamagedTransferError, check_file, md5_of_etag
 from darkroom.backends.s3_listing import MARK
 from darkroom.backends.storage import Uploaded, fetch, look_up, s3_client, upload_folder
-from darkroom.config import DataConfig
+from darkroom.config import DataConfig, SplitFolders
 from darkroom.errors import DarkroomError, UserError
 from darkroom.sources.listing import HIDDEN
 
@@ -444,3 +444,22 @@ def test_a_file_of_another_size_is_damaged(tmp_path):
     (tmp_path / "file").write_bytes(b"abc")
     with pytest.raises(DamagedTransferError, match="3 of 4 bytes"):
         check_file(tmp_path / "file", size=4, answer={})
+
+
+def test_a_prefix_with_labels_splits_and_two_forms_of_unicode_becomes_a_data_set(s3, tmp_path):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    for number, folder in enumerate((f"fit/{nfc}", f"fit/{nfd}", "fit/tea", f"judge/{nfd}") * 3):
+        key = f"own/{folder}/{number}.jpg"
+        s3.put_object(Bucket="photos", Key=key, Body=f"{number}".encode())
+    rows = "".join(f"{number}.jpg,{number // 6}\n" for number in range(12))
+    s3.put_object(Bucket="photos", Key="own/people.csv", Body=b"file,person\n" + rows.encode())
+    splits = SplitFolders(train=("fit",), test=("judge",))
+    config = DataConfig(splits=splits, labels=("people.csv",))
+    foreseen = describe_source("s3://photos/own", config=config, seed=1).dataset
+    dataset = ingest("s3://photos/own", config=config, seed=1, store=tmp_path)
+    for found in (foreseen, dataset):
+        assert found.classes == (nfc, "tea")
+        assert found.provenance.reading.startswith("splits: fit → train, judge → test; groups in")
+        assert found.counts() == foreseen.counts()
+        assert {record.group for record in found.records} == {"0", "1"}
+    assert all(dataset.file(record).is_file() for record in dataset.records)
