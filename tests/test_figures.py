@@ -104,14 +104,17 @@ def test_counts_are_written_into_the_cells_of_few_classes_only() -> None:
     assert not confusion_figure(many).axes[0].texts
 
 
-def test_hard_names_are_drawn_as_they_are_or_as_boxes() -> None:
+def test_hard_names_are_drawn_as_they_are_or_as_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["$x_1$", "a" * 90, "连衣裙", "tab\there", "back\\slash $", "{}%s"]
     evaluation = evaluation_of(names)
     for draw in (confusion_figure, class_f1_figure, reliability_figure):
         drawn(draw(evaluation))
     assert "$x_1$" in texts(confusion_figure(evaluation))
-    assert drawable("连衣裙") == "□□□"
-    assert drawable("a" * 90, length=5) == "aaaa…"
+    assert drawable("a" * 90, length=5) == "aa…aa"
+    monkeypatch.setattr("darkroom.reports.figures._other_fonts", dict)  # none but matplotlib's own
+    assert drawable("连衣裙") == "\\u8fde\\u8863\\u88d9"
+    assert drawable("🐶") != drawable("🐱")
+    assert drawable("a" * 60 + "x") != drawable("a" * 60 + "y")
 
 
 def test_f1_bars_stop_at_forty_and_show_the_lowest() -> None:

@@ -13,15 +13,24 @@ from typing import Any, Literal, Protocol
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import get_font
+from matplotlib.font_manager import fontManager, get_font
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREY = "#1f5fbf", "#d9730d", "#7a828e"
 GREEN, RED = "#17702f", "#b3261e"
 
 _NAME_LENGTH = 28
+_OWN_FAMILY = "DejaVu Sans"
+_OTHER_FONTS = (
+    *("Noto Sans CJK", "Noto Serif CJK", "Source Han Sans", "WenQuanYi", "Droid Sans Fallback"),
+    *("Hiragino Sans", "PingFang", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic"),
+    *("Noto Sans", "Arial Unicode", "Noto Emoji", "Symbola", "FreeSerif", "Unifont"),
+)
+"""Families with the scripts of East Asia, and with signs; coloured emoji cannot be drawn."""
 _TUNING_COLUMNS = 3
 _MOST_TICKS = 5
 _TRIAL_STYLES: Mapping[str, Mapping[str, Any]] = {
@@ -134,10 +143,25 @@ def tuning_figure(result: Trials) -> Figure:
 
 
 def drawable(text: str, *, length: int = _NAME_LENGTH) -> str:
-    """The text shortened, and with a box for what matplotlib's own font does not have."""
-    known = _characters()
-    shortened = text if len(text) <= length else f"{text[: length - 1]}…"
-    return "".join(letter if ord(letter) in known else "□" for letter in shortened)
+    """The text shortened in its middle, with \\u… for what no installed font can draw.
+
+    Long names often differ at their end alone, and boxes would look all the same.
+    """
+    letters = [letter if _can_be_drawn(letter) else _escaped(letter) for letter in text]
+    if sum(map(len, letters)) <= length:
+        return "".join(letters)
+    half = (length - 1) // 2
+    return f"{_as_many(letters, length - 1 - half)}…{_as_many(letters[::-1], half, reverse=True)}"
+
+
+def _as_many(letters: Sequence[str], length: int, *, reverse: bool = False) -> str:
+    """The first whole letters that fit."""
+    kept: list[str] = []
+    for letter in letters:
+        if sum(map(len, kept)) + len(letter) > length:
+            break
+        kept.append(letter)
+    return "".join(reversed(kept) if reverse else kept)
 
 
 def _plot_trials(axes: Axes, result: Trials, *, at: Callable[[Trial], Value | None]) -> None:
@@ -170,17 +194,56 @@ def _scale(axes: Axes, values: Sequence[Value]) -> None:
         axes.set_xticks(numbers)
 
 
+def _can_be_drawn(letter: str) -> bool:
+    if letter.isspace() or not letter.isprintable():
+        return letter == " "
+    code = ord(letter)
+    return code in _characters(_own_font()) or any(
+        code in _characters(file) for file in _other_fonts().values()
+    )
+
+
+def _escaped(letter: str) -> str:
+    code = ord(letter)
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:x}"
+
+
+def _own_font() -> str:
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
 @cache
-def _characters() -> frozenset[int]:
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return frozenset(get_font(str(file)).get_charmap())
+def _characters(file: str) -> frozenset[int]:
+    return frozenset(get_font(file).get_charmap())
+
+
+@cache
+def _other_fonts() -> dict[str, str]:
+    """Fonts of this machine that have what matplotlib's own has not, by family: their files."""
+    found: dict[str, str] = {}
+    for wanted in _OTHER_FONTS:
+        for font in fontManager.ttflist:
+            if font.name.startswith(wanted) and font.name not in found and font.weight == 400:
+                found[font.name] = font.fname
+                break
+    return found
+
+
+class _Figure(Figure):
+    """Draws each letter by the first font that has it."""
+
+    def draw(self, renderer: RendererBase) -> None:
+        for text in self.findobj(Text):
+            if not text.get_text().isascii():
+                text.set_fontfamily([_OWN_FAMILY, *_other_fonts()])
+        super().draw(renderer)
 
 
 def new_figure(
     *, width: float, height: float, layout: Layout = "constrained", dots_per_inch: int = 144
 ) -> Figure:
     """An empty figure of the size in inches."""
-    figure = Figure(figsize=(width, height), dpi=dots_per_inch, layout=layout)
+    figure = _Figure(figsize=(width, height), dpi=dots_per_inch, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
