@@ -33,6 +33,8 @@ PLACEHOLDERS = {
     "<execution-role>": "${Name}-execution",
     "<endpoint-role>": "${Name}-endpoint",
     "<codebuild-project>": "${Name}-image",
+    "<mlflow-server>": "${Name}",
+    "<mlflow-app>": "${MlflowApp}",
     "arn:aws:": "arn:${AWS::Partition}:",
 }
 """What stands in the JSON files, and what the template says for it."""
@@ -191,6 +193,53 @@ def may(name: str, *, action: str, arn: str) -> bool:
         for statement in policy(name)["Statement"]
         for resource in listed(statement["Resource"])
     )
+
+
+FOREIGN = {
+    "sagemaker:DeleteEndpoint": "endpoint",
+    "sagemaker:DeleteEndpointConfig": "endpoint-config",
+    "sagemaker:DeleteModel": "model",
+    "sagemaker:DeleteTags": "endpoint",
+    "sagemaker:InvokeEndpoint": "endpoint",
+    "sagemaker:UpdateEndpoint": "endpoint",
+    "sagemaker:AddTags": "endpoint",
+    "sagemaker:StopTrainingJob": "training-job",
+    "sagemaker:StopHyperParameterTuningJob": "hyper-parameter-tuning-job",
+    "sagemaker:StopTransformJob": "transform-job",
+    "cloudwatch:DeleteAlarms": "alarm",
+    "application-autoscaling:DeregisterScalableTarget": "scalable-target",
+    "sagemaker-mlflow:GetRun": "mlflow-tracking-server",
+    "s3:ListBucket": "",
+}
+"""What could touch somebody else's, and the kind of thing that it touches."""
+
+
+@pytest.mark.parametrize("action", FOREIGN)
+def test_the_execution_role_may_not_touch_what_is_somebody_elses(action: str) -> None:
+    service, kind = action.partition(":")[0].removesuffix("-mlflow"), FOREIGN[action]
+    separator = ":" if kind == "alarm" else "/"
+    theirs = f"arn:aws:{service}:<region>:<account>:{kind}{separator}theirs"
+    if service == "s3":
+        theirs = "arn:aws:s3:::<bucket>"
+    giving = [
+        statement
+        for statement in policy("execution-role")["Statement"]
+        if any(fnmatchcase(action, one) for one in listed(statement["Action"]))
+    ]
+    assert giving
+    touching = [
+        statement
+        for statement in giving
+        if any(fnmatchcase(theirs, resource) for resource in listed(statement["Resource"]))
+    ]
+    for statement in touching:
+        conditions = {key for each in statement["Condition"].values() for key in each}
+        assert conditions <= {
+            "aws:ResourceTag/darkroom:run",
+            "sagemaker:TaggingAction",
+            "application-autoscaling:service-namespace",
+            "s3:prefix",
+        }
 
 
 def test_endpoints_may_neither_write_models_nor_start_anything() -> None:

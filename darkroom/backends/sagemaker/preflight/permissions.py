@@ -33,6 +33,7 @@ def check_execution_role(site: Site, *, caller: Caller, iam: "IAMClient") -> lis
                 resource=resource,
                 iam=iam,
                 service=SERVICE if "iam:PassRole" in actions else "",
+                context=_context(site),
             )
         ]
         if lacking:
@@ -44,6 +45,15 @@ def check_execution_role(site: Site, *, caller: Caller, iam: "IAMClient") -> lis
         return [Finding(_SUBJECT, "ok", "a sample of what it needs is allowed.")]
 
     return survive(check, subject=_SUBJECT, action="iam:SimulatePrincipalPolicy")
+
+
+def _context(site: Site) -> dict[str, str]:
+    """What a request carries: listing is below our prefix, what is changed has our tag."""
+    prefix = site.root.removeprefix("s3://").partition("/")[2]
+    return {
+        "s3:prefix": f"{prefix}/probe" if prefix else "probe",
+        "aws:ResourceTag/darkroom:run": "probe",
+    }
 
 
 def _needed(site: Site, *, account: str) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """The roles that jobs and endpoints run under: do they exist, and may SageMaker take them?"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from darkroom.backends.sagemaker.preflight.account import Caller
@@ -95,23 +95,32 @@ def check_passing(arn: str, *, subject: str, caller: Caller, iam: "IAMClient") -
 
 
 def denied_actions(
-    actions: Sequence[str], *, source: str, resource: str, iam: "IAMClient", service: str = ""
+    actions: Sequence[str],
+    *,
+    source: str,
+    resource: str,
+    iam: "IAMClient",
+    service: str = "",
+    context: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Those that the policies of `source` (a user's or role's ARN) do not allow.
+
+    Args:
+        service: that a role is passed to; empty: none is.
+        context: what else a real request would carry, by the name of its condition key.
 
     Raises:
         botocore.exceptions.ClientError: the simulator may not be used, or knows no `source`.
     """
-    context = {
-        "ContextKeyName": "iam:PassedToService",
-        "ContextKeyValues": [service],
-        "ContextKeyType": "string",
-    }
+    known = ({"iam:PassedToService": service} if service else {}) | dict(context or {})
     answer = iam.simulate_principal_policy(
         PolicySourceArn=source,
         ActionNames=list(actions),
         ResourceArns=[resource],
-        ContextEntries=[context] if service else [],  # type: ignore[list-item]
+        ContextEntries=[
+            {"ContextKeyName": name, "ContextKeyValues": [value], "ContextKeyType": "string"}
+            for name, value in known.items()
+        ],
     )
     results = answer["EvaluationResults"]
     return [r["EvalActionName"] for r in results if r["EvalDecision"] != "allowed"]
