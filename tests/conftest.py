@@ -1,10 +1,32 @@
 """What every test starts from: a workspace of its own, and no settings of the user's."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 
 # Before torch is imported: tests run side by side, one thread each.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _leave_home() -> None:
+    """Give this process, one of several workers, a home of its own.
+
+    Libraries look there while they are imported: ZenML makes its store, matplotlib lists fonts,
+    torch keeps weights. Two workers that make the same store at once fail, and the user's is not
+    ours to touch.
+    """
+    home = tempfile.mkdtemp(prefix="darkroom-tests-home-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    for name in [name for name in os.environ if name.startswith(_OWN_FOLDERS)]:
+        del os.environ[name]
+    os.environ["HOME"] = home
+
+
+_OWN_FOLDERS = ("XDG_", "ZENML_", "MLFLOW_", "TORCH_", "MPLCONFIGDIR", "UV_CACHE", "HF_")
+"""Variables by which a user may have sent such libraries elsewhere."""
+_leave_home()
 
 from collections.abc import Callable
 from functools import partial
