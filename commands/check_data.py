@@ -36,11 +36,11 @@ def check_data(settings: Config) -> tuple[SourceDescription | None, list[str]]:
 def _show(dataset: Dataset, *, settings: Config) -> list[str]:
     problems: list[str] = []
     if dataset.provenance.reading:
-        click.echo(f"  read as      {dataset.provenance.reading}")
+        click.echo(f"  read as      {_printable(dataset.provenance.reading)}")
     for line in _table(dataset):
         click.echo(f"  {line}")
     for one in left_out(dataset):
-        such = ", ".join(one.examples[:_EXAMPLES_SHOWN])
+        such = _printable(", ".join(one.examples[:_EXAMPLES_SHOWN]))
         click.echo(f"  left out     {one.count:,} × {one.reason}" + (f": {such}" if such else ""))
     for finding in check_classes(dataset, config=settings.data):
         if finding.action == "stop":
@@ -48,7 +48,7 @@ def _show(dataset: Dataset, *, settings: Config) -> list[str]:
         elif finding.kind == "files_left_out":  # what, is said above
             click.echo(f"  warning      {finding.advice}")
         else:
-            click.echo(f"  warning      {finding.message}. {finding.advice}")
+            click.echo(f"  warning      {_printable(finding.message)}. {finding.advice}")
     return problems
 
 
@@ -71,11 +71,16 @@ def _table(dataset: Dataset) -> list[str]:
 
 def _shortened(name: str) -> str:
     """A class name in one line of the terminal; spaces at its ends are seen."""
-    printable = "".join(c if c.isprintable() else "�" for c in name)
+    printable = _printable(name)
     shown = repr(printable) if printable != printable.strip() else printable
     while _width(shown) > _WIDEST_NAME:
         shown = shown.rstrip("…")[:-1] + "…"
     return shown
+
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: names of files may hold anything."""
+    return "".join(c if c.isprintable() else "�" for c in text)
 
 
 def _width(text: str) -> int:

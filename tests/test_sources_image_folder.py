@@ -287,6 +287,7 @@ _LAYOUTS = {  # after the folders of well-known data sets: docs/data.md
         ("PlantVillage/cat", "PlantVillage/dog"),
         {REPEATED: "PlantVillage/PlantVillage"},
     ),
+    "test beside the classes": (("cat", "dog"), (), ("test/cat", "test/dog"), {}),
     "one folder of another": (None, (), ("a/b/cat", "a/b/dog"), {NO_CLASS: "a/b"}),
 }
 
@@ -401,6 +402,10 @@ def test_an_empty_class_folder_is_refused_and_an_empty_split_is_not(tmp_path):
     assert found.unusable == ("cow",)
     with pytest.raises(UserError, match=r"a class folder without any image .*: 'cow'"):
         check_trainable(found, source="images")
+
+
+def test_a_class_called_like_a_split_does_not_vanish_without_images(tmp_path):
+    assert _read(tmp_path, *_images("cat", "dog"), "train/1.mov").unusable == ("train",)
 
 
 def test_what_a_class_loses_is_counted(tmp_path):

@@ -312,6 +312,8 @@ class _Layout:
         if trained and len(kinds) > 1:
             self._refuse_splits_of_other_names()
             return self._read_splits()
+        if not trained and all(self._repeats_the_rest(child) for child in self._held_out()):
+            return self._read_classes_beside_splits()
         if trained or len(kinds) > 1 or self._some_split_repeats_the_rest():
             raise self._splits_or_classes()
         return self._read_without_splits()
@@ -323,6 +325,24 @@ class _Layout:
             self._top,
             folders=[(by_path[path], split) for path, split in folders.items()],
             dropped=[(child, BESIDE_SPLITS) for child in self._rest],
+        )
+
+    def _held_out(self) -> list[_Folder]:
+        return [self._top.children[name] for name in self._splits]
+
+    def _read_classes_beside_splits(self) -> _Reading:
+        """cat/ and dog/ beside test/cat/ and test/dog/."""
+        classes = [_Class(child, child.name, "train") for child in self._rest]
+        for child in self._held_out():
+            split = self._splits[child.name]
+            classes += [_Class(deeper, deeper.name, split) for deeper in child.filled]
+        classes += [_Class(child, child.name, None) for child in _unfilled(self._top)]
+        return _Reading(
+            self._top,
+            classes,
+            text=f"class folders{_where(self._top)} → train, beside splits: "
+            f"{_arrows(self._splits)}",
+            dropped=[(child, NO_CLASS_IN_SPLIT) for child in self._held_out()],
         )
 
     def _read_without_splits(self) -> _Reading:
@@ -609,7 +629,7 @@ def _unfilled(top: _Folder) -> list[_Folder]:
     return [
         child
         for child in top.children.values()
-        if not child.total and child.name.lower() not in _COMPANIONS and not split_named(child.name)
+        if not child.total and child.name.lower() not in _COMPANIONS
     ]
 
 
