@@ -143,6 +143,8 @@ def _notes(records: Records) -> Iterable[Text]:
             + "; ".join(records.walls_missing),
             style="yellow",
         )
+    if records.without_effect:
+        yield Text("Had no effect here: " + "; ".join(records.without_effect), style="dim")
     yield Text("Not covered: " + "; ".join(records.not_covered), style="dim")
 
 

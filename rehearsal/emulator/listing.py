@@ -49,14 +49,20 @@ def _matches(row: Mapping[str, Any], request: Request, *, kind: str) -> bool:
     return (
         request.get("NameContains", "").lower() in name.lower()
         and request.get("StatusEquals", status) == status
-        and _in_time(row, request, field="CreationTime")
-        and _in_time(row, request, field="LastModifiedTime")
+        and is_in_time(row, request, field="CreationTime")
+        and is_in_time(row, request, field="LastModifiedTime")
     )
 
 
-def _in_time(row: Mapping[str, Any], request: Request, *, field: str) -> bool:
+def is_in_time(row: Mapping[str, Any], request: Request, *, field: str, prefix: str = "") -> bool:
+    """Whether a moment of a row lies between those of <prefix>After and <prefix>Before.
+
+    Args:
+        field: of the row, and the prefix where none is given.
+    """
+    prefix = prefix or field
     moment = row.get(field)
-    after, before = request.get(f"{field}After"), request.get(f"{field}Before")
+    after, before = request.get(f"{prefix}After"), request.get(f"{prefix}Before")
     if not isinstance(moment, datetime):
         return True
     return (after is None or moment >= _moment(after)) and (

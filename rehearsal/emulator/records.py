@@ -39,7 +39,7 @@ It is reported here and not slept."""
 _NEVER_COVERED = (
     "IAM: no permission is evaluated",
     "images: programs run in this machine's environment, not in the named image",
-    "hardware: no GPUs, and not the speed or the memory of the named instance types",
+    "hardware: no GPUs, and not the speed, memory or disks of the named instance types",
     "quotas of the account",
 )
 
@@ -97,6 +97,8 @@ class Records(BaseModel):
     """Those that are set."""
     faults_applied: list[dict[str, Any]]
     not_covered: list[str]
+    without_effect: list[str] = []
+    """Members of requests that were taken and do nothing here: members.py."""
 
 
 Teller = Callable[["State"], Iterable[Record]]
@@ -130,6 +132,7 @@ def records(state: "State") -> Records:
         faults=state.faults.shown(),
         faults_applied=list(state.faults.applied),
         not_covered=[*_NEVER_COVERED, *state.log.gaps],
+        without_effect=sorted(state.log.idle),
     )
 
 
@@ -142,6 +145,7 @@ class Log:
         self.refusals: list[Refusal] = []
         self.mistakes: list[str] = []
         self.gaps: list[str] = []
+        self.idle: set[str] = set()
 
     def count(self, call: Call) -> None:
         """Count a call of somebody else's."""
@@ -165,6 +169,11 @@ class Log:
         text = "".join(traceback.format_exception(error))
         with self._lock:
             self.mistakes.append(f"{call.service}:{call.operation}\n{text}")
+
+    def without_effect(self, member: str) -> None:
+        """Note a member of a request that does nothing here; told once."""
+        with self._lock:
+            self.idle.add(member)
 
     def not_covered(self, what: str) -> None:
         """Note something that a request asked for and that had no effect; told once."""

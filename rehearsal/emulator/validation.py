@@ -5,6 +5,8 @@ from typing import Any
 
 from darkroom.backends.sagemaker.request_rules import problems
 from rehearsal.emulator.errors import AwsError, invalid
+from rehearsal.emulator.members import check_members
+from rehearsal.emulator.operations import operation_named
 from rehearsal.emulator.shapes import check_shape
 from rehearsal.emulator.state import State
 
@@ -13,7 +15,7 @@ _TARGET_HOLDERS = ("CheckpointConfig",)
 
 
 def check_request(operation: str, request: Mapping[str, Any], *, state: State) -> None:
-    """Check a SageMaker request: the service model, AWS's further rules, buckets.
+    """Check a SageMaker request: the service model, AWS's further rules, our members, buckets.
 
     Raises:
         AwsError: with AWS's code and wording; where several rules are broken, all are told.
@@ -22,6 +24,8 @@ def check_request(operation: str, request: Mapping[str, Any], *, state: State) -
     found = problems(operation, request)
     if found:
         raise AwsError(found[0].code, "; ".join(problem.message for problem in found))
+    if operation_named(operation):
+        check_members(operation, request, state=state)
     if operation.startswith("Create"):
         _check_buckets(request, state=state)
 

@@ -28,8 +28,14 @@ class Ticket:
     failure: str
 
 
-def invoke_from_s3(endpoint: str, *, inference: Inference, location: str, state: State) -> Ticket:
-    """Begin an invocation beside the requests. Raises AwsError."""
+def invoke_from_s3(
+    endpoint: str, *, inference: Inference, location: str, seconds: float, state: State
+) -> Ticket:
+    """Begin an invocation beside the requests. Raises AwsError.
+
+    Args:
+        seconds: that the container may take, at most an hour.
+    """
     config = _output_config(endpoint, state=state)
     if not location:
         raise AwsError("ValidationError", "InputLocation is required.")
@@ -41,7 +47,14 @@ def invoke_from_s3(endpoint: str, *, inference: Inference, location: str, state:
         failure=f"{failures}/{number}-error.out" if failures else "",
     )
     state.start(
-        lambda: _run(endpoint, inference=inference, location=location, ticket=ticket, state=state),
+        lambda: _run(
+            endpoint,
+            inference=inference,
+            location=location,
+            ticket=ticket,
+            seconds=min(seconds, _MAXIMUM_SECONDS),
+            state=state,
+        ),
         name=f"asynchronous invocation {number}",
     )
     return ticket
@@ -74,7 +87,13 @@ def _output_config(endpoint: str, *, state: State) -> Mapping[str, Any]:
 
 
 def _run(
-    endpoint: str, *, inference: Inference, location: str, ticket: Ticket, state: State
+    endpoint: str,
+    *,
+    inference: Inference,
+    location: str,
+    ticket: Ticket,
+    seconds: float,
+    state: State,
 ) -> None:
     try:
         bucket, key = split_uri(location)
@@ -84,7 +103,7 @@ def _run(
             inference=replace(inference, body=body),
             state=state,
             maximum_bytes=_MAXIMUM_BYTES,
-            seconds=_MAXIMUM_SECONDS,
+            seconds=seconds,
         )
     except (AwsError, ClientError, ValueError) as error:
         if ticket.failure:

@@ -117,8 +117,6 @@ def delete_endpoint_config(request: Request, *, state: State) -> Answer:
 
 
 def _refuse_unsupported(request: Request) -> None:
-    if request.get("ShadowProductionVariants"):
-        raise not_executed("ShadowProductionVariants", why="requests are not sent twice")
     for variant in request["ProductionVariants"]:
         if "ModelName" not in variant:
             raise not_executed(

@@ -5,18 +5,22 @@ import json
 from werkzeug.wrappers import Request, Response
 
 from rehearsal.emulator.errors import not_executed
+from rehearsal.emulator.members import check_given, shape_of
 from rehearsal.emulator.operations import route
 from rehearsal.emulator.state import State
 from rehearsal.hosting.asynchronous import invoke_from_s3, refuse_asynchronous
 from rehearsal.hosting.invocations import CUSTOM_ATTRIBUTES, Inference, Outcome, invoke
 
 _PREFIX = "X-Amzn-SageMaker-"
+_ASYNCHRONOUS_SECONDS = 900
+"""Of the API reference, where InvocationTimeoutSeconds is not given."""
 _NAME = "(?P<endpoint>[^/]+)"
 
 
 @route("POST", f"/endpoints/{_NAME}/invocations")
 def invoke_endpoint(call: Request, *, state: State, endpoint: str) -> Response:
     """Answer with what the container answers."""
+    _check_members(call, operation="InvokeEndpoint", state=state)
     refuse_asynchronous(endpoint, state=state)
     outcome = invoke(endpoint, inference=_inference(call, body=call.get_data()), state=state)
     return _response(outcome)
@@ -25,10 +29,14 @@ def invoke_endpoint(call: Request, *, state: State, endpoint: str) -> Response:
 @route("POST", f"/endpoints/{_NAME}/async-invocations")
 def invoke_endpoint_async(call: Request, *, state: State, endpoint: str) -> Response:
     """Answer at once; the result comes to S3."""
+    _check_members(call, operation="InvokeEndpointAsync", state=state)
     ticket = invoke_from_s3(
         endpoint,
         inference=_inference(call, body=b""),
         location=call.headers.get(f"{_PREFIX}InputLocation", ""),
+        seconds=float(
+            call.headers.get(f"{_PREFIX}InvocationTimeoutSeconds", _ASYNCHRONOUS_SECONDS)
+        ),
         state=state,
     )
     headers = {
@@ -47,6 +55,19 @@ def invoke_endpoint_async(call: Request, *, state: State, endpoint: str) -> Resp
 def invoke_with_response_stream(call: Request, *, state: State, endpoint: str) -> Response:
     """Refused."""
     raise not_executed("InvokeEndpointWithResponseStream", why="answers are not streamed")
+
+
+def _check_members(call: Request, *, operation: str, state: State) -> None:
+    """Refuse members that are not executed; they come as headers, the body aside."""
+    shape = shape_of(operation, service="sagemaker-runtime")
+    given = {
+        name: call.headers.get(member.serialization.get("name", ""), "")
+        for name, member in shape.members.items()
+        if member.serialization.get("location") == "header"
+    }
+    if operation == "InvokeEndpointAsync":
+        given["Body"] = call.get_data().decode(errors="replace")
+    check_given(shape, given, operation=operation, state=state)
 
 
 def _inference(call: Request, *, body: bytes) -> Inference:

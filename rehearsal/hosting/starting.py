@@ -99,19 +99,12 @@ def _note_gaps(config: EndpointConfig, *, state: State) -> None:
     """Say what a configuration asks for and does not get here."""
     if any(variant.get("InitialInstanceCount", 1) > 1 for variant in config.variants):
         state.log.not_covered("several instances of a variant: one process stands for all")
-    if any("ServerlessConfig" in variant for variant in config.variants):
-        state.log.not_covered("serverless: cold starts, memory and concurrency limits")
-    asynchronous = config.request.get("AsyncInferenceConfig")
-    if asynchronous:
+    if config.request.get("AsyncInferenceConfig"):
         state.log.not_covered("asynchronous: the queue, and scaling by its length")
-        if asynchronous["OutputConfig"].get("NotificationConfig"):
-            state.log.not_covered("SNS: nobody is told of asynchronous answers")
     models = [model_named(variant["ModelName"], state=state) for variant in config.variants]
     isolated = any(model.request.get("EnableNetworkIsolation") for model in models)
     if isolated and not is_sandboxed(state):
         state.log.not_covered("network isolation of serving containers")
-    if config.request.get("KmsKeyId") or config.capture.get("KmsKeyId"):
-        state.log.not_covered("KMS: nothing is encrypted")
 
 
 def _unhealthy(variant: Variant, *, server: ModelServer) -> StartupError:

@@ -12,7 +12,7 @@ from typing import Any
 from rehearsal.emulator.state import State, now
 from rehearsal.jobs import container as containers
 from rehearsal.jobs.channels import fetch_channel
-from rehearsal.jobs.checkpoints import CheckpointMirror, local_folder
+from rehearsal.jobs.checkpoints import CheckpointMirror, below_ml, local_folder
 from rehearsal.jobs.container import Container, RunningContainer
 from rehearsal.jobs.failures import REASON_CHARACTERS, algorithm_error
 from rehearsal.jobs.job_files import read_text
@@ -24,6 +24,12 @@ from rehearsal.jobs.training_metrics import publish
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 _SECONDS_BETWEEN_LOOKS = 0.05
+_UPLOADED = {
+    "DebugHookConfig": ("/opt/ml/output/tensors", "debug-output"),
+    "TensorBoardOutputConfig": ("/opt/ml/output/tensorboard", "tensorboard-output"),
+}
+"""Where programs leave these files, and what their place on S3 is called below the job's name:
+as SageMaker's SDK looks for them (Estimator.latest_job_debugger_artifacts_path)."""
 
 
 class Outcome(Enum):
@@ -47,7 +53,8 @@ class Attempt:
         self.reason = ""
         """Why it failed."""
         self.containers = [self._container(host) for host, _ in job.instances]
-        self._mirrors = self._checkpoint_mirrors()
+        self._restored = self._checkpoint_mirrors()
+        self._mirrors = [*self._restored, *self._output_mirrors()]
         self._reader = MetricReader(
             job.request["AlgorithmSpecification"].get("MetricDefinitions", ())
         )
@@ -84,7 +91,7 @@ class Attempt:
         self._enter("Downloading", message="Downloading input data")
         for (host, _), container in zip(job.instances, self.containers, strict=True):
             write_training_folder(container.ml, job=job, host=host)
-        for mirror in self._mirrors:
+        for mirror in self._restored:
             mirror.restore()
         data = [container.ml / "input" / "data" for container in self.containers]
         for channel in job.request.get("InputDataConfig", ()):
@@ -215,16 +222,20 @@ class Attempt:
 
     def _checkpoint_mirrors(self) -> list[CheckpointMirror]:
         config = self._job.request.get("CheckpointConfig")
-        if not config:
-            return []
+        return self._mirrors_of(local_folder(config), uri=config["S3Uri"]) if config else []
+
+    def _output_mirrors(self) -> list[CheckpointMirror]:
+        """What SageMaker uploads for its Debugger and for TensorBoard, while the job runs."""
+        mirrors = []
+        for member, (folder, name) in _UPLOADED.items():
+            if config := self._job.request.get(member):
+                uri = f"{config['S3OutputPath'].rstrip('/')}/{self._job.name}/{name}"
+                mirrors += self._mirrors_of(below_ml(config.get("LocalPath", folder)), uri=uri)
+        return mirrors
+
+    def _mirrors_of(self, folder: str, *, uri: str) -> list[CheckpointMirror]:
         return [
-            CheckpointMirror(
-                container.ml,
-                local_folder(config),
-                uri=config["S3Uri"],
-                say=self._say,
-                state=self._state,
-            )
+            CheckpointMirror(container.ml, folder, uri=uri, say=self._say, state=self._state)
             for container in self.containers
         ]
 

@@ -20,9 +20,8 @@ def write_training_folder(ml: Path, *, job: TrainingJob, host: str) -> None:
     _write(config / "hyperparameters.json", job.request.get("HyperParameters", {}))
     _write(config / "resourceconfig.json", _resources(job, host=host))
     _write(config / "inputdataconfig.json", _inputs(job))
-    for name in ("DebugHookConfig", "ProfilerConfig"):
-        if name in job.request:
-            _write(config / f"{name.lower().replace('config', '')}config.json", job.request[name])
+    if hook := job.request.get("DebugHookConfig"):
+        _write(config / "debughookconfig.json", hook)
 
 
 def hosts_file(job: TrainingJob) -> dict[str, str]:

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from rehearsal.emulator.errors import not_found
-from rehearsal.emulator.listing import cut
+from rehearsal.emulator.listing import cut, is_in_time
 from rehearsal.emulator.operations import Answer, Request, awaited, operation
 from rehearsal.emulator.state import State
 from rehearsal.jobs import pipeline_definition, pipelines
@@ -82,7 +82,16 @@ def list_pipeline_executions(request: Request, *, state: State) -> Answer:
     name = request["PipelineName"].rpartition("/")[2]
     _kept_pipeline(name, state=state)
     found = [e for e in state.kept(PipelineExecution).values() if e.pipeline == name]
-    rows = [_row(e) | {"StartTime": e.created} for e in reversed(found)]
+    found = [
+        e
+        for e in found
+        if is_in_time({"Start": e.created}, request, field="Start", prefix="Created")
+    ]
+    by = {"PipelineExecutionArn": lambda e: e.arn}.get(request.get("SortBy", ""))
+    found.sort(key=by or (lambda e: e.created))
+    if request.get("SortOrder", "Descending") == "Descending":
+        found.reverse()
+    rows = [_row(e) | {"StartTime": e.created} for e in found]
     return cut(rows, request={**_PAGE, **request}, key="PipelineExecutionSummaries")
 
 

@@ -43,7 +43,7 @@ class ProcessingJob:
     @property
     def hosts(self) -> list[str]:
         """Names of its machines."""
-        return [f"algo-{number}" for number in range(1, self.cluster["InstanceCount"] + 1)]
+        return [f"algo-{number}" for number in range(1, self.cluster.get("InstanceCount", 1) + 1)]
 
 
 @recorded
@@ -59,8 +59,8 @@ def processing_records(state: State) -> Iterable[Record]:
             created=job.created,
             started=job.started,
             ended=job.ended,
-            instance_type=job.cluster["InstanceType"],
-            instance_count=job.cluster["InstanceCount"],
+            instance_type=job.cluster.get("InstanceType", ""),
+            instance_count=len(job.hosts),
             startup_seconds=STARTUP_SECONDS["processing-job"],
             executed_seconds=(until - job.started).total_seconds() if job.started else 0,
             failure=job.failure,

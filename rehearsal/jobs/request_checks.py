@@ -53,11 +53,8 @@ def _channel(channel: Mapping[str, Any], request: Mapping[str, Any]) -> list[str
 
 def _extras(request: Mapping[str, Any]) -> list[str]:
     reasons = []
-    if request.get("DebugRuleConfigurations"):
-        reasons.append("managed Debugger rules (DebugRuleConfigurations) run in AWS's images")
-    if request.get("ProfilerRuleConfigurations"):
-        reasons.append("managed Profiler rules (ProfilerRuleConfigurations) run in AWS's images")
-    place = request.get("CheckpointConfig", {}).get("LocalPath", "/opt/ml/checkpoints")
-    if not place.startswith("/opt/ml/") or ".." in PurePosixPath(place).parts:
-        reasons.append(f"CheckpointConfig.LocalPath {place!r} is not below /opt/ml")
+    for member in ("CheckpointConfig", "DebugHookConfig", "TensorBoardOutputConfig"):
+        place = request.get(member, {}).get("LocalPath", "/opt/ml/any")
+        if not place.startswith("/opt/ml/") or ".." in PurePosixPath(place).parts:
+            reasons.append(f"{member}.LocalPath {place!r} is not below /opt/ml")
     return reasons

@@ -7,14 +7,6 @@ from rehearsal.emulator.records import STARTUP_SECONDS, Record, recorded
 from rehearsal.emulator.state import State, now
 from rehearsal.jobs.training_job import TrainingJob
 
-_WITHOUT_EFFECT = {
-    "DebugHookConfig": "DebugHookConfig: nothing is uploaded for AWS's Debugger",
-    "ProfilerConfig": "ProfilerConfig: AWS's profiler does not run",
-    "TensorBoardOutputConfig": "TensorBoardOutputConfig: nothing is uploaded for it",
-    "EnableInterContainerTrafficEncryption": "traffic between hosts is not encrypted",
-    "RetryStrategy": "RetryStrategy: there are no internal errors of SageMaker to retry after",
-}
-
 
 @recorded
 def training_records(state: State) -> Iterable[Record]:
@@ -49,15 +41,10 @@ def note_gaps(job: TrainingJob, *, state: State) -> None:
 def _gaps(job: TrainingJob, *, state: State) -> Iterator[str]:
     from rehearsal.jobs.container import is_sandboxed
 
-    switched_off = job.request.get("ProfilerConfig") == {"DisableProfiler": True}
-    asked = [m for m in _WITHOUT_EFFECT if job.request.get(m)]
-    yield from (_WITHOUT_EFFECT[m] for m in asked if not (m == "ProfilerConfig" and switched_off))
     modes = [job.request["AlgorithmSpecification"]["TrainingInputMode"]]
     modes += [channel.get("InputMode") for channel in job.request.get("InputDataConfig", ())]
     if "FastFile" in modes:
         yield "FastFile: the data are copied before the start, as with File"
-    if _has_key(job.request):
-        yield "KMS: nothing is encrypted"
     sandboxed = is_sandboxed(state)
     if not sandboxed:
         yield "sandbox: jobs are plain processes here, they could see the user's files"
@@ -72,12 +59,3 @@ def _startup(job: TrainingJob) -> float:
 
 def _seconds(job: TrainingJob, *, until: Any) -> float:  # noqa: ANN401
     return (until - job.training_started).total_seconds() if job.training_started else 0
-
-
-def _has_key(request: Any) -> bool:  # noqa: ANN401
-    return any(
-        "KmsKeyId" in name
-        for part in (request["OutputDataConfig"], request["ResourceConfig"])
-        for name, value in part.items()
-        if value
-    )

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from rehearsal.emulator.errors import AwsError, invalid
-from rehearsal.emulator.listing import cut, page
+from rehearsal.emulator.listing import cut, is_in_time, page
 from rehearsal.emulator.operations import Answer, Request, operation
 from rehearsal.emulator.state import State, now
 from rehearsal.emulator.tags import keep_tags
@@ -107,13 +107,14 @@ def update(request: Request, *, state: State, kind: str) -> Answer:
 def list_all(request: Request, *, state: State, kind: str) -> Answer:
     """Show the entities of a kind, by source and type where they are given."""
     source, wanted = request.get("SourceUri"), request.get(f"{kind}Type")
-    rows = [
+    found = [
         entity.summary()
         for entity in list(state.kept(Entity).values())
         if entity.kind == kind
         and source in (None, entity.content["Source"]["SourceUri"])
         and wanted in (None, entity.type)
     ]
+    rows = [r for r in found if is_in_time(r, request, field="CreationTime", prefix="Created")]
     return page(rows, request=request, key=f"{kind}Summaries", kind=kind)
 
 
@@ -145,7 +146,15 @@ def list_associations(request: Request, *, state: State) -> Answer:
     names = ("SourceArn", "DestinationArn", "SourceType", "DestinationType", "AssociationType")
     wanted = {name: request[name] for name in names if name in request}
     every = [each.summary() for each in _associations(state)]
-    rows = [row for row in every if all(row[name] == wanted[name] for name in wanted)]
+    rows = [
+        row
+        for row in every
+        if all(row[name] == wanted[name] for name in wanted)
+        and is_in_time(row, request, field="CreationTime", prefix="Created")
+    ]
+    if by := request.get("SortBy"):
+        descending = request.get("SortOrder", "Descending") == "Descending"
+        rows.sort(key=lambda row: row[by], reverse=descending)
     return cut(rows, request=request, key="AssociationSummaries")
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from rehearsal.emulator.errors import AwsError, invalid, not_executed
-from rehearsal.emulator.listing import cut, page
+from rehearsal.emulator.errors import AwsError, invalid
+from rehearsal.emulator.listing import cut, is_in_time, page
 from rehearsal.emulator.operations import Answer, Request, operation
 from rehearsal.emulator.state import State, now
 from rehearsal.emulator.tags import keep_tags
@@ -73,8 +73,6 @@ def create_package(request: Request, *, state: State) -> Answer:
     name, group_name = request.get("ModelPackageName"), request.get("ModelPackageGroupName")
     if bool(name) == bool(group_name):
         raise invalid("Give either ModelPackageName or ModelPackageGroupName.")
-    if request.get("ValidationSpecification"):
-        raise not_executed("ValidationSpecification", why="packages are not validated by jobs")
     with state.lock:
         package = (
             _next_version(request, state=state)
@@ -102,12 +100,15 @@ def list_packages(request: Request, *, state: State) -> Answer:
         kind = request.get("ModelPackageType", "Unversioned")
         found = [each for each in list(state.kept(Package).values()) if _is_of(each, kind=kind)]
     wanted = request.get("ModelApprovalStatus")
-    chosen = [
+    rows = [
         each.summary()
         for each in found
         if wanted in (None, each.approval) and request.get("NameContains", "") in each.name
     ]
+    chosen = [row for row in rows if is_in_time(row, request, field="CreationTime")]
     # They are in the order of their creation.
+    if request.get("SortBy") == "Name":
+        chosen.sort(key=lambda row: row["ModelPackageArn"])
     if request.get("SortOrder") == "Descending":
         chosen.reverse()
     return cut(chosen, request=request, key="ModelPackageSummaryList")

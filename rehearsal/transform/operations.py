@@ -61,10 +61,6 @@ def _refuse_unsupported(request: Request) -> None:
     split = request["TransformInput"].get("SplitType", "None")
     if split not in ("None", "Line"):
         raise not_executed(f"SplitType {split}", why="only None and Line are cut here")
-    if request.get("DataProcessing"):
-        raise not_executed("DataProcessing", why="JSONPath filters and joins are not applied")
-    if request.get("DataCaptureConfig"):
-        raise not_executed("DataCaptureConfig of a transform", why="nothing is captured")
     if request["TransformInput"]["DataSource"]["S3DataSource"]["S3DataType"] not in (
         "S3Prefix",
         "ManifestFile",
