@@ -103,7 +103,7 @@ class StandIn:
     def watched(self) -> AbstractContextManager[None]:
         """End the block with a DarkroomError when a server of the stand-in is gone."""
         servers = {
-            "the emulator of AWS": self.aws,
+            "the emulator": self.aws,
             "ZenML's server": self.zenml,
             "MLflow's server": self.mlflow,
         }

@@ -1,15 +1,20 @@
 """A server of the stand-in that is gone ends the command that waits for it."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from darkroom.errors import DarkroomError
 from rehearsal.watch import watched
 
+CHECKOUT = Path(__file__).resolve().parent.parent
 WAITING = """
 import sys, time, threading
 from rehearsal.watch import watched
@@ -65,3 +70,34 @@ def test_other_errors_stay_what_they_are() -> None:
         watched({"the emulator": f"http://127.0.0.1:{server.getsockname()[1]}"}),
     ):
         raise ValueError("mine")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_emulator_ends_a_run(tmp_path: Path) -> None:
+    """As a user meets it: at whatever it is when its emulator is killed."""
+    with (tmp_path / "said").open("w") as said:
+        command = subprocess.Popen(
+            [sys.executable, str(CHECKOUT / "run.py"), "--stack", "rehearsal"],
+            cwd=tmp_path,
+            env={**os.environ, "HOME": str(tmp_path), "DARKROOM_HOME": str(tmp_path / "home")},
+            stdout=said,
+            stderr=subprocess.STDOUT,
+        )
+    family = psutil.Process(command.pid)
+    try:
+        while "\nRun " not in (tmp_path / "said").read_text():
+            assert command.poll() is None, (tmp_path / "said").read_text()
+            time.sleep(0.1)
+        started = family.children(recursive=True)
+        (emulator,) = [p for p in started if "rehearsal.emulator.server" in p.cmdline()[1:3]]
+        emulator.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        assert command.wait(60) == 1
+        assert time.monotonic() - killed < 10
+    finally:
+        command.kill()
+        command.wait()
+    assert "the emulator of the rehearsal has ended" in (tmp_path / "said").read_text()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert alive == []
