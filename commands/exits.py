@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -16,6 +17,8 @@ from darkroom.errors import DarkroomError, UserError
 
 _INTERRUPTED = 128 + signal.SIGINT
 _A_MOMENT_SECONDS = 0.05
+_MOMENTS_UNTIL_LOST = 6
+"""A `finally` that is left for the next one is no handler for a moment."""
 
 
 def run_and_exit(cli: click.Group) -> NoReturn:
@@ -26,7 +29,9 @@ def run_and_exit(cli: click.Group) -> NoReturn:
     """
     leaving = _Leaving()
     atexit.register(leaving)  # the first to be registered is the last to be called
-    signal.signal(signal.SIGTERM, _interrupt)
+    interruption = _Interruption()
+    signal.signal(signal.SIGTERM, interruption.begin)
+    signal.signal(signal.SIGINT, interruption.begin)
     sys.unraisablehook = _interrupt_again
     try:
         cli(standalone_mode=False)
@@ -34,6 +39,7 @@ def run_and_exit(cli: click.Group) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
+        interruption.has_arrived = True
         click.echo("\nInterrupted. The same command goes on where it can.", err=True)
         leaving.at_once_with = _INTERRUPTED
         sys.exit(_INTERRUPTED)
@@ -61,8 +67,45 @@ class _Leaving:
         os._exit(self.at_once_with)
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
+class _Interruption:
+    """A KeyboardInterrupt that arrives, wherever it is raised.
+
+    Libraries lose it while they are imported: where one is tried for with `except:`, or C code
+    clears the error of an import that failed, the program goes on as if nobody had pressed
+    Ctrl-C. So it is looked after: as long as no handler of it is at work in the main thread and
+    it has not come to the end of the program, it is raised again.
+    """
+
+    def __init__(self) -> None:
+        self.has_arrived = False
+        self._is_watched = False
+
+    def begin(self, _signal: int, _frame: FrameType | None) -> NoReturn:
+        """Handle a signal."""
+        if not self._is_watched:
+            self._is_watched = True
+            threading.Thread(target=self._watch, daemon=True).start()
+        raise KeyboardInterrupt
+
+    def _watch(self) -> None:
+        missing = 0
+        while not self.has_arrived:
+            time.sleep(_A_MOMENT_SECONDS)
+            missing = 0 if _is_being_handled() else missing + 1
+            if missing >= _MOMENTS_UNTIL_LOST and not self.has_arrived:
+                missing = 0
+                _thread.interrupt_main()
+
+
+def _is_being_handled() -> bool:
+    """Whether the main thread is in an `except`, `finally` or `with` of an interruption."""
+    current: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    error = current[1] if isinstance(current, tuple) else current  # a tuple before Python 3.12
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | click.Abort):
+            return True
+        error = error.__context__
+    return False
 
 
 def _interrupt_again(unraisable: "sys.UnraisableHookArgs") -> None:

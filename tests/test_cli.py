@@ -150,6 +150,59 @@ run_and_exit(cli)
     assert "Traceback" not in result.stderr
 
 
+def test_an_interruption_that_a_library_swallows_comes_again() -> None:
+    script = """
+import contextlib, os, signal, time
+import click
+from commands.exits import run_and_exit
+
+@click.group(invoke_without_command=True)
+def cli():
+    for _ in range(2):  # as some do while they try what can be imported
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except:
+            pass
+    time.sleep(10)
+
+run_and_exit(cli)
+"""
+    result = run_script(script)
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
+
+
+def test_a_clean_up_that_takes_long_is_not_interrupted_again() -> None:
+    script = """
+import contextlib, os, signal, time
+import click
+from commands.exits import run_and_exit
+
+@contextlib.contextmanager
+def server():
+    try:
+        yield
+    finally:
+        time.sleep(0.7)
+        print("stopped", flush=True)
+
+@click.group(invoke_without_command=True)
+def cli():
+    with server():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        finally:
+            time.sleep(0.7)
+            print("saved", flush=True)
+
+run_and_exit(cli)
+"""
+    result = run_script(script)
+    assert (result.returncode, result.stdout) == (130, "saved\nstopped\n")
+
+
 def test_an_interruption_that_left_something_broken_ends_orderly_all_the_same() -> None:
     script = """
 import atexit, os, sys
