@@ -1,10 +1,13 @@
 """`python run.py batch`: classify a whole source, write tables, say how good it was."""
 
+import hashlib
+import json
 import logging
 import os
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
@@ -19,9 +22,12 @@ from darkroom.batch.scoring import BatchScore
 from darkroom.batch.selecting import SplitChoice
 from darkroom.batch.table import BatchTable
 from darkroom.batch.tables import check_table_name, write_table
+from darkroom.config.loading import config_digest
 from darkroom.config.placement import Placement
 from darkroom.errors import DarkroomError, UserError
-from darkroom.files import write_text
+from darkroom.files import workspace, write_text
+from darkroom.locks import alone
+from darkroom.progress import terminal_progress
 
 
 def run_batch(
@@ -53,7 +59,7 @@ def run_batch(
         config=found.settings(config=config, overrides=overrides, needs_data=source is None),
     )
     check_order(order)
-    with ready(stack):
+    with ready(stack), _alone(order, stack=stack):
         table, score = _run(order, stack=stack)
         _write(table, found=score, out=out)
         reason = next((row.error for row in table.rows() if row.error), "")
@@ -63,6 +69,15 @@ def run_batch(
         raise DarkroomError(
             f"none of the images could be read; the table says why of each, the first: {reason}"
         )
+
+
+def _alone(order: BatchOrder, *, stack: str) -> AbstractContextManager[bool]:
+    """Of equal batches one works at a time: they share the rows that are done already."""
+    said = order.model_dump(mode="json", exclude={"config", "resume"})
+    text = json.dumps([said, config_digest(order.config), stack], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    lock = workspace() / "locks" / f"batch-{digest}.lock"
+    return alone(lock, doing="classifies the same", progress=terminal_progress())
 
 
 def _run(order: BatchOrder, *, stack: str) -> tuple[BatchTable, BatchScore]:

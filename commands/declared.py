@@ -159,4 +159,38 @@ def compare(**options: object) -> None:
     call("commands.compare:compare_runs", options)
 
 
-COMMANDS = (batch, check, predict, serve, compile_, compare, deploy, endpoints, down, ui)
+@click.command()
+@click.option("--sort", metavar="METRIC", help="The best by a test metric first, such as f1_macro.")
+@click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
+def runs(**options: object) -> None:
+    """List the runs, the newest first, with what came of them."""
+    call("commands.runs:list_runs", options)
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[RUN…]")
+@click.option("--keep", type=click.IntRange(min=0), metavar="N", help="Runs beside the N newest.")
+@click.option("--yes", is_flag=True, help="Remove it; without, it is only told.")
+def prune(**options: object) -> None:
+    """Tell what RUNs and caches take, and remove what no run needs.
+
+    A run that is under way, or whose model an endpoint serves, stays; so does one that `latest` or
+    an alias of the model registry points at, unless it is named.
+    """
+    call("commands.prune:prune", options)
+
+
+COMMANDS = (
+    batch,
+    check,
+    predict,
+    serve,
+    compile_,
+    compare,
+    deploy,
+    endpoints,
+    down,
+    runs,
+    prune,
+    ui,
+)

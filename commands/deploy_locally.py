@@ -1,5 +1,6 @@
 """`deploy` on this machine: the `serve` program, which stays."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,8 +24,8 @@ from darkroom.backends.local_models import (
 )
 from darkroom.backends.local_records import end_kept, keep_endpoint, kept_endpoints
 from darkroom.errors import DarkroomError
-from darkroom.files import workspace
-from darkroom.model.bundle import Bundle, pack, unpack
+from darkroom.files import link_or_copy, workspace
+from darkroom.model.bundle import FILES, Bundle
 
 
 def deploy_locally(order: Order) -> Deployed:
@@ -76,10 +77,12 @@ def _lasting(bundle: Bundle) -> Bundle:
     folder = workspace() / "bundles"
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder, prefix=".copied-") as scratch:
-        archive, copied = Path(scratch, "model.tar.gz"), Path(scratch, "bundle")
+        copied = Path(scratch, "bundle")
         copied.mkdir()
-        pack(bundle.folder, archive)
-        unpack(archive, copied)
+        # What lies elsewhere is the user's, who may change it in place.
+        is_ours = bundle.folder.resolve().is_relative_to(workspace())
+        for file in FILES:
+            (link_or_copy if is_ours else shutil.copy2)(bundle.folder / file, copied / file)
         return keep_bundle(copied, folder=folder)
 
 

@@ -1,10 +1,11 @@
 """`python run.py`: run the training pipeline on a stack and show the result."""
 
+import hashlib
 import os
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,23 @@ from commands.settings import settings_to_train
 from commands.source_name import short_name
 from commands.where import ready
 from darkroom.backends.ingestion import source_version
+from darkroom.backends.named_files import rules_version, weights_version
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.ineffective import ineffective_settings
+from darkroom.config.loading import config_digest
 from darkroom.config.placement import Placement
 from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
+from darkroom.files import workspace, write_text
+from darkroom.locks import alone
 from darkroom.progress import terminal_progress
 from darkroom.sources.source_names import parse_source
 from darkroom.summary import Summary, write_summary
 from darkroom.summary_table import render
 from stacks.environment import CHECKOUT
+
+_DOING = "works on the same"
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -74,16 +81,19 @@ def run_training(
         progress.message(f"Run {name} on stack {stack}")
         for line in ineffective_settings(settings, stack=stack):
             progress.message(line)
+        lock = _lock_of(settings, version=version or "") if stack == "local" else None
+        held = alone(lock, doing=_DOING, name=name, progress=progress) if lock else nullcontext()
         try:
-            result = _run(
-                settings,
-                early_version=version,
-                name=name,
-                stack=stack,
-                stays=stand_in is None or stand_in.pid != os.getpid(),
-                keep_endpoint=keep_endpoint,
-                no_cache=no_cache,
-            )
+            with held:
+                result = _run(
+                    settings,
+                    early_version=version,
+                    name=name,
+                    stack=stack,
+                    stays=stand_in is None or stand_in.pid != os.getpid(),
+                    keep_endpoint=keep_endpoint,
+                    no_cache=no_cache,
+                )
         finally:
             report = _report(stand_in)
         if summary:
@@ -103,14 +113,18 @@ def _run(
     keep_endpoint: bool,
     no_cache: bool,
 ) -> Summary:
+    versions = _file_versions(settings)
     staged = _staged(settings, stack=stack)
     version = _version_of(staged, early=early_version, source=settings.data.source)
-    placement = _placement(settings, stack=stack, fresh=name if no_cache else "")
+    begun = _begun(settings, version=version) if no_cache and stack != "local" else None
+    fresh = _fresh(begun, name=name) if begun else ""
+    placement = _placement(settings, stack=stack, fresh=fresh)
     # ZenML takes seconds to import: only once the input is known to be good.
     from stacks.loader import use_stack
+    from stacks.stores import database_errors_explained
 
     use_stack(stack)
-    from commands.outcome import conclude
+    from commands.outcome import conclude, conclude_failed
     from pipelines.training import training_pipeline
 
     os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"  # the final training alone
@@ -126,18 +140,69 @@ def _run(
             source_version=version,
             keep_endpoint=keep_endpoint,
             placement=placement,
+            **versions,
         )
 
-    if placement.jobs is None:
-        run = start()
-    else:
-        from commands.remote_run import run_remotely
+    with database_errors_explained(workspace()):
+        try:
+            if placement.jobs is None:
+                run = start()
+            else:
+                from commands.remote_run import run_remotely
 
-        options = {"keep_endpoint": keep_endpoint, "no_cache": no_cache}
-        run = run_remotely(
-            start, config=staged, source_version=version, options=options, stays=stays
-        )
-    return conclude(run, config=settings, stack=stack, started=_process_started())
+                options = {"keep_endpoint": keep_endpoint, "no_cache": no_cache}
+                run = run_remotely(
+                    start,
+                    config=staged,
+                    source_version=" ".join([version, *versions.values()]),
+                    options=options,
+                    stays=stays,
+                )
+        except BaseException as error:
+            with suppress(Exception):  # what ended the run must not be lost
+                page = conclude_failed(
+                    name, config=settings, stack=stack, started=_process_started(), error=error
+                )
+                if page:
+                    terminal_progress().message(f"What came of it: {page}")
+            raise
+        result = conclude(run, config=settings, stack=stack, started=_process_started())
+        if begun:
+            begun.unlink(missing_ok=True)
+        return result
+
+
+def _lock_of(config: Config, *, version: str) -> Path:
+    """Held by the one of several equal runs that works; the others find its results done."""
+    return workspace() / "locks" / f"run-{_digest(config, version=version)}.lock"
+
+
+def _begun(config: Config, *, version: str) -> Path:
+    """Names the jobs of a run without the cache, until it has succeeded."""
+    return workspace() / "locks" / f"fresh-{_digest(config, version=version)}.txt"
+
+
+def _digest(config: Config, *, version: str) -> str:
+    """The same for the same configuration on the same data."""
+    text = "\n".join([config_digest(config), version, *_file_versions(config).values()])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _fresh(begun: Path, *, name: str) -> str:
+    """What tells the jobs of this run without the cache from those of earlier runs.
+
+    The same command after its orchestrating job has died finds the jobs that it had started.
+    """
+    try:
+        found = begun.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        write_text(begun, name)
+        return name
+    terminal_progress().message(
+        f"--no-cache: an earlier start of this command ({found}) did not come to its end; the jobs "
+        f"that it started are followed, or their results used. Remove {begun} to start all anew"
+    )
+    return found
 
 
 def _remote_problems(config: Config, *, stack: str) -> list[str]:
@@ -164,6 +229,15 @@ def _version_of(staged: Config, *, early: str | None, source: str) -> str:
     if early is not None and staged.data.source == source:
         return early
     return source_version(staged.data.source, config=staged.data)
+
+
+def _file_versions(config: Config) -> dict[str, str]:
+    """Of the files that the configuration names beside its data."""
+    store = workspace() / "data"
+    return {
+        "weights_version": weights_version(config.model.weights, store=store),
+        "rules_version": rules_version(config.diagnosis, store=store),
+    }
 
 
 def _report(stand_in: "StandIn | None") -> "RenderableType | None":

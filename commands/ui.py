@@ -8,7 +8,7 @@ import click
 
 from darkroom.errors import UserError
 from darkroom.files import workspace
-from darkroom.tracking.store import DATABASE_FILE
+from darkroom.tracking.store import DATABASE_FILE, newest_experiment
 
 _FOLDERS = {"local": "artifacts", "rehearsal": "rehearsals/mlflow"}
 """Where MLflow's database lies in the workspace."""
@@ -32,7 +32,9 @@ def serve_ui(*, stack: str, port: int) -> None:
     if not store.is_file():
         raise UserError(f"no runs yet: start one with `python run.py --stack {stack}`")
     port = _free_port(port)
-    click.echo(f"MLflow: http://127.0.0.1:{port}  (Ctrl-C ends it)")
+    experiment = newest_experiment(store)
+    page = f"/#/experiments/{experiment}/runs" if experiment else ""
+    click.echo(f"MLflow: http://127.0.0.1:{port}{page}  (Ctrl-C ends it)")
     sys.stdout.flush()
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--backend-store-uri", f"sqlite:///{store}", "--workers", "1"]

@@ -59,6 +59,19 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def link_or_copy(source: str | Path, target: str | Path) -> None:
+    """Give a file a second name, where the file system can; else copy it.
+
+    Both names are one file: whoever writes has to replace it, not to change it in place.
+    """
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_path(path, durable=durable) as temporary:

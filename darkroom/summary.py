@@ -204,9 +204,36 @@ class Summary(_Part):
         return self
 
 
+class FailedRun(_Part):
+    """A run that did not come to its end, in the place of a summary."""
+
+    name: str
+    started: AwareDatetime
+    stack: str
+    data: str
+    """What the user named."""
+    component: str
+    """That it ended in; empty: it had not begun."""
+    kind: Literal["failed", "stopped", "interrupted"]
+    reason: str
+
+
+FAILURE_FILE = "failure.json"
+"""In the folder of a run that did not come to its end."""
+
+
 def write_summary(summary: Summary, path: Path) -> None:
     """Write the summary as JSON, atomically."""
     write_text(path, summary.model_dump_json(indent=2) + "\n")
+
+
+def metric_label(metric: str) -> str:
+    """A metric's name as people write it, such as 'F1, macro'."""
+    name, _, average = metric.partition("_")
+    words = {"macro": ", macro", "weighted": ", weighted"}
+    if average in words:
+        return f"{'F1' if name == 'f1' else name.capitalize()}{words[average]}"
+    return metric.replace("_", " ").replace("top5", "top-5").capitalize()
 
 
 def metric_order(summary: Summary) -> list[str]:

@@ -1,17 +1,25 @@
-"""A model bundle as an artifact: model.tar.gz and, beside it, its metadata."""
+"""A model bundle as an artifact: on this machine its files, elsewhere model.tar.gz and metadata.
+
+A model can be hundreds of megabytes. Where artifacts lie on the disk that holds the workspace,
+they are further names (hard links) of the workspace's files, and take no room of their own.
+"""
 
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import ClassVar
 
 from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
-from darkroom.files import atomic_path, workspace
+from darkroom.backends.kept_bundles import holds_bundle, keep_bundle
+from darkroom.files import link_or_copy, workspace
 from darkroom.model.bundle import (
     ARCHIVE_FILE,
+    FILES,
     METADATA_FILE,
     Bundle,
     BundleMetadata,
@@ -22,22 +30,26 @@ from darkroom.model.bundle import (
 
 
 class BundleMaterializer(BaseMaterializer):
-    """Stores the archive; loading unpacks it once into the workspace."""
+    """Stores a bundle; loading brings it once into the workspace."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type, ...]] = (Bundle,)
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.MODEL
 
     def load(self, data_type: type[Bundle]) -> Bundle:
-        """Unpack the bundle into the workspace, unless it is there, and check it."""
+        """Bring the bundle into the workspace, unless it is there and whole, and check it."""
         with self.artifact_store.open(self._path(METADATA_FILE), "r") as file:
             metadata = BundleMetadata.model_validate_json(file.read())
         folder = bundle_folder(metadata)
-        if not folder.is_dir():
+        if not holds_bundle(folder, metadata=metadata):
             self._fetch(folder)
         return read_bundle(folder)
 
     def save(self, data: Bundle) -> None:
-        """Write the archive and the metadata."""
+        """Write the files; to a store elsewhere, the archive and the metadata."""
+        if self.artifact_store.config.is_local:
+            for name in FILES:
+                link_or_copy(data.folder / name, Path(self._path(name)))
+            return
         with self.get_temporary_directory(delete_at_exit=True) as scratch:
             archive = Path(scratch, ARCHIVE_FILE)
             pack(data.folder, archive)
@@ -66,21 +78,26 @@ class BundleMaterializer(BaseMaterializer):
         }
 
     def compute_content_hash(self, data: Bundle) -> str:
-        """Equal files for the same engine are the same model."""
-        digests = [digest for _, digest in sorted(data.metadata.files.items())]
-        return "-".join([*digests, data.metadata.engine])
+        """Equal metadata is the same model: it holds the digests of the other files."""
+        return sha256(data.metadata.model_dump_json().encode()).hexdigest()
 
     def _fetch(self, folder: Path) -> None:
-        with self.get_temporary_directory(delete_at_exit=True) as scratch:
-            archive = Path(scratch, ARCHIVE_FILE)
-            with (
-                self.artifact_store.open(self._path(ARCHIVE_FILE), "rb") as source,
-                archive.open("wb") as target,
-            ):
-                shutil.copyfileobj(source, target)
-            with atomic_path(folder) as temporary:
-                temporary.mkdir()
-                unpack(archive, temporary)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder.parent, prefix=".fetched-") as scratch:
+            fetched = Path(scratch, "bundle")
+            fetched.mkdir()
+            if self.artifact_store.exists(self._path(ARCHIVE_FILE)):
+                archive = Path(scratch, ARCHIVE_FILE)
+                with (
+                    self.artifact_store.open(self._path(ARCHIVE_FILE), "rb") as source,
+                    archive.open("wb") as target,
+                ):
+                    shutil.copyfileobj(source, target)
+                unpack(archive, fetched)
+            else:
+                for name in FILES:
+                    link_or_copy(Path(self._path(name)), fetched / name)
+            keep_bundle(fetched, folder=folder.parent)
 
     def _path(self, name: str) -> str:
         return os.path.join(self.uri, name)

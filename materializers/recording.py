@@ -11,7 +11,7 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
 from darkroom.capture.recording import Recording, pack_recording, unpack_recording
-from darkroom.files import workspace
+from darkroom.files import atomic_path, link_or_copy, workspace
 
 _ARCHIVE = "recording.tar.gz"
 
@@ -26,7 +26,7 @@ class RecordingMaterializer(BaseMaterializer):
         """Unpack into the workspace, unless it is there."""
         if not self.artifact_store.exists(self._path):
             return Recording(None)
-        folder = workspace() / "recordings" / sha256(self.uri.encode()).hexdigest()[:16]
+        folder = self._place
         if not folder.is_dir():
             with self.get_temporary_directory(delete_at_exit=True) as scratch:
                 archive = Path(scratch, _ARCHIVE)
@@ -50,6 +50,9 @@ class RecordingMaterializer(BaseMaterializer):
                 self.artifact_store.open(self._path, "wb") as target,
             ):
                 shutil.copyfileobj(source, target)
+        # Where its later readers look for it: they need not unpack what lies here.
+        with atomic_path(self._place, durable=False) as temporary:
+            shutil.copytree(data.folder, temporary, copy_function=link_or_copy)
 
     def extract_metadata(self, data: Recording) -> dict[str, MetadataType]:
         """How much there is."""
@@ -58,6 +61,11 @@ class RecordingMaterializer(BaseMaterializer):
         files = [path for path in data.folder.rglob("*") if path.is_file()]
         size = sum(path.stat().st_size for path in files)
         return {"recorded": True, "files": len(files), "megabytes": round(size / 1e6, 1)}
+
+    @property
+    def _place(self) -> Path:
+        """Of the unpacked recording in the workspace."""
+        return workspace() / "recordings" / sha256(self.uri.encode()).hexdigest()[:16]
 
     @property
     def _path(self) -> str:

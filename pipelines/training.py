@@ -25,6 +25,8 @@ def training_pipeline(
     source_version: str,
     keep_endpoint: bool = False,
     placement: Placement = Placement(),  # noqa: B008 - immutable
+    weights_version: str = "",
+    rules_version: str = "",
 ) -> None:
     """Ingest, validate, tune, train, diagnose, compile, evaluate, register; then the gate.
 
@@ -36,6 +38,8 @@ def training_pipeline(
         source_version: changes when the content of the source does.
         keep_endpoint: leave the endpoint running.
         placement: where the heavy work runs.
+        weights_version: changes when the content of the initial weights does.
+        rules_version: changes when the files of the user's own rules do.
     """
     seed, name = config.training.seed, config.tracking.model_name
     ingested = ingest_images(config.data.source, source_version, config.data, seed, placement)
@@ -43,13 +47,20 @@ def training_pipeline(
     hyperparameters = config.hyperparameters
     if config.tuning.enabled:
         hyperparameters, _ = tune_hyperparameters(
-            dataset, hyperparameters, config.tuning, config.debugging, placement
+            dataset, hyperparameters, config.tuning, config.debugging, placement, weights_version
         )
     bundle, recording, job = train_model(
-        dataset, hyperparameters, config.tracking, config.debugging, placement
+        dataset,
+        hyperparameters,
+        config.tracking,
+        config.debugging,
+        placement,
+        weights_version,
+        # Rules that judge while it runs may end it.
+        rules_version if config.diagnosis.live else "",
     )
     if config.debugging.is_on and config.diagnosis.enabled:
-        diagnose_training(recording, dataset, config.diagnosis, placement)
+        diagnose_training(recording, dataset, config.diagnosis, placement, rules_version)
     if config.compilation.enabled:
         bundle, _, _ = compile_model(bundle, dataset, config.compilation)
     evaluation, _, _ = evaluate_model(bundle, dataset, config.evaluation, seed)

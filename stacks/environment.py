@@ -36,8 +36,11 @@ def prepare_environment() -> Path:
 
     So does ZenML's own store, unless the user configured one.
     """
-    workspace = Path(os.environ.setdefault("DARKROOM_HOME", str(CHECKOUT / ".darkroom")))
-    workspace.mkdir(parents=True, exist_ok=True)
+    given = Path(os.environ.get("DARKROOM_HOME") or CHECKOUT / ".darkroom")
+    workspace = Path(os.path.abspath(given.expanduser()))
+    os.environ["DARKROOM_HOME"] = str(workspace)
+    # It holds people's photographs.
+    workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
     caches = {"MPLCONFIGDIR": str(workspace / "cache"), "UV_CACHE_DIR": str(workspace / "cache")}
     for name, value in {**SETTINGS, **caches}.items():
         os.environ.setdefault(name, value)

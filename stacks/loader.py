@@ -19,7 +19,7 @@ from zenml.utils.source_utils import set_custom_source_root
 from darkroom.errors import UserError
 from darkroom.tracking.store import DATABASE_FILE, make_store
 from stacks.environment import CHECKOUT
-from stacks.half_made import discard_half_made_store
+from stacks.stores import prepare_stores
 from stacks.values import MANAGED_MLFLOW
 
 _FOLDER = Path(__file__).resolve().parent
@@ -56,7 +56,7 @@ def use_stack(name: str, *, orchestrated_here: bool = False) -> UUID:
     # Two processes that create ZenML's database at once would crash.
     workspace = Path(os.environ["DARKROOM_HOME"])
     with FileLock(workspace / "stack.lock"):
-        discard_half_made_store(workspace)
+        prepare_stores(workspace)
         _make_tracking_store(description["components"])
         stack_id = _register(description)
     os.environ["ZENML_ACTIVE_STACK_ID"] = str(stack_id)

@@ -2,15 +2,23 @@
 
 ZenML's cache key covers a step's own source, its parameters and its inputs, not the modules
 that it calls. The policy adds them: every file of ours that a step's work imports, directly
-or not, and the lock file, since another torch computes other numbers.
+or not, and what is installed of the packages that compute: another torch computes other numbers.
 """
 
 import ast
+import platform
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from zenml.config.cache_policy import CachePolicy
 
+_COMPUTING = (
+    *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "matplotlib"),
+    *("pillow", "pillow-heif", "torch", "torchvision", "safetensors", "optuna", "smdebug"),
+    *("onnx", "onnxruntime", "openvino", "apache-tvm", "mlflow", "mlflow-skinny"),
+)
+"""Packages on which results depend."""
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -24,7 +32,22 @@ def depends_on(*modules: str, files: tuple[str, ...] = ()) -> CachePolicy:
     sources = {path for module in modules for path in imported_files(module)}
     extra = {path for file in files for path in _files_below(_CHECKOUT / file)}
     paths = sorted(str(path.relative_to(_CHECKOUT)) for path in sources | extra)
-    return CachePolicy(file_dependencies=[*paths, "requirements.lock"])
+    return CachePolicy(
+        file_dependencies=[*paths, "requirements.lock"],
+        cache_func=f"{__name__}.{installed_versions.__name__}",
+    )
+
+
+@cache
+def installed_versions() -> str:
+    """Python and the packages on which results depend, as they are installed here."""
+    found = [f"python {platform.python_version()} {platform.machine()}"]
+    for name in _COMPUTING:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} none")
+    return ", ".join(found)
 
 
 @cache

@@ -27,7 +27,11 @@ from steps.training_report import leave_report, report_on
     ),
 )
 def diagnose_training(
-    recording: Recording, dataset: Dataset, diagnosis: DiagnosisConfig, placement: Placement
+    recording: Recording,
+    dataset: Dataset,
+    diagnosis: DiagnosisConfig,
+    placement: Placement,
+    rules_version: str,
 ) -> tuple[Annotated[Diagnosis, "diagnosis"], Annotated[HTMLString, "training_report"]]:
     """Judge what was recorded, and write the training report.
 
@@ -38,6 +42,7 @@ def diagnose_training(
         dataset: what it was trained on.
         diagnosis: which rules, with what parameters.
         placement: the instance type, for what the training cost.
+        rules_version: of the user's rules' content, a part of the cache key.
     """
     from darkroom.diagnosis.diagnosing import summary_lines
 

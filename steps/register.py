@@ -52,7 +52,7 @@ def register_model(
         training_job=training_job,
         passed=passed,
     )
-    registered = register(bundle, name=name, example=example, metrics=metrics)
+    registered = register(bundle, name=name, example=example, metrics=metrics, passed=passed)
     log_metadata(
         {
             "metrics": metrics,

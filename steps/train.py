@@ -42,6 +42,8 @@ def train_model(
     tracking: TrackingConfig,
     debugging: Debugging,
     placement: Placement,
+    weights_version: str,
+    rules_version: str,
 ) -> tuple[
     # ZenML hands outputs on with those first that have a materializer of their own.
     Annotated[Bundle, "model_bundle"],
@@ -58,6 +60,8 @@ def train_model(
         tracking: whether the machine is sampled meanwhile.
         debugging: how the training is recorded and judged.
         placement: whether the training runs here or as a managed job, whose name is returned.
+        weights_version: of the initial weights' content, a part of the cache key.
+        rules_version: likewise of the user's rules, where they judge while training runs.
     """
     from darkroom.reports.figures import training_figure
 

@@ -33,6 +33,7 @@ def tune_hyperparameters(
     tuning: TuningConfig,
     debugging: Debugging,
     placement: Placement,
+    weights_version: str,
 ) -> tuple[
     Annotated[Hyperparameters, "best_hyperparameters"],
     Annotated[TuningResult, "trials"],
@@ -45,6 +46,7 @@ def tune_hyperparameters(
         tuning: search space, strategy, objective and pruning.
         debugging: how trials are recorded: the best one is the final training.
         placement: whether the trials run here or as a managed tuning job.
+        weights_version: of the initial weights' content, a part of the cache key.
     """
     from darkroom.reports.figures import tuning_figure
 

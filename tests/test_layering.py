@@ -67,6 +67,8 @@ def test_no_step_imports_another() -> None:
     allowed = {
         "steps.cache_policy",
         "steps.cache_policy.depends_on",
+        "steps.reuse",
+        "steps.reuse.reuse_only_what_is_whole",
         "steps.chosen_backend",
         "steps.chosen_backend.chosen_backend",
         "steps.training_report",

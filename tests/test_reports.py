@@ -10,16 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_figures import Epoch
-from test_summary import example
 
 from darkroom.config import EvaluationConfig
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.evaluation.evaluate import Evaluation, evaluate
-from darkroom.reports.documents import evaluation_figures, evaluation_report, run_report
-from darkroom.reports.figures import training_figure
+from darkroom.reports.documents import evaluation_figures, evaluation_report
 from darkroom.reports.pages import data_uri, thumbnail
-from darkroom.summary import Summary
 
 CONFIG = EvaluationConfig(bootstrap_samples=100, grid_images=8)
 HOSTILE = "<script>alert('x')</script>"
@@ -163,26 +159,6 @@ def test_the_report_of_133_classes_with_100_pictures_stays_below_3_megabytes(
     figures = evaluation_figures(evaluation, dataset=dataset, config=CONFIG, seed=1)
     page = evaluation_report(evaluation, dataset=dataset, figures=figures, images=100)
     assert len(page) < 3e6
-
-
-def test_the_run_report_holds_the_whole_summary() -> None:
-    history = [Epoch(1, 1.0, {"log_loss": 1.0, "f1_macro": 0.5})]
-    page = run_report(
-        Summary.model_validate(example()),
-        figures={"training": training_figure(history, best_epoch=1)},
-    )
-    tags = parsed(page)
-    assert sum(address.startswith("data:image/png") for address in tags.loaded) == 1
-    for expected in ("0.9815", "0.963 to 0.996", "models:/darkroom-classifier/3", "Left out: 2"):
-        assert expected in page
-    assert page.count("reused") == 2
-
-
-def test_the_run_report_says_why_nothing_was_deployed() -> None:
-    refused = example() | {"endpoint": None, "endpoint_reason": "accuracy 0.4 is below 0.5"}
-    page = run_report(Summary.model_validate(refused), figures={})
-    assert "Not deployed" in page
-    assert "accuracy 0.4 is below 0.5" in page
 
 
 def test_tiny_pictures_are_enlarged_and_large_ones_reduced(tmp_path: Path) -> None:

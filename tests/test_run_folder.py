@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from commands.outcome import _write_folder
+from darkroom.config import Config
 from darkroom.diagnosis.result import Diagnosis
 
 
@@ -24,7 +25,6 @@ def found(tmp_path: Path, *, recording: Path | None, diagnosis: Diagnosis | None
     (bundle := tmp_path / "bundle").mkdir()
     (bundle / "model.json").write_text("{}")
     return SimpleNamespace(
-        reports={"evaluation": "<p>"},
         bundle=SimpleNamespace(folder=bundle),
         diagnosis=diagnosis,
         load=lambda *_: SimpleNamespace(folder=recording),
@@ -32,6 +32,11 @@ def found(tmp_path: Path, *, recording: Path | None, diagnosis: Diagnosis | None
 
 
 SUMMARY: Any = SimpleNamespace(model_dump_json=lambda **_: "{}")
+PAGES = {"evaluation": "<header>", "run": "<header>"}
+
+
+def write(run: Path, *, found: Any) -> None:
+    _write_folder(run, pages=PAGES, found=found, summary=SUMMARY, config=Config())
 
 
 @pytest.mark.parametrize("diagnosis", [Diagnosis(findings=(), rules=()), None])
@@ -39,9 +44,7 @@ def test_a_recording_is_kept_whether_or_not_it_was_judged(
     diagnosis: Diagnosis | None, recording: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "runs" / "a-run"
-    _write_folder(
-        run, found=found(tmp_path, recording=recording, diagnosis=diagnosis), summary=SUMMARY
-    )
+    write(run, found=found(tmp_path, recording=recording, diagnosis=diagnosis))
     assert (run / "recording" / "recording.json").is_file()
     assert (run / "recording" / "tensors").is_dir()
     assert not (run / "recording" / "training.html").exists()
@@ -49,11 +52,20 @@ def test_a_recording_is_kept_whether_or_not_it_was_judged(
     assert (run.parent / "latest" / "summary.json").is_file()
 
 
+def test_each_report_leads_back_to_the_overview(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "a-run"
+    write(run, found=found(tmp_path, recording=None, diagnosis=None))
+    assert '<a href="run.html">' in (run / "evaluation.html").read_text()
+    assert "<a" not in (run / "run.html").read_text()
+
+
 def test_a_training_that_was_not_recorded_leaves_no_recording(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "a-run"
-    _write_folder(run, found=found(tmp_path, recording=None, diagnosis=None), summary=SUMMARY)
+    write(run, found=found(tmp_path, recording=None, diagnosis=None))
     assert sorted(path.name for path in run.iterdir()) == [
+        "config.yaml",
         "evaluation.html",
         "model",
+        "run.html",
         "summary.json",
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stacks.half_made import discard_half_made_store
+from stacks.stores import discard_half_made_store
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -2,7 +2,7 @@
 
     <folder>/training/<identity>/   the training under way: checkpoint, history, job
     <folder>/bundles/<version>/     what came of it
-    <folder>/recordings/<identity>/ what was recorded of it
+    <folder>/recordings/<identity>-…/ what was recorded of it
 
 The identity is of data and hyperparameters, so the same training goes on where it was.
 """
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import mkdtemp
 
 from darkroom.backends.kept_bundles import keep_bundle
 from darkroom.backends.local_job import run_job
@@ -20,6 +21,7 @@ from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
+from darkroom.locks import alone
 from darkroom.model.export import pack_bundle
 from darkroom.progress import SILENT, Progress
 from darkroom.training.checkpoints import training_folder
@@ -55,9 +57,12 @@ def train_bundle(
         DarkroomError: it failed unrecorded, or the bundle would not predict the same.
     """
     place = training_folder(folder, dataset=dataset, hyperparameters=hyperparameters)
-    place.mkdir(parents=True, exist_ok=True)
     how = _train_here if hyperparameters.processes == 1 else run_job
-    with _recording_kept_on_failure(place):
+    with (
+        alone(place.with_suffix(".lock"), doing="makes the same training", progress=progress),
+        _recording_kept_on_failure(place),
+    ):
+        place.mkdir(parents=True, exist_ok=True)
         history, best_epoch, packed = how(
             dataset,
             hyperparameters=hyperparameters,
@@ -67,9 +72,9 @@ def train_bundle(
             on_epoch=on_epoch,
             progress=progress,
         )
-    bundle = keep_bundle(packed, folder=folder / "bundles")
-    recording = _keep_recording(place, folder=folder / "recordings")
-    shutil.rmtree(place, ignore_errors=True)
+        bundle = keep_bundle(packed, folder=folder / "bundles")
+        recording = _keep_recording(place, folder=folder / "recordings")
+        shutil.rmtree(place, ignore_errors=True)
     return TrainedBundle(bundle, history=history, best_epoch=best_epoch, recording=recording)
 
 
@@ -80,13 +85,13 @@ def _recording_of(place: Path) -> Path | None:
 
 
 def _keep_recording(place: Path, *, folder: Path) -> Path | None:
-    """Move the recording to `folder/<identity>`; an older one of the same training goes."""
-    recording, kept = _recording_of(place), folder / place.name
+    """Move the recording to `folder/<identity>-…`: another process may read an older one."""
+    recording = _recording_of(place)
     if recording is None:
         return None
-    shutil.rmtree(kept, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.move(recording, kept))
+    kept = Path(mkdtemp(dir=folder, prefix=f"{place.name}-"))
+    return recording.rename(kept)
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """A bundle that says which engine runs it best."""
 
-import os
 import shutil
 from pathlib import Path
 
 from darkroom.engines.protocol import EngineName
 from darkroom.errors import UserError
-from darkroom.files import atomic_path, write_text
+from darkroom.files import atomic_path, link_or_copy, write_text
 from darkroom.model.bundle import METADATA_FILE, ONNX_FILE, WEIGHTS_FILE, Bundle
 
 
@@ -22,14 +21,7 @@ def bundle_for(bundle: Bundle, *, engine: EngineName, folder: Path) -> Bundle:
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name in (ONNX_FILE, WEIGHTS_FILE):
-            _link_or_copy(bundle.folder / name, temporary / name)
+            link_or_copy(bundle.folder / name, temporary / name)
         write_text(temporary / METADATA_FILE, metadata.model_dump_json(indent=1))
         shutil.rmtree(folder, ignore_errors=True)
     return Bundle(folder, metadata)
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

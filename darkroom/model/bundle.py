@@ -35,7 +35,7 @@ METADATA_FILE = "model.json"
 ONNX_FILE = "model.onnx"
 WEIGHTS_FILE = "model.safetensors"
 ARCHIVE_FILE = "model.tar.gz"
-_FILES = (METADATA_FILE, ONNX_FILE, WEIGHTS_FILE)
+FILES = (METADATA_FILE, ONNX_FILE, WEIGHTS_FILE)
 _MAXIMUM_METADATA_BYTES = 16 * 2**20
 """The names of a hundred thousand classes."""
 
@@ -171,7 +171,7 @@ def pack(folder: Path, archive: Path) -> None:
         gzip.GzipFile(fileobj=raw, mode="wb", filename="", mtime=0, compresslevel=1) as compressed,
         tarfile.open(fileobj=compressed, mode="w") as tar,
     ):
-        for name in _FILES:
+        for name in FILES:
             tar.add(folder / name, arcname=name, filter=_anonymous)
 
 
@@ -190,6 +190,14 @@ def open_bundle(path: Path) -> Iterator[Path]:
         yield Path(scratch)
 
 
+def content_file(path: Path) -> Path:
+    """The file whose content stands for all of a bundle, or of a file of weights.
+
+    A bundle folder's metadata has the digests of its other files.
+    """
+    return path / METADATA_FILE if path.is_dir() else path
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack the three files of a bundle archive, and nothing else, into `folder`.
 
@@ -199,7 +207,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     if not archive.is_file():
         raise UserError(f"no model bundle at {str(archive)!r}")
-    extract(archive, folder=folder, names=_FILES)
+    extract(archive, folder=folder, names=FILES)
 
 
 def digests(folder: Path) -> dict[str, str]:

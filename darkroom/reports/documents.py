@@ -1,4 +1,4 @@
-"""The evaluation and the run as pages: self-contained HTML, light and dark, printable."""
+"""The evaluation as a page: self-contained HTML, light and dark, printable."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from darkroom.reports.evaluation_figures import (
 )
 from darkroom.reports.figures import png
 from darkroom.reports.pages import data_uri, render_page, thumbnail
-from darkroom.summary import Summary, metric_order
+from darkroom.summary import metric_label
 
 _EXAMPLES_PER_PAIR = 3
 _EXAMPLE_SIDE = 96  # pixels
@@ -93,39 +93,12 @@ def evaluation_report(
         charts=_charts(figures),
         scores=[score for score in scores if score.support],
         absent=[score.name for score in scores if not score.support],
-        further=[(_label(name), evaluation.metrics[name]) for name in further],
-    )
-
-
-def run_report(summary: Summary, *, figures: Mapping[str, Figure]) -> str:
-    """The whole run as one HTML page.
-
-    Args:
-        figures: by name, such as those of training, tuning and evaluation.
-    """
-    counts = summary.data.counts.values()
-    return render_page(
-        "run.html.j2",
-        summary=summary,
-        headline=_headline(summary.metrics.get("test", {})),
-        splits=list(summary.metrics),
-        metrics=[(name, _label(name)) for name in metric_order(summary)],
-        classes=sorted({name for by_class in counts for name in by_class}),
-        charts=_charts(figures),
-        places=_places(summary),
+        further=[(metric_label(name), evaluation.metrics[name]) for name in further],
     )
 
 
 def _headline(metrics: Mapping[str, MetricValue]) -> list[tuple[str, MetricValue]]:
-    return [(_label(name), metrics[name]) for name in get_args(Metric) if name in metrics]
-
-
-def _label(metric: str) -> str:
-    name, _, average = metric.partition("_")
-    words = {"macro": ", macro", "weighted": ", weighted"}
-    if average in words:
-        return f"{'F1' if name == 'f1' else name.capitalize()}{words[average]}"
-    return metric.replace("_", " ").replace("top5", "top-5").capitalize()
+    return [(metric_label(name), metrics[name]) for name in get_args(Metric) if name in metrics]
 
 
 def _charts(figures: Mapping[str, Figure]) -> list[_Chart]:
@@ -167,18 +140,3 @@ def _galleries(evaluation: Evaluation, *, root: Path, images: int, seed: int) ->
 
 def _pictured(predictions: Iterable[Prediction], *, root: Path) -> _Pictured:
     return [(prediction, thumbnail(root / prediction.path)) for prediction in predictions]
-
-
-def _places(summary: Summary) -> list[tuple[str, str]]:
-    artifacts = summary.artifacts
-    model = artifacts.registered_model
-    return [
-        ("Model bundle", artifacts.bundle),
-        *((f"{name.capitalize()} report", path) for name, path in artifacts.reports.items()),
-        ("MLflow store", artifacts.mlflow_store),
-        ("MLflow run", f"{summary.run.mlflow_run_id} in experiment {summary.run.experiment}"),
-        *([("Registered model", model.uri)] if model else []),
-        ("ZenML run", summary.run.id),
-        ("Configuration", summary.run.config_digest),
-        ("Git commit", summary.run.git_commit or "none"),
-    ]

@@ -3,6 +3,7 @@
 import base64
 import io
 from functools import cache
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from darkroom.images import ImageError, decode
 def render_page(template: str, **values: object) -> str:
     """Render one of `darkroom/templates`; every value is escaped unless marked safe."""
     return _environment().get_template(template).render(**values)
+
+
+def with_way_back(page: str, *, to: str, text: str) -> str:
+    """A page of ours with a link at its top to a page that lies beside it."""
+    link = f'<header>\n<p><a href="{escape(to)}">← {escape(text)}</a></p>'
+    return page.replace("<header>", link, 1)
 
 
 def data_uri(content: bytes, *, media_type: str = "image/png") -> str:

@@ -6,6 +6,7 @@ The first line of its docstring is the finding's title, the rest what it means. 
 derives from smdebug's Rule works too; see smdebug_rules.
 """
 
+import ast
 import importlib.util
 import inspect
 import sys
@@ -53,6 +54,37 @@ def load_custom_rule(function: str) -> Rule:
         advice=always(),
         evaluate=_checked(found),
     )
+
+
+def files_of(function: str) -> list[Path]:
+    """The file of a rule, and the files beside it, or below the working directory, it imports.
+
+    What is installed is not among them.
+    """
+    found: list[Path] = []
+    waiting = [Path(function.rpartition(":")[0])]
+    while waiting:
+        path = waiting.pop()
+        if path.is_file() and path not in found:
+            found.append(path)
+            waiting.extend(_imported_beside(path))
+    return found
+
+
+def _imported_beside(path: Path) -> list[Path]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return []  # importing the rule says what is wrong with it
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    places = (path.parent, Path())
+    bases = [place.joinpath(*name.split(".")) for name in names for place in places]
+    return [file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py")]
 
 
 def _module(path: Path, *, named: str) -> ModuleType:

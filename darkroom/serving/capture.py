@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from darkroom.files import write_bytes
+from darkroom.files import atomic_path
 
 _PENDING = 256
 """Exchanges that wait for the store; more are lost. Their bodies are in memory."""
@@ -50,8 +50,10 @@ class FolderStore:
     folder: Path
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a file."""
-        write_bytes(self.folder / name, content)
+        """Write a file that its owner alone can read: it holds people's photographs."""
+        with atomic_path(self.folder / name) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_bytes(content)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 MLflow runs this file when it loads the model. Input: a table with a column `image` of
 encoded images (bytes; base64 in JSON). Output: a table with `class`, `probability` and
-one column of probabilities a class.
+one column of probabilities a class, named by it: see `probability_columns`.
 """
 
 from typing import Any
@@ -20,8 +20,10 @@ class BundleModel(PythonModel):
         from pathlib import Path
 
         from darkroom.prediction import Predictor
+        from darkroom.tracking.registry import probability_columns
 
         self._predictor = Predictor.load(Path(context.artifacts["bundle"]))
+        self._columns = probability_columns(self._predictor.classes)
 
     def predict(
         self,
@@ -31,7 +33,7 @@ class BundleModel(PythonModel):
     ) -> pd.DataFrame:
         """Classify the images of the column `image`."""
         probabilities = self._predictor.predict(list(model_input["image"]))
-        table = pd.DataFrame(probabilities, columns=list(self._predictor.classes))
+        table = pd.DataFrame(probabilities, columns=self._columns)
         table.insert(0, "class", [self._predictor.classes[i] for i in probabilities.argmax(axis=1)])
         table.insert(1, "probability", probabilities.max(axis=1))
         return table

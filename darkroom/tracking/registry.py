@@ -2,10 +2,12 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import requires, version
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 import pandas as pd
@@ -18,9 +20,16 @@ from mlflow.types import ColSpec, DataType, Schema
 from pydantic import BaseModel
 
 from darkroom.errors import UserError
-from darkroom.model.bundle import METADATA_FILE, Bundle
+from darkroom.files import atomic_path, link_or_copy
+from darkroom.model.bundle import FILES, METADATA_FILE, Bundle
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+|latest)|@(?P<alias>[^/@]+))?")
+_COLUMNS = ("class", "probability")
+"""Of what the model answers, beside one of probabilities a class."""
+PASSED_ALIAS = "approved"
+"""The newest version that passed the gate."""
+_TAKEN = "RESOURCE_ALREADY_EXISTS"
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -111,7 +120,7 @@ def _version_of(
 
 
 def register(
-    bundle: Bundle, *, name: str, example: bytes, metrics: Mapping[str, float]
+    bundle: Bundle, *, name: str, example: bytes, metrics: Mapping[str, float], passed: bool
 ) -> RegisteredModel:
     """Log the bundle to the active run and register it.
 
@@ -120,6 +129,7 @@ def register(
         name: of the registered model.
         example: an encoded image, stored as the input example.
         metrics: shown with the version.
+        passed: whether it passed the gate: then the alias 'approved' is moved to it.
     """
     logged = mlflow.pyfunc.log_model(
         name="model",
@@ -130,9 +140,44 @@ def register(
         signature=_signature(bundle),
         input_example=pd.DataFrame({"image": [example]}),
     )
+    _share(bundle, logged=logged)
     model_version = _new_version(name, logged=logged)
     _describe(bundle, name=name, version=model_version, metrics=metrics)
+    if passed:
+        MlflowClient().set_registered_model_alias(name, PASSED_ALIAS, model_version)
     return RegisteredModel(name=name, version=model_version, uri=f"models:/{name}/{model_version}")
+
+
+def _share(bundle: Bundle, *, logged: ModelInfo) -> None:
+    """Where MLflow's files lie on this disk, let its copy of the bundle be no second one."""
+    place = urlsplit(mlflow.get_logged_model(logged.model_id).artifact_location)
+    if place.scheme not in ("", "file"):
+        return
+    folder = Path(url2pathname(place.path)) / "artifacts" / bundle.folder.name
+    for file in FILES:
+        if (folder / file).is_file():
+            with atomic_path(folder / file, durable=False) as temporary:
+                link_or_copy(bundle.folder / file, temporary)
+
+
+def probability_columns(classes: Sequence[str]) -> list[str]:
+    """A column's name for each class: its own, unless the table's other columns have it."""
+    taken, names = {*_COLUMNS, *classes}, []
+    for label in classes:
+        name = label
+        while name in _COLUMNS or (name != label and name in taken):
+            name = f"probability of {name}"
+        names.append(name)
+    return names
+
+
+def is_registered(model: RegisteredModel, *, tracking_uri: str) -> bool:
+    """Whether the registry still has that version; a server that does not say is believed."""
+    try:
+        MlflowClient(tracking_uri).get_model_version(model.name, model.version)
+    except MlflowException as error:
+        return bool(error.error_code != _MISSING)
+    return True
 
 
 def _new_version(name: str, *, logged: ModelInfo) -> str:
@@ -142,7 +187,11 @@ def _new_version(name: str, *, logged: ModelInfo) -> str:
     """
     client = MlflowClient()
     if not client.search_registered_models(filter_string=f"name = '{name}'"):
-        client.create_registered_model(name)
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != _TAKEN:  # another run was faster
+                raise
     version = client.create_model_version(
         name, source=logged.model_uri, run_id=logged.run_id, model_id=logged.model_id
     )
@@ -150,13 +199,14 @@ def _new_version(name: str, *, logged: ModelInfo) -> str:
 
 
 def _signature(bundle: Bundle) -> ModelSignature:
-    probabilities = [ColSpec(DataType.float, label) for label in bundle.metadata.classes]
+    columns = probability_columns(bundle.metadata.classes)
+    probabilities = [ColSpec(DataType.float, name) for name in columns]
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image")]),
         outputs=Schema(
             [
-                ColSpec(DataType.string, "class"),
-                ColSpec(DataType.float, "probability"),
+                ColSpec(DataType.string, _COLUMNS[0]),
+                ColSpec(DataType.float, _COLUMNS[1]),
                 *probabilities,
             ]
         ),

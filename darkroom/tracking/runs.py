@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import mlflow
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Kind = Literal["pipeline", "trial", "training"]
+_LONGEST_DATASET_NAME = 500  # characters, MLflow's own limits
+_LONGEST_DIGEST = 36
 _MAXIMUM_VALUE = 6000  # characters of a parameter, MLflow's own limit
 
 
@@ -55,6 +57,27 @@ class RunLog:
             ],
             tags=[RunTag(name, value) for name, value in (tags or {}).items()],
         )
+
+    def dataset(self, source: str, *, digest: str, counts: Mapping[str, Mapping[str, int]]) -> None:
+        """Log the data set as the run's input, as MLflow knows data sets.
+
+        Args:
+            source: as people know it.
+            digest: its fingerprint, of which MLflow keeps the beginning.
+            counts: images by split and class.
+        """
+        images = {split: sum(by_class.values()) for split, by_class in counts.items()}
+        classes = len({name for by_class in counts.values() for name in by_class})
+        profile = {"images": images, "classes": classes, "fingerprint": digest}
+        dataset = Dataset(
+            name=source[:_LONGEST_DATASET_NAME],
+            digest=digest[:_LONGEST_DIGEST],
+            source_type="local" if "://" not in source else source.partition(":")[0],
+            source=json.dumps({"uri": source}),
+            profile=json.dumps(profile),
+        )
+        context = InputTag("mlflow.data.context", "training, validation and test")
+        self._client.log_inputs(self.run_id, datasets=[DatasetInput(dataset, tags=[context])])
 
     def text(self, text: str, *, file: str) -> None:
         """Store a text or HTML file."""
@@ -106,8 +129,13 @@ def training_run(*, system_metrics: bool) -> Iterator[RunLog]:
 
 
 @contextmanager
-def pipeline_run(name: str, *, experiment: str, tracking_uri: str) -> Iterator[RunLog]:
-    """The run of a whole pipeline run, found by name, or made where every step was cached."""
+def pipeline_run(
+    name: str, *, experiment: str, tracking_uri: str, failed: bool = False
+) -> Iterator[RunLog]:
+    """The run of a whole pipeline run, found by name, or made where every step was cached.
+
+    When the block ends, the run ends: as failed, where that is said, with those below it.
+    """
     client = MlflowClient(tracking_uri)
     found = client.get_experiment_by_name(experiment)
     experiment_id = found.experiment_id if found else client.create_experiment(experiment)
@@ -115,7 +143,9 @@ def pipeline_run(name: str, *, experiment: str, tracking_uri: str) -> Iterator[R
     run = runs[0] if runs else client.create_run(experiment_id, run_name=name)
     log = RunLog(client, run_id=run.info.run_id, experiment_id=experiment_id)
     yield log
-    log.finish()
+    if failed:
+        fail_unfinished(name, experiment=experiment, tracking_uri=tracking_uri)
+    log.finish(failed=failed)
 
 
 def fail_unfinished(name: str, *, experiment: str, tracking_uri: str) -> None:

@@ -21,7 +21,8 @@ from torch.optim import Optimizer
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
-from darkroom.files import atomic_path
+from darkroom.files import atomic_path, sha256_of
+from darkroom.model.bundle import content_file
 from darkroom.training.history import EpochMetrics
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -61,8 +62,19 @@ class Checkpoint:
 
 def training_identity(dataset: Dataset, *, hyperparameters: Hyperparameters) -> str:
     """A digest of everything that decides how a training goes."""
-    content = [_STATE_VERSION, dataset.fingerprint, hyperparameters.model_dump()]
+    content = [
+        _STATE_VERSION,
+        dataset.fingerprint,
+        hyperparameters.model_dump(),
+        *weights_digests(hyperparameters.weights),
+    ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digests(weights: str) -> list[str]:
+    """The content of initial weights that a path names: what lies there may change."""
+    path = content_file(Path(weights).expanduser())
+    return [sha256_of(path)] if path.is_file() else []
 
 
 def training_folder(folder: Path, *, dataset: Dataset, hyperparameters: Hyperparameters) -> Path:

@@ -26,6 +26,7 @@ from darkroom.config.grid import trials_wanted
 from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
+from darkroom.locks import alone
 from darkroom.progress import SILENT, Progress, Task
 from darkroom.tuning.results import Trial, TuningResult, best_trial, tuning_result
 from darkroom.tuning.stopping import why_done
@@ -82,23 +83,25 @@ def tune(
     """
     digest = _digest(dataset, hyperparameters=hyperparameters, tuning=tuning)
     place, epochs = folder / "tuning" / digest, hyperparameters.epochs
-    study = open_study(place / "study.log", name=digest, tuning=tuning, epochs=epochs)
-    resume_interrupted(study)
-    search = _Search(
-        dataset=dataset,
-        hyperparameters=hyperparameters,
-        tuning=tuning,
-        study=study,
-        folder=place,
-        cache=cache,
-        debugging=debugging,
-        run_trial=run_trial or _train,
-        on_epoch=on_epoch,
-    )
-    _run_all(search, on_trial=on_trial, progress=progress)
-    result = _result(search)
-    _hand_over(search, folder=folder)
-    return result
+    # A trial that runs is one of a killed search only where no other process searches.
+    with alone(place.with_suffix(".lock"), doing="makes the same search", progress=progress):
+        study = open_study(place / "study.log", name=digest, tuning=tuning, epochs=epochs)
+        resume_interrupted(study)
+        search = _Search(
+            dataset=dataset,
+            hyperparameters=hyperparameters,
+            tuning=tuning,
+            study=study,
+            folder=place,
+            cache=cache,
+            debugging=debugging,
+            run_trial=run_trial or _train,
+            on_epoch=on_epoch,
+        )
+        _run_all(search, on_trial=on_trial, progress=progress)
+        result = _result(search)
+        _hand_over(search, folder=folder)
+        return result
 
 
 @dataclass(frozen=True)
@@ -290,9 +293,13 @@ def _hand_over(search: _Search, *, folder: Path) -> None:
 
 
 def _digest(dataset: Dataset, *, hyperparameters: Hyperparameters, tuning: TuningConfig) -> str:
+    from darkroom.training.checkpoints import weights_digests
+
     content = {
         "data": dataset.fingerprint,
         "hyperparameters": hyperparameters.model_dump(),
         "tuning": tuning.model_dump(exclude=_ENDS_IT),
     }
+    if digests := weights_digests(hyperparameters.weights):
+        content["weights"] = digests
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

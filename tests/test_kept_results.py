@@ -1,0 +1,257 @@
+"""What is remembered between runs is looked at before it is believed: the parts alone."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from darkroom.backends.kept_bundles import keep_bundle
+from darkroom.backends.named_files import rules_version, weights_version
+from darkroom.config.debugging import CustomRuleConfig, DiagnosisConfig
+from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError, UserError
+from darkroom.files import link_or_copy
+from darkroom.locks import alone, holder_of
+from darkroom.progress import SilentProgress
+from darkroom.sources.still_there import difference, discard_copy
+from darkroom.tracking.registry import probability_columns
+from darkroom.tracking.store import newest_experiment
+from small_bundles import write_small_bundle
+from small_trainings import write_dataset
+from stacks.stores import database_errors_explained, prepare_stores
+from steps.cache_policy import depends_on, installed_versions
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+HOLDS = """
+import sys
+from pathlib import Path
+from darkroom.locks import alone
+with alone(Path(sys.argv[1]), doing="", name="other-run"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Told(SilentProgress):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return write_dataset(tmp_path / "store" / "unpacked" / "digest" / "content")
+
+
+def test_images_that_are_gone_or_changed_are_named(dataset: Dataset, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert difference(dataset, store=store) == ""
+    first, second = dataset.records[:2]
+    dataset.file(first).write_bytes(dataset.file(second).read_bytes())
+    assert f"{first.path!r} is changed" in difference(dataset, store=store)
+    dataset.file(first).unlink()
+    dataset.file(second).unlink()
+    assert "2 images are gone" in difference(dataset, store=store)
+
+
+def test_only_the_stores_own_copy_is_discarded(dataset: Dataset, tmp_path: Path) -> None:
+    discard_copy(dataset, store=tmp_path / "another")
+    assert dataset.root.is_dir()
+    (tmp_path / "store" / "unpacked" / "other").mkdir()
+    discard_copy(dataset, store=tmp_path / "store")
+    assert [path.name for path in (tmp_path / "store" / "unpacked").iterdir()] == ["other"]
+
+
+def test_a_rule_and_what_it_imports_count_by_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rule.py").write_text("import helper\n\ndef mine(evidence): ...\n")
+    Path("helper.py").write_text("x = 1\n")
+    config = DiagnosisConfig(custom=(CustomRuleConfig(function="rule.py:mine"),))
+
+    def version() -> str:
+        return rules_version(config, store=tmp_path / "store")
+
+    first = version()
+    assert version() == first
+    Path("helper.py").write_text("x = 2\n")
+    second = version()
+    Path("rule.py").write_text("import helper\n\ndef mine(evidence): pass\n")
+    assert len({first, second, version()}) == 3
+    assert rules_version(DiagnosisConfig(), store=tmp_path / "store") == ""
+
+
+def test_weights_count_by_content_and_named_ones_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "some.safetensors"
+    file.write_bytes(b"one")
+    first = weights_version(str(file), store=tmp_path / "store")
+    file.write_bytes(b"two")
+    assert weights_version(str(file), store=tmp_path / "store") != first
+    assert weights_version("imagenet", store=tmp_path / "store") == ""
+    with pytest.raises(UserError, match="no weights at"):
+        weights_version(str(tmp_path / "nowhere"), store=tmp_path / "store")
+
+
+def test_what_is_installed_is_part_of_every_key() -> None:
+    assert depends_on("darkroom.errors").cache_func is not None
+    assert "torch 2" in installed_versions()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_second_process_waits_for_the_first_says_so_and_outlives_its_death(
+    end: signal.Signals, tmp_path: Path
+) -> None:
+    lock = tmp_path / "locks" / "work.lock"
+    first = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(lock)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    told = Told()
+    with first:
+        assert first.stdout
+        assert first.stdout.readline() == b"held\n"
+        assert holder_of(lock)
+
+        class Ends(Told):
+            def message(self, text: str) -> None:
+                told.message(text)
+                first.send_signal(end)
+
+        with alone(lock, doing="makes the same training", progress=Ends()) as waited:
+            assert waited
+            assert holder_of(lock)
+    assert told.lines == [
+        f"run other-run (process {first.pid}) makes the same training: waiting for it to end …"
+    ]
+    assert holder_of(lock) is None
+    with alone(lock, doing="") as waited:
+        assert not waited
+
+
+def test_equal_bundles_stay_and_damaged_ones_are_replaced(tmp_path: Path) -> None:
+    packed = write_small_bundle(tmp_path / "packed")
+
+    def keep() -> Path:
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        for file in packed.iterdir():
+            link_or_copy(file, copy / file.name)
+        return keep_bundle(copy, folder=tmp_path / "bundles").folder
+
+    place = keep()
+    first = place.stat().st_ino
+    assert keep().stat().st_ino == first
+    (place / "model.onnx").unlink()
+    (place / "model.onnx").write_bytes(b"damaged")
+    assert keep().stat().st_ino != first
+    assert (place / "model.onnx").samefile(packed / "model.onnx")
+
+
+def store(workspace: Path, *, place: Path | None = None) -> Path:
+    """ZenML's and MLflow's databases with the columns that hold paths of a place."""
+    place = place or workspace
+    folder = workspace / "zenml" / "local_stores" / "default_zen_store"
+    folder.mkdir(parents=True)
+    (workspace / "artifacts").mkdir()
+    url = f"sqlite:///{place}/zenml/local_stores/default_zen_store/zenml.db"
+    (workspace / "zenml" / "config.yaml").write_text(f"store:\n  type: sql\n  url: {url}\n")
+    with closing(sqlite3.connect(folder / "zenml.db")) as connection, connection:
+        connection.execute("CREATE TABLE stack (name TEXT)")
+        connection.execute("INSERT INTO stack VALUES ('darkroom-local')")
+        connection.execute("CREATE TABLE artifact_version (uri TEXT)")
+        connection.execute(f"INSERT INTO artifact_version VALUES ('{place}/artifacts/a/1')")
+    with closing(sqlite3.connect(workspace / "artifacts" / "mlflow.db")) as connection, connection:
+        connection.execute(
+            "CREATE TABLE runs (artifact_uri TEXT, experiment_id INT, start_time INT)"
+        )
+        connection.execute(f"INSERT INTO runs VALUES ('file://{place}/artifacts/m', 3, 1)")
+        connection.execute(f"INSERT INTO runs VALUES ('file://{place}/artifacts/m', 4, 2)")
+    return folder / "zenml.db"
+
+
+def value(database: Path, query: str) -> str:
+    with closing(sqlite3.connect(database)) as connection:
+        return str(connection.execute(query).fetchone()[0])
+
+
+def test_a_workspace_that_was_moved_or_copied_knows_its_own_place_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    untouched = store(original)
+    database = store(copy, place=original)
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(copy / "zenml"))
+    prepare_stores(copy)
+    prepare_stores(copy)
+    assert value(database, "SELECT uri FROM artifact_version") == f"{copy}/artifacts/a/1"
+    found = value(copy / "artifacts" / "mlflow.db", "SELECT artifact_uri FROM runs")
+    assert found == f"file://{copy}/artifacts/m"
+    assert str(original) not in (copy / "zenml" / "config.yaml").read_text()
+    assert value(untouched, "SELECT uri FROM artifact_version") == f"{original}/artifacts/a/1"
+
+
+def test_a_workspace_by_another_name_of_its_own_is_no_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = store(tmp_path / "real")
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path / "link" / "zenml"))
+    prepare_stores(tmp_path / "link")
+    assert value(database, "SELECT uri FROM artifact_version").startswith(f"{tmp_path}/real/")
+
+
+@pytest.mark.parametrize("name", ["zenml.db", "mlflow.db"])
+@pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0" + b"\7" * 4096])
+def test_a_damaged_database_is_named_with_what_to_do(
+    name: str, damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(tmp_path / "home")
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path / "home" / "zenml"))
+    database = next((tmp_path / "home").rglob(name))
+    database.write_bytes(damage)
+    with pytest.raises(DarkroomError, match=f"is damaged .*mv {database}") as raised:
+        prepare_stores(tmp_path / "home")
+    assert not isinstance(raised.value, UserError)
+
+
+def test_a_locked_database_is_told_without_a_traceback(tmp_path: Path) -> None:
+    def work() -> None:
+        try:
+            raise sqlite3.OperationalError("database is locked")
+        except sqlite3.Error as error:
+            raise RuntimeError("MLflow's own words") from error
+
+    with (
+        pytest.raises(DarkroomError, match="stayed locked by another process"),
+        database_errors_explained(tmp_path),
+    ):
+        work()
+
+
+def test_the_interface_opens_on_the_newest_runs_experiment(tmp_path: Path) -> None:
+    store(tmp_path)
+    assert newest_experiment(tmp_path / "artifacts" / "mlflow.db") == "4"
+
+
+def test_classes_called_like_the_tables_columns_get_columns_of_their_own() -> None:
+    classes = ["class", "probability", "probability of class", "cat"]
+    columns = probability_columns(classes)
+    assert len({*columns, "class", "probability"}) == 6
+    assert columns[2:] == classes[2:]
+
+
+def test_the_record_of_who_waits_is_json_and_gone_afterwards(tmp_path: Path) -> None:
+    with alone(tmp_path / "x.lock", doing="", name="a-run"):
+        assert json.loads((tmp_path / "x.json").read_text())["pid"] == os.getpid()
+    assert not (tmp_path / "x.json").exists()
