@@ -21,7 +21,8 @@ _ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(_ROOT), str(_ROOT / "tests")]
 
 from hostile.attacking import Bystander, Outcome, attack, bystander, held  # noqa: E402
-from hostile.bodies import body_cases  # noqa: E402
+from hostile.bodies import BodyCase, body_cases  # noqa: E402
+from hostile.costly import costly_images  # noqa: E402
 from hostile.http_cases import raw_cases, slow_cases  # noqa: E402
 from hostile.model_paths import model_cases  # noqa: E402
 
@@ -47,7 +48,7 @@ def main() -> int:
 def _against(*arguments: str) -> int:
     with serving(*arguments) as (process, client):
         is_several = arguments[0] == "--models"
-        cases = model_cases() if is_several else (*body_cases(), *raw_cases())
+        cases = model_cases() if is_several else (*body_cases(), *_costly(), *raw_cases())
         held_ones = () if is_several else slow_cases()
         before = _megabytes(process)
         with (
@@ -66,6 +67,14 @@ def _against(*arguments: str) -> int:
             f"restarts {restarts['restarts']}\n"
         )
     return int(bool(other.failures or [outcome for outcome in outcomes if outcome.fault]))
+
+
+def _costly() -> list[BodyCase]:
+    """What benchmarks/decoding_cost.py measures one by one."""
+    return [
+        BodyCase("costly image", kind, make(), is_refused=False)
+        for kind, make in costly_images().items()
+    ]
 
 
 @contextmanager

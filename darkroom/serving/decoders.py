@@ -20,6 +20,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,8 @@ class Decoder:
     pid: int
     channel: socket.socket
     memory: mmap.mmap
+    used_before: float = 0.0
+    """Processor time, in seconds, before the image that it has now."""
     is_slow: bool = False
     """Of low priority, for good: the system takes no priority back."""
 
@@ -162,7 +165,8 @@ class _Job:
     """One image on its way."""
 
     content: bytes
-    how: dict[str, Any]
+    how: str
+    """A `Preprocessing` as JSON."""
     is_quick: bool = True
     granted: int = 0
     has_slow_turn: bool = False
@@ -206,7 +210,7 @@ class Decoders:
         """
         if self._known and (reason := self._known.get(_digest(content))):
             raise ImageError(f"an image that was refused before: {reason}")
-        job = _Job(content, preprocessing.model_dump(mode="json"))
+        job = _Job(content, _as_text(preprocessing))
         self._quick.acquire()
         try:
             while True:
@@ -225,7 +229,7 @@ class Decoders:
         with self._decoder(job) as decoder:
             decoder.memory[: len(job.content)] = job.content
             order = {"size": len(job.content), "how": job.how, "seconds": self.seconds}
-            began, since = time.monotonic(), decoder.processor_seconds
+            began = time.monotonic()
             until = time.monotonic() + QUICK_SECONDS
             if not job.is_quick:
                 until = time.monotonic() + _LONGEST_SECONDS
@@ -237,7 +241,7 @@ class Decoders:
                 except TimeoutError:
                     if not job.is_quick:
                         raise BusyError("the image was not decoded in time") from None
-                    used = decoder.processor_seconds - since
+                    used = decoder.processor_seconds - decoder.used_before
                     if 0 <= used < QUICK_SECONDS and time.monotonic() - began < self.seconds:
                         until = time.monotonic() + QUICK_SECONDS  # others keep it waiting
                         continue
@@ -368,6 +372,7 @@ class Decoders:
         return ImageError(known)
 
     def _result(self, message: dict[str, Any], *, decoder: Decoder) -> Floats:
+        decoder.used_before = message["used"]
         if reason := message.get("refused"):
             raise ImageError(reason)
         if reason := message.get("short"):
@@ -394,6 +399,11 @@ def _shared_memory(size: int) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@cache
+def _as_text(preprocessing: Preprocessing) -> str:
+    return preprocessing.model_dump_json()
 
 
 def _digest(content: bytes) -> bytes:

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ RESULT_BYTES = 3 * 1024 * 1024 * 4
 _SLACK_BYTES = 24 * 2**20
 """For Python itself and what the allocator keeps."""
 _LENGTH = struct.Struct("<I")
+_LONGEST_MESSAGE = 2**16
 _ORDER = struct.Struct("<cq")
 _ANSWER = struct.Struct("<q")
 _FORK, _STATUS = b"F", b"S"
@@ -117,12 +119,18 @@ def receive_message(channel: socket.socket) -> dict[str, Any] | None:
     Raises:
         TimeoutError: nothing came in the channel's time.
     """
-    head = channel.recv(_LENGTH.size, socket.MSG_WAITALL)
-    if len(head) < _LENGTH.size:
-        return None
-    text = channel.recv(_LENGTH.unpack(head)[0], socket.MSG_WAITALL)
-    message: dict[str, Any] = json.loads(text)
+    content = channel.recv(_LONGEST_MESSAGE)  # one at a time is under way, mostly whole
+    while len(content) < _LENGTH.size or len(content) < _whole(content):
+        more = channel.recv(_LONGEST_MESSAGE)
+        if not more:
+            return None
+        content += more
+    message: dict[str, Any] = json.loads(content[_LENGTH.size :])
     return message
+
+
+def _whole(content: bytes) -> int:
+    return _LENGTH.size + int(_LENGTH.unpack_from(content)[0])
 
 
 def _make_decoders(control: socket.socket) -> None:
@@ -174,8 +182,10 @@ def _decode_until_the_end(channel_descriptor: int, memory_descriptor: int) -> No
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold what users sent
     channel = socket.socket(fileno=channel_descriptor)
     with mmap.mmap(memory_descriptor, 0) as memory:
+        _limit_memory(GRANTED_BYTES + len(memory))
         while (order := receive_message(channel)) is not None:
-            send_message(channel, _decode(order, channel=channel, memory=memory))
+            answer = _decode(order, channel=channel, memory=memory)
+            send_message(channel, {**answer, "used": time.process_time()})
 
 
 def _decode(order: dict[str, Any], *, channel: socket.socket, memory: mmap.mmap) -> dict[str, Any]:
@@ -189,11 +199,10 @@ def _decode(order: dict[str, Any], *, channel: socket.socket, memory: mmap.mmap)
             if receive_message(channel) is None:
                 os._exit(0)
             granted = needed
-            _limit_memory(granted)
+            _limit_memory(granted + len(memory))
 
-    how = Preprocessing.model_validate(order["how"])
+    how = _preprocessing(order["how"])
     _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + order["seconds"])
-    _limit_memory(granted + order["size"])
     try:
         array = prepare(memory[: order["size"]], how, limits=REQUESTED_IMAGES, reserve=reserve)
     except ImageError as error:
@@ -207,6 +216,11 @@ def _decode(order: dict[str, Any], *, channel: socket.socket, memory: mmap.mmap)
     start = len(memory) - RESULT_BYTES
     memory[start : start + array.nbytes] = array.data.cast("B")
     return {"shape": array.shape}
+
+
+@cache
+def _preprocessing(text: str) -> Preprocessing:
+    return Preprocessing.model_validate_json(text)
 
 
 def _limit_memory(extra: int) -> None:
