@@ -165,7 +165,7 @@ def test_other_routes_and_methods_are_told_which_exist(
 
 def test_nothing_of_an_unexpected_failure_leaves_the_server(bundle: Path) -> None:
     class Failing(Predictor):
-        def prepare(self, image: bytes | Path) -> Any:
+        def prepare(self, image: bytes | Path, **options: Any) -> Any:
             raise RuntimeError("secret detail")
 
     with served(create_app(Failing.load(bundle))) as client:
@@ -179,10 +179,10 @@ def test_more_requests_than_there_is_room_for_are_sent_away(bundle: Path) -> Non
     entered, leave = threading.Event(), threading.Event()
 
     class Slow(Predictor):
-        def prepare(self, image: bytes | Path) -> Any:
+        def prepare(self, image: bytes | Path, **options: Any) -> Any:
             entered.set()
             leave.wait(30)
-            return super().prepare(image)
+            return super().prepare(image, **options)
 
     with served(create_app(Slow.load(bundle), surroundings=around)) as client:
         statuses: list[int] = []
