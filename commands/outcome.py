@@ -507,9 +507,8 @@ def _metrics(summary: Summary) -> dict[str, float]:
         for name, metric in by_name.items()
     }
     for name in _WITH_INTERVAL:
-        metrics[f"test_{name}_low"], metrics[f"test_{name}_high"] = summary.metrics["test"][
-            name
-        ].interval
+        if interval := summary.metrics["test"][name].interval:
+            metrics[f"test_{name}_low"], metrics[f"test_{name}_high"] = interval
     metrics |= {
         f"seconds_{name}": seconds
         for name, seconds in timings.components.items()
@@ -536,7 +535,7 @@ def _record(log: RunLog, *, summary: Summary, config: Config) -> None:
             "engine": summary.engine.evaluated_by if summary.engine else "",
             "deployed": "yes" if summary.endpoint else f"no: {summary.endpoint_reason}",
             "reused": ", ".join(summary.timings.reused) or "nothing",
-            "mlflow.note.content": _note(summary),
+            "mlflow.note.content": _note(summary, confidence=100 * config.evaluation.confidence),
         },
     )
     log.dataset(
@@ -553,11 +552,11 @@ def _record(log: RunLog, *, summary: Summary, config: Config) -> None:
         log.text(Path(path).read_text(encoding="utf-8"), file=f"reports/{name}.html")
 
 
-def _note(summary: Summary) -> str:
+def _note(summary: Summary, *, confidence: float) -> str:
     """Shown as the run's description."""
     accuracy = summary.metrics["test"]["accuracy"]
-    low, high = accuracy.interval
+    low, high = accuracy.interval or (0.0, 1.0)
     return (
-        f"Test accuracy {accuracy.value:.1%} (95 % interval {low:.1%} to {high:.1%}) on "
-        f"`{summary.data.source}`."
+        f"Test accuracy {accuracy.value:.1%} ({confidence:.3g} % interval {low:.1%} to "
+        f"{high:.1%}) on `{summary.data.source}`."
     )

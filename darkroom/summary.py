@@ -178,13 +178,14 @@ class BatchSummary(_Part):
 class Summary(_Part):
     """Everything that is worth knowing of a run."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
+    """Since 2, the interval of a metric may be null."""
     run: RunSummary
     data: DataSummary
     best_hyperparameters: dict[str, int | float | str | bool]
     """Of the final training: the values that the search found, the others as configured."""
     metrics: dict[Split, dict[str, MetricValue]]
-    """By split and name, each with its confidence interval."""
+    """By split and name, each with its confidence interval, where one can be told."""
     engine: EngineSummary | None = None
     """null in files of earlier versions."""
     diagnosis: DiagnosisSummary | None = None

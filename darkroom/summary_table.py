@@ -38,6 +38,8 @@ def _metrics_table(summary: Summary) -> Table:
 def _interval(metric: MetricValue | None) -> Text:
     if metric is None:
         return Text("–")
+    if metric.interval is None:
+        return Text.assemble(f"{metric.value:.4f} ", ("[no interval]", "dim"))
     low, high = metric.interval
     return Text.assemble(f"{metric.value:.4f} ", (f"[{low:.4f}, {high:.4f}]", "dim"))
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from darkroom.config import EvaluationConfig
 from darkroom.dataset import ImageRecord, Split
 from darkroom.errors import DarkroomError, UserError
-from darkroom.evaluation.bootstrap import bootstrap_intervals
+from darkroom.evaluation.intervals import class_intervals, metric_intervals
 from darkroom.evaluation.metrics import (
     class_scores,
     confidence_bins,
@@ -35,7 +35,8 @@ class MetricValue(_Record):
     """A metric and its confidence interval."""
 
     value: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
+    """None: no method covers the metric at this number of images (intervals.NO_INTERVAL)."""
 
 
 class ClassScore(_Record):
@@ -49,6 +50,12 @@ class ClassScore(_Record):
     """Images of this class."""
     predicted: int
     """Images taken for this class."""
+    precision_interval: tuple[float, float] | None = None
+    """None: no image was taken for this class."""
+    recall_interval: tuple[float, float] | None = None
+    """None: no image is of this class."""
+    f1_interval: tuple[float, float] | None = None
+    """None: neither."""
 
 
 class ConfusedPair(_Record):
@@ -132,12 +139,13 @@ def evaluate(
 ) -> Evaluation:
     """Judge a model by its (N, C) probabilities of the N records' images.
 
-    A class that no record belongs to counts in no average of recalls, and in the macro
-    averages of precision and F1 only when an image was taken for it.
+    A class that no record belongs to counts in balanced accuracy not at all, and in the macro
+    averages of precision, recall and F1, with 0, when an image was taken for it: as
+    scikit-learn has it.
 
     Args:
         classes: C names, in the order of the columns.
-        seed: of the resamples behind the intervals.
+        seed: of the simulated test sets behind the calibration error's interval.
 
     Raises:
         UserError: no records, or records of classes that the model does not know.
@@ -152,7 +160,7 @@ def evaluate(
         confidence_level=config.confidence,
         bootstrap_samples=config.bootstrap_samples,
         metrics=_metrics(labels, given, confusion=confusion, config=config, seed=seed),
-        per_class=_per_class(confusion, classes=classes),
+        per_class=_per_class(confusion, classes=classes, confidence=config.confidence),
         confusion=tuple(tuple(row) for row in confusion.tolist()),
         confused_pairs=_confused_pairs(confusion, classes=classes),
         reliability=_reliability(labels, given, bins=config.calibration_bins),
@@ -207,7 +215,7 @@ def _metrics(
     values |= {name: float(value) for name, value in weighted_metrics(confusion).items()}
     if len(confusion) >= MINIMUM_CLASSES_FOR_TOP5:
         values["top5_accuracy"] = float(top_k_hits(labels, probabilities, k=5).mean())
-    intervals = bootstrap_intervals(
+    intervals = metric_intervals(
         labels,
         probabilities,
         values=values,
@@ -221,8 +229,11 @@ def _metrics(
     }
 
 
-def _per_class(confusion: NDArray[np.int64], *, classes: Sequence[str]) -> tuple[ClassScore, ...]:
+def _per_class(
+    confusion: NDArray[np.int64], *, classes: Sequence[str], confidence: float
+) -> tuple[ClassScore, ...]:
     scores = class_scores(confusion)
+    intervals = class_intervals(confusion, confidence=confidence)
     return tuple(
         ClassScore(
             name=name,
@@ -231,6 +242,9 @@ def _per_class(confusion: NDArray[np.int64], *, classes: Sequence[str]) -> tuple
             f1=scores["f1"][index],
             support=confusion[index].sum(),
             predicted=confusion[:, index].sum(),
+            precision_interval=intervals[index].precision,
+            recall_interval=intervals[index].recall,
+            f1_interval=intervals[index].f1,
         )
         for index, name in enumerate(classes)
     )

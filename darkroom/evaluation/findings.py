@@ -18,6 +18,7 @@ _NAMED_CLASSES = 5
 def findings(evaluation: Evaluation) -> list[str]:
     """What to look at next, most useful first; never empty."""
     found = [
+        _chance_level(evaluation),
         _no_mistakes(evaluation),
         _weakest_class(evaluation),
         _most_confused(evaluation),
@@ -46,14 +47,31 @@ def sample_predictions(
     return wrong[: count - wanted], [right[index] for index in sorted(drawn)]
 
 
+def _chance_level(evaluation: Evaluation) -> str:
+    """By accuracy and by balanced accuracy: classes may have been weighed."""
+    largest = max(evaluation.per_class, key=lambda score: score.support)
+    share = largest.support / len(evaluation.predictions)
+    classes = sum(score.support > 0 for score in evaluation.per_class)
+    if classes < 2:
+        return ""
+    low, _ = evaluation.metrics["accuracy"].interval or (0.0, 1.0)
+    balanced, _ = evaluation.metrics["balanced_accuracy"].interval or (0.0, 1.0)
+    if low > share or balanced > 1 / classes:
+        return ""
+    return (
+        f"The model does no better than guessing: always answering “{largest.name}” would be "
+        f"right in {share:.0%} of the images, its accuracy may be as low as {low:.0%}."
+    )
+
+
 def _no_mistakes(evaluation: Evaluation) -> str:
-    """The rule of three: Hanley and Lippman-Hand, If nothing goes wrong, JAMA 249, 1983."""
     images = len(evaluation.predictions)
+    low, _ = evaluation.metrics["accuracy"].interval or (0.0, 1.0)
     if not all(prediction.correct for prediction in evaluation.predictions):
         return ""
     return (
         f"Not one of {images:,} images was classified wrongly. That is compatible with an error "
-        f"rate of up to {min(1, 3 / images):.1%}; more test images would tell."
+        f"rate of up to {1 - low:.1%}; more test images would tell."
     )
 
 
@@ -100,7 +118,7 @@ def _confident_mistakes(evaluation: Evaluation) -> str:
 
 def _calibration(evaluation: Evaluation) -> str:
     error = evaluation.metrics["calibration_error"]
-    if error.interval[0] < _POOR_CALIBRATION:
+    if error.interval is None or error.interval[0] < _POOR_CALIBRATION:
         return ""
     count = len(evaluation.predictions)
     confidence = sum(prediction.probability for prediction in evaluation.predictions) / count
@@ -128,7 +146,7 @@ def _few_images(evaluation: Evaluation) -> str:
 
 
 def _wide_interval(evaluation: Evaluation) -> str:
-    low, high = evaluation.metrics["accuracy"].interval
+    low, high = evaluation.metrics["accuracy"].interval or (0.0, 1.0)
     if high - low <= _WIDE_INTERVAL:
         return ""
     return (

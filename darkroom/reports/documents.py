@@ -12,6 +12,7 @@ from darkroom.config.metrics import Metric
 from darkroom.dataset import Dataset
 from darkroom.evaluation.evaluate import ConfusedPair, Evaluation, MetricValue, Prediction
 from darkroom.evaluation.findings import findings, sample_predictions
+from darkroom.evaluation.intervals import NO_INTERVAL
 from darkroom.reports.evaluation_figures import (
     class_f1_figure,
     confusion_figure,
@@ -85,6 +86,7 @@ def evaluation_report(
         fingerprint=dataset.fingerprint,
         headline=_headline(evaluation.metrics),
         findings=findings(evaluation),
+        without=_without_interval(evaluation.metrics),
         pairs=[
             (pair, _examples(pair, evaluation.predictions, root=dataset.root))
             for pair in evaluation.confused_pairs
@@ -99,6 +101,16 @@ def evaluation_report(
 
 def _headline(metrics: Mapping[str, MetricValue]) -> list[tuple[str, MetricValue]]:
     return [(metric_label(name), metrics[name]) for name in get_args(Metric) if name in metrics]
+
+
+def _without_interval(metrics: Mapping[str, MetricValue]) -> list[tuple[str, list[str]]]:
+    """Metrics that have none, by the reason why."""
+    missing = [name for name, metric in metrics.items() if metric.interval is None]
+    reasons = dict.fromkeys(NO_INTERVAL[name] for name in missing)
+    return [
+        (reason, [metric_label(name) for name in missing if NO_INTERVAL[name] == reason])
+        for reason in reasons
+    ]
 
 
 def _charts(figures: Mapping[str, Figure]) -> list[_Chart]:

@@ -100,7 +100,7 @@ def verdict_of(overview: Overview) -> tuple[Tone, str]:
     if overview.test is None:
         return "warning", "The run ended without an evaluation."
     accuracy = overview.test.metrics["accuracy"]
-    low, high = accuracy.interval
+    low, high = accuracy.interval or (0.0, 1.0)
     images = len(overview.test.predictions)
     level = f"{100 * overview.test.confidence_level:g} %"
     told = (
