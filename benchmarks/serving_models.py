@@ -27,12 +27,20 @@ def write_bundle(architecture: str, *, dataset: Dataset, folder: Path) -> Path:
     from darkroom.config import Hyperparameters
     from darkroom.model.export import pack_bundle
     from darkroom.model.network import build_model
+    from darkroom.training.examples import preprocessing_of
 
     model = build_model(architecture, classes=len(dataset.classes), image_size=IMAGE_SIZE, seed=0)
     settings = Hyperparameters(architecture=architecture, image_size=IMAGE_SIZE)
     _calibrate(model, dataset=dataset, hyperparameters=settings)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    pack_bundle(model, dataset=dataset, hyperparameters=settings, metrics={}, folder=folder)
+    pack_bundle(
+        model,
+        dataset=dataset,
+        hyperparameters=settings,
+        preprocessing=preprocessing_of(settings),
+        metrics={},
+        folder=folder,
+    )
     return folder
 
 
@@ -113,7 +121,7 @@ def _photographs(dataset: Dataset, *, hyperparameters: Any) -> Any:
     import numpy as np
 
     from darkroom.images import prepare
-    from darkroom.model.export import preprocessing_of
+    from darkroom.training.examples import preprocessing_of
 
     how = preprocessing_of(hyperparameters)
     files = [dataset.file(record) for record in dataset.split("train")[:_CALIBRATED_ON]]

@@ -12,6 +12,7 @@ from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
 from darkroom.config.grid import trials_wanted
 from darkroom.config.ineffective import ineffective_settings
+from darkroom.config.loading import ConfigurationError
 from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
 from stacks.environment import CHECKOUT
@@ -35,7 +36,11 @@ def check_all(
     """
     if refresh_prices and stack != "sagemaker":
         raise UserError(f"--refresh-prices asks AWS: it needs --stack sagemaker, not {stack!r}")
-    chosen = settings_to_train(config=config, data=data, overrides=overrides, stack=stack)
+    try:
+        chosen = settings_to_train(config=config, data=data, overrides=overrides, stack=stack)
+    except ConfigurationError as error:
+        further = diagnosis_problems(error.readable.diagnosis) if error.readable else []
+        raise UserError([*error.problems, *further]) from error
     settings = chosen.config
     click.echo(f"Configuration  {chosen.origin}: valid")
     for line in chosen.told:

@@ -5,6 +5,7 @@ from pathlib import Path
 from darkroom.model.bundle import Bundle, read_bundle
 from darkroom.model.export import pack_bundle
 from darkroom.model.network import build_model
+from darkroom.training.examples import preprocessing_of
 from small_trainings import small_hyperparameters, write_dataset
 
 
@@ -16,5 +17,12 @@ def packed_bundle(
     hyperparameters = small_hyperparameters(architecture=architecture, image_size=image_size)
     model = build_model(architecture, classes=len(dataset.classes), image_size=image_size, seed=0)
     folder = root / "bundle"
-    pack_bundle(model, dataset=dataset, hyperparameters=hyperparameters, metrics={}, folder=folder)
+    pack_bundle(
+        model,
+        dataset=dataset,
+        hyperparameters=hyperparameters,
+        preprocessing=preprocessing_of(hyperparameters),
+        metrics={},
+        folder=folder,
+    )
     return read_bundle(folder)

@@ -1,5 +1,6 @@
 """A recording judged as a whole."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from darkroom.diagnosis.reporting import TrainingPrices, diagnose_and_report
 from darkroom.diagnosis.result import Diagnosis, RuleOutcome
 from darkroom.diagnosis.shared_images import shared_images
 from darkroom.errors import UserError
+from darkroom.profiling.summary import ProfileSummary
 from darkroom.rules.findings import Finding
 from darkroom.training.loop import train
 from small_trainings import small_hyperparameters, write_dataset
@@ -53,6 +55,27 @@ def test_every_rule_has_an_outcome_and_none_fails(recording: Path, dataset: Data
     assert told.operators is not None
     assert Diagnosis.model_validate_json((recording / "findings.json").read_text())
     assert summary_lines(told.diagnosis)
+
+
+def test_what_was_told_while_it_ran_and_has_passed_is_said(
+    recording: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    ended = shutil.copytree(recording, tmp_path / "recording")
+    before = outcomes(diagnose(ended, config=DiagnosisConfig()).diagnosis)
+    rule = next(name for name, outcome in before.items() if outcome == "clear")
+    (ended / "told.jsonl").write_text(json.dumps({"rule": rule, "step": 9, "epoch": 2}) + "\n")
+    diagnosis = diagnose(ended, config=DiagnosisConfig()).diagnosis
+    said = next(one.reason for one in diagnosis.rules if one.rule == rule)
+    assert said == "it was found while the training ran in epoch 2, and no more at its end"
+    assert summary_lines(diagnosis)[-1] == f"{rule}: {said}"
+
+
+def test_the_profile_is_summarised_in_the_recording(recording: Path, dataset: Dataset) -> None:
+    diagnose(recording, config=DiagnosisConfig(), dataset=dataset)
+    summary = ProfileSummary.model_validate_json((recording / "profile_summary.json").read_text())
+    assert summary.steps == 9
+    assert [epoch.epoch for epoch in summary.epochs] == [1, 2, 3]
+    assert {phase.phase for phase in summary.phases} >= {"forward", "backward", "evaluation"}
 
 
 def test_a_run_is_like_itself_and_unlike_another(

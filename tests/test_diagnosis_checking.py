@@ -69,6 +69,21 @@ def test_check_tells_all_problems_of_rules_at_once(
     assert "Ready to run" not in capsys.readouterr().out
 
 
+def test_a_wrong_action_hides_no_other_problem(rules: Path) -> None:
+    wrong = (
+        "diagnosis.rules={dead_relu: {action: explode}, overfitt: {}}",
+        "diagnosis.rules.plateau.action=stop_it",
+    )
+    digits = CHECKOUT / "configs" / "digits.yaml"
+    with pytest.raises(UserError) as raised:
+        check_all(stack="local", config=digits, data=None, overrides=wrong)
+    told = "\n".join(raised.value.problems)
+    assert "diagnosis.rules.dead_relu.action" in told
+    assert "diagnosis.rules.plateau.action" in told
+    assert "did you mean 'overfit'" in told
+    assert len(raised.value.problems) == 3
+
+
 def test_the_main_job_refuses_wrong_rules_before_it_starts(rules: Path) -> None:
     with pytest.raises(UserError) as raised:
         run_training(

@@ -18,6 +18,7 @@ from darkroom.model import export
 from darkroom.model.bundle import ONNX_FILE, WEIGHTS_FILE, read_metadata
 from darkroom.model.export import export_onnx, pack_bundle, portable_copy
 from darkroom.prediction import Predictor
+from darkroom.training.examples import preprocessing_of
 from pictures import write_image_folder
 
 HYPERPARAMETERS = Hyperparameters(image_size=16, weights="none")
@@ -54,6 +55,7 @@ def pack(model: nn.Module, *, dataset: Dataset, folder: Path) -> None:
         model,
         dataset=dataset,
         hyperparameters=HYPERPARAMETERS,
+        preprocessing=preprocessing_of(HYPERPARAMETERS),
         metrics={"accuracy": 0.5},
         folder=folder,
     )

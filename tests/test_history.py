@@ -64,6 +64,15 @@ def test_patience_is_counted_from_the_best_epoch(
     assert is_exhausted(history, objective="accuracy", patience=patience) is exhausted
 
 
+@pytest.mark.parametrize(("warmup", "exhausted"), [(0, True), (1, True), (1.5, False), (3, False)])
+def test_patience_does_not_count_the_warm_up(warmup: float, exhausted: bool) -> None:
+    history = epochs(0.5, 0.4, 0.3)
+    found = is_exhausted(history, objective="accuracy", patience=2, warmup_epochs=warmup)
+    assert found is exhausted
+    longer = epochs(0.5, 0.4, 0.3, 0.2, 0.1)
+    assert is_exhausted(longer, objective="accuracy", patience=2, warmup_epochs=warmup)
+
+
 def test_a_log_line_holds_every_metric_as_a_name_value_pair() -> None:
     (epoch,) = epochs(0.123456)
     assert epoch.log_line() == (

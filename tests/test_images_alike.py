@@ -11,7 +11,6 @@ from PIL import Image
 
 from darkroom.dataset import ImageRecord, make_dataset
 from darkroom.files import sha256_of
-from darkroom.images import IMAGENET_MEAN, IMAGENET_STD
 from darkroom.prediction import Predictor
 from darkroom.training.batches import Normaliser, evaluation_batch
 from darkroom.training.pixel_cache import open_pixel_cache
@@ -68,8 +67,9 @@ def test_training_and_serving_see_the_same_pixels(
     other = replace(record, path="image2", label="b")
     (tmp_path / "image2").write_bytes(FILES[name])
     dataset = make_dataset([record, other], root=tmp_path, source="test")
-    cache = open_pixel_cache(dataset, split="train", resize_size=SIZE, folder=tmp_path / "cache")
-    normalise = Normaliser(mean=IMAGENET_MEAN, std=IMAGENET_STD, device=torch.device("cpu"))
+    how = predictor.metadata.preprocessing
+    cache = open_pixel_cache(dataset, split="train", preprocessing=how, folder=tmp_path / "cache")
+    normalise = Normaliser(mean=how.mean, std=how.std, device=torch.device("cpu"))
 
     trained_on = normalise(evaluation_batch(cache, np.arange(1), size=SIZE))[0].numpy()
 

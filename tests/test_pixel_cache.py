@@ -49,7 +49,8 @@ def dataset_of(root: Path) -> Dataset:
 
 
 def opened(dataset: Dataset, folder: Path, *, resize_size: int = 24) -> PixelCache:
-    return open_pixel_cache(dataset, split="train", resize_size=resize_size, folder=folder)
+    how = Preprocessing(resize_size=resize_size, image_size=16, reduced_decoding=True)
+    return open_pixel_cache(dataset, split="train", preprocessing=how, folder=folder)
 
 
 @pytest.mark.parametrize(("resize_size", "image_size"), [(24, 20), (37, 32), (20, 20)])
@@ -181,7 +182,11 @@ def test_many_undecodable_images_are_counted(
 def test_progress_counts_the_images(dataset: Dataset, tmp_path: Path) -> None:
     counted = _Counter()
     open_pixel_cache(
-        dataset, split="train", resize_size=24, folder=tmp_path / "cache", progress=counted
+        dataset,
+        split="train",
+        preprocessing=Preprocessing(resize_size=24, image_size=16),
+        folder=tmp_path / "cache",
+        progress=counted,
     )
     assert counted.total == counted.done == len(dataset.records)
 

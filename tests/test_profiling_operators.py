@@ -37,7 +37,7 @@ def trace_names(folder):
 
 
 def test_a_real_profile_names_the_operators(tmp_path, capfd):
-    profiler = OperatorProfiler(tmp_path, steps=50)
+    profiler = OperatorProfiler(tmp_path, steps=5)
     train_steps(profiler, count=20)
     assert profiler.problem == ""
     table = read_operators(tmp_path)
@@ -101,11 +101,10 @@ def test_another_profiler_at_work_hurts_nothing(tmp_path):
 
 
 @given(st.integers(1, 1000))
-def test_the_recorded_steps_lie_within_the_window(window):
-    steps = recorded_steps(window)
-    assert 0 <= steps.start < steps.stop <= window
-    assert len(steps) >= min(window, 5)
-    assert len(steps) <= max(5, window // 10)
+def test_as_many_steps_are_recorded_as_configured(count):
+    steps = recorded_steps(count)
+    assert len(steps) == count
+    assert steps.start == (5 if count >= 5 else 0)
 
 
 def event(name, *, ts, dur, tid=1, cat="cpu_op", **args):

@@ -218,6 +218,13 @@ def test_the_first_epoch_is_no_leak_however_long():
     assert memory_growth(run(system=samples_of_run(count=130, memory=memory), steps=steps)) == []
 
 
+def test_memory_that_grows_in_the_only_epoch_tells_nothing():
+    memory = np.linspace(1e9, 3e9, 120)
+    one_epoch = steps_of(count=240, per_epoch=240)
+    with pytest.raises(NotApplicableError, match="every first epoch"):
+        memory_growth(run(system=samples_of_run(memory=memory), steps=one_epoch))
+
+
 def test_few_samples_tell_nothing_of_memory():
     with pytest.raises(NotApplicableError, match="samples after the warm-up"):
         memory_growth(run(system=samples_of_run(count=15)))

@@ -233,6 +233,53 @@ def test_a_loss_near_that_of_guessing_is_underfitting() -> None:
     assert hits("underfitting", healthy(epochs=made_epochs([1.09, 1.05], [1.1, 1.1]))) != []
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "balanced", "counts", "expected"),
+    [
+        (0.33, 0.33, (60, 60, 60), True),
+        (0.40, 0.40, (60, 60, 60), True),
+        (0.45, 0.45, (60, 60, 60), False),
+        (0.80, 0.34, (80, 10, 10), True),  # always the largest class
+        (0.60, 0.62, (80, 10, 10), False),  # classes were weighed
+        (0.50, 0.50, (10, 10, 0), True),
+        (0.90, 0.90, (10, 10, 0), False),
+    ],
+)
+def test_validation_at_the_level_of_guessing_is_found(
+    accuracy: float, balanced: float, counts: tuple[int, ...], expected: bool
+) -> None:
+    facts = made_facts(class_counts={"train": (300,) * 3, "validation": counts})
+    # The training images are learned by heart: neither underfitting nor the losses tell.
+    epochs = made_epochs([0.9, 0.1], [1.1, 1.1], accuracy=accuracy, balanced=balanced)
+    assert bool(hits("chance_level", healthy(facts=facts, epochs=epochs))) == expected
+
+
+def test_confusion_says_what_is_taken_for_what_and_how_often() -> None:
+    source = made_tensors()
+    labels = np.repeat([0, 1, 2], 30)
+    predicted = labels.copy()
+    predicted[30:60] = 0  # dogs are taken for cats
+    predicted[80:90] = 0
+    source.add("labels", kind="labels", step=4, array=labels, mode="eval")
+    source.add("logits", kind="logits", step=4, array=np.eye(3)[predicted], mode="eval")
+    found = hits("confusion", healthy(tensors=source))
+    told = [hit.figures for hit in found if hit.figures["predicted"] == "cat"]
+    right = next(figures for figures in told if "share_right" in figures)
+    assert right["share_right"] == pytest.approx(30 / 70)
+    assert right["most_others_are"] == "dog"
+    wrong = next(figures for figures in told if "actually" in figures)
+    assert (wrong["actually"], wrong["share_of_the_predicted"]) == ("dog", pytest.approx(30 / 70))
+    assert not any(figures.get("actually") == figures["predicted"] for figures in told)
+
+
+def test_a_healthy_first_epoch_is_not_blamed_for_its_warm_up() -> None:
+    losses = CHANCE * np.random.default_rng(0).uniform(0.97, 1.03, 40)
+    one_epoch = replace(made_steps(losses), epoch=np.ones(40, dtype=np.int64))
+    with pytest.raises(NotApplicableError, match="first epoch"):
+        hits("loss_not_decreasing", healthy(steps=one_epoch))
+    assert hits("loss_not_decreasing", healthy(steps=made_steps(losses.repeat(4)))) != []
+
+
 def test_a_fifth_of_wrong_labels_is_noise_and_their_images_are_named() -> None:
     evidence = healthy(margins=made_margins(wrong=0.2))
     (found,) = hits("label_noise", evidence)
@@ -364,7 +411,12 @@ def test_imbalance_and_mispredicted_classes_are_noted() -> None:
     assert [hit.where for hit in mispredicted] == ["dog", "hat"]
     confused = hits("confusion", healthy(tensors=source))
     assert confused[0].where == "predicted as cat"
-    tried = {hit.figures["actual"]: RULES["confusion"].advice(hit, HEALTHY)[0] for hit in confused}
+    tried = {
+        str(hit.figures.get("actually", hit.figures["predicted"])): RULES["confusion"].advice(
+            hit, HEALTHY
+        )[0]
+        for hit in confused
+    }
     assert "what is wrongly taken for cat" in tried["cat"]
     assert "images of dog and cat" in tried["dog"]
 

@@ -10,6 +10,7 @@ from darkroom.backends.sagemaker.several_models import deploy_several, verify_se
 from darkroom.model.bundle import Bundle, read_bundle
 from darkroom.model.export import pack_bundle
 from darkroom.model.network import build_model
+from darkroom.training.examples import preprocessing_of
 from pictures import write_image_folder
 from rehearsed_hosting import briefly, enter, rehearsed
 from small_trainings import read_dataset, small_hyperparameters
@@ -26,7 +27,14 @@ def packed(architecture: str, *, folder: Path) -> Bundle:
     hyperparameters = small_hyperparameters(architecture=architecture, image_size=size)
     model = build_model(architecture, classes=len(dataset.classes), image_size=size, seed=1)
     place = folder / "bundle"
-    pack_bundle(model, dataset=dataset, hyperparameters=hyperparameters, metrics={}, folder=place)
+    pack_bundle(
+        model,
+        dataset=dataset,
+        hyperparameters=hyperparameters,
+        preprocessing=preprocessing_of(hyperparameters),
+        metrics={},
+        folder=place,
+    )
     return read_bundle(place)
 
 

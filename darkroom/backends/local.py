@@ -133,6 +133,7 @@ def _train_here(
             result.model,
             dataset=dataset,
             hyperparameters=hyperparameters,
+            preprocessing=result.preprocessing,
             metrics=result.metrics,
             folder=packed,
         )

@@ -51,5 +51,15 @@ class RecordingFolder:
         return self.root / "ended_by.json"
 
     @property
+    def told(self) -> Path:
+        """What rules found while the training ran, a line each."""
+        return self.root / "told.jsonl"
+
+    @property
+    def profile_summary(self) -> Path:
+        """Use of the machine, and time by phase and epoch."""
+        return self.root / "profile_summary.json"
+
+    @property
     def findings(self) -> Path:
         return self.root / "findings.json"

@@ -22,6 +22,7 @@ from darkroom.rules.runs import stalled_training
 from darkroom.training.history import EpochMetrics
 
 _LEAST_SECONDS = 2.0
+_ENDING = ("stop", "fail")
 _SHARE = 0.01
 """Of the time that judging may take."""
 
@@ -50,10 +51,12 @@ class LiveJudge:
         self._margins, self._paths, self._on_finding = margins, paths, on_finding
         self._table = TensorTable()
         self._steps: list[StepLine] = []
-        self._epochs: list[EpochMetrics] = []
+        self._epochs: dict[int, EpochMetrics] = {}
         self._told: set[str] = set()
         self.verdict: Finding | None = None
         """The finding whose action is to stop or to fail the training."""
+        self.hangs: Finding | None = None
+        """The same, where it is that the training makes no more steps."""
         self._next = time.monotonic() + _LEAST_SECONDS
         self._is_pending = False
 
@@ -61,7 +64,8 @@ class LiveJudge:
         self, table: TensorTable, *, steps: Iterable[StepLine], epochs: Iterable[EpochMetrics]
     ) -> None:
         """Take in what was recorded before an interruption: it counts as well."""
-        self._table, self._steps, self._epochs = table, [*steps], [*epochs]
+        self._table, self._steps = table, [*steps]
+        self._epochs = {metrics.epoch: metrics for metrics in epochs}
 
     def look(self, look: Look) -> None:
         """Take in a look."""
@@ -83,7 +87,7 @@ class LiveJudge:
 
     def epoch(self, metrics: EpochMetrics) -> None:
         """Take in an epoch, and judge."""
-        self._epochs.append(metrics)
+        self._epochs[metrics.epoch] = metrics  # once, though it was trained twice
         self._judge()
 
     def after_step(self, looked: bool) -> None:
@@ -109,7 +113,9 @@ class LiveJudge:
             ended=False,
             now=time.time(),
         )
-        self._take(judge_by(newest, rules=[self._stall_rule], live=True))
+        diagnosis = judge_by(newest, rules=[self._stall_rule], live=True)
+        self._take(diagnosis)
+        self.hangs = next((one for one in diagnosis.findings if one.action in _ENDING), None)
 
     def evidence(self) -> Evidence:
         """What is known so far."""
@@ -117,7 +123,7 @@ class LiveJudge:
             facts=self._facts,
             tensors=self._table,
             steps=step_log(self._steps),
-            epochs=tuple(self._epochs),
+            epochs=tuple(self._epochs[number] for number in sorted(self._epochs)),
             margins=self._margins.margins(self._paths),
             ended=False,
             now=time.time(),
@@ -136,7 +142,7 @@ class LiveJudge:
             if finding.severity != "note" and finding.rule not in self._told:
                 self._told.add(finding.rule)
                 self._on_finding(finding)
-        ending = (one for one in diagnosis.findings if one.action in ("stop", "fail"))
+        ending = (one for one in diagnosis.findings if one.action in _ENDING)
         self.verdict = self.verdict or next(ending, None)
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from torch import nn
 from darkroom.capture.facts import RecordingFacts, read_facts, write_facts
 from darkroom.capture.folder_recorder import FolderRecorder
 from darkroom.capture.layout import RecordingFolder
+from darkroom.capture.lines import LineWriter
 from darkroom.capture.live import LiveJudge
 from darkroom.capture.logs import read_epochs, read_steps
 from darkroom.capture.margins import MarginMeter
@@ -22,11 +24,12 @@ from darkroom.capture.reading import read_tensors
 from darkroom.capture.recorder import SILENT, Recorder
 from darkroom.capture.schedule import Schedule
 from darkroom.capture.smdebug_writer import SmdebugWriter, smdebug_is_installed
-from darkroom.capture.stall_watch import watching_for_stalls
+from darkroom.capture.stall_watch import leave_at_once, watching_for_stalls
 from darkroom.capture.writing import TensorWriter
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging, RecordingConfig
 from darkroom.errors import UserError
+from darkroom.files import write_text
 from darkroom.profiling.operators import OperatorProfiler
 from darkroom.profiling.sampler import SystemSampler
 from darkroom.rules.evidence import TrainingFacts
@@ -59,6 +62,7 @@ def open_recorder(
     debugging: Debugging | None,
     is_resumed: bool,
     on_finding: Callable[[Finding], None],
+    on_hang: Callable[[Finding], None] = leave_at_once,
 ) -> Iterator[Recorder]:
     """A recorder into a folder, for the time of the block; silent where nothing is wanted.
 
@@ -67,6 +71,7 @@ def open_recorder(
             is to be recorded, what an earlier one left is removed: it is of another training.
         debugging: None in a process that leaves the recording to another.
         on_finding: told of what rules find while the training runs.
+        on_hang: ends the process where a rule is to end a training that cannot be interrupted.
 
     Raises:
         UserError: a rule is unknown.
@@ -84,7 +89,14 @@ def open_recorder(
     facts = _facts(recorded)
     _note_start(place, facts=facts, config=config, backend=backend, paths=recorded.train_paths)
     margins = MarginMeter(recorded.train_labels)
-    judge = _judge(debugging, facts=facts, margins=margins, recorded=recorded, tell=on_finding)
+
+    def tell(finding: Finding) -> None:
+        told = LineWriter(place.told)
+        told.write({"rule": finding.rule, "step": finding.step, "epoch": finding.epoch})
+        told.close()
+        on_finding(finding)
+
+    judge = _judge(debugging, facts=facts, margins=margins, recorded=recorded, tell=tell)
     if is_resumed:
         _take_up(place, backend=backend, margins=margins, judge=judge)
     with ExitStack() as open_files:
@@ -100,11 +112,19 @@ def open_recorder(
         )
         open_files.callback(recorder.close)
         if judge:
-            open_files.enter_context(watching_for_stalls(judge))
+            open_files.enter_context(
+                watching_for_stalls(judge, give_up=partial(_noted, place, end=on_hang))
+            )
         open_files.enter_context(
             SystemSampler(place.system, interval_ms=config.system_milliseconds)
         )
         yield recorder
+
+
+def _noted(place: RecordingFolder, finding: Finding, *, end: Callable[[Finding], None]) -> None:
+    """Leave in the recording what ended the training, and end its process."""
+    write_text(place.ended_by, finding.model_dump_json(indent=1))
+    end(finding)
 
 
 def _prepare(

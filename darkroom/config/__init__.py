@@ -222,7 +222,8 @@ class TrainingConfig(Section):
     gradient_clip: Annotated[float, Field(ge=0)] = 1.0
     """Largest norm of the gradient; 0: not clipped."""
     early_stopping_epochs: Annotated[int, Field(ge=0)] = 0
-    """Stop after so many epochs without a better objective; 0: never."""
+    """Stop after so many epochs without a better objective, those of the warm-up not counted;
+    0: never."""
     objective: Metric = "f1_macro"
     """Validation metric by which the best epoch is kept."""
     augmentation: Literal["none", "crop", "crop_flip"] = "crop_flip"
@@ -245,7 +246,8 @@ class EvaluationConfig(Section):
     """Metrics and reports on the test split."""
 
     bootstrap_samples: Annotated[int, Field(ge=100, le=100_000)] = 1000
-    """Resamples behind each confidence interval."""
+    """Simulated test sets, for each strength of miscalibration that is tried, behind the
+    interval of the calibration error; the other intervals need none."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Coverage of the intervals."""
     calibration_bins: Annotated[int, Field(ge=2, le=100)] = 15

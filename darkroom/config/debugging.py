@@ -26,8 +26,9 @@ class RecordingConfig(Section):
     Parquet and 75 MB in smdebug's format, instead of a few MB in all."""
     system_milliseconds: Annotated[int, Field(ge=100, le=60_000)] = 500
     """Between two samples of CPU, memory, disk, network and GPU."""
-    profiled_steps: Annotated[int, Field(ge=0)] = 50
-    """Window at the start in which operators are timed, in a tenth of its steps; 0: none."""
+    profiled_steps: Annotated[int, Field(ge=0)] = 5
+    """Steps whose operators are timed: after the first five, or, if fewer are timed, the first.
+    Each costs up to 60 ms. 0: none."""
 
 
 class RuleConfig(Section):

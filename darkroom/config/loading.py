@@ -15,6 +15,19 @@ from darkroom.config.yaml_reading import format_yaml, parse_yaml
 from darkroom.errors import UserError
 
 
+class ConfigurationError(UserError):
+    """Values that are none.
+
+    Args:
+        readable: the configuration without them, in which there may be further problems; None:
+            too little is left.
+    """
+
+    def __init__(self, problems: Sequence[str], *, readable: Config | None) -> None:
+        super().__init__(problems)
+        self.readable = readable
+
+
 def load_config(
     path: Path | None, *, overrides: Sequence[str] = (), data: str | None = None
 ) -> Config:
@@ -35,12 +48,29 @@ def load_config(
         # Strict, since true is no number and '10' is text; as JSON, since lists are tuples there.
         config = Config.model_validate_json(json.dumps(content, default=str), strict=True)
     except ValidationError as error:
-        problems += describe_problems(error)
+        raise ConfigurationError(
+            [*problems, *describe_problems(error)], readable=_readable(content, error=error)
+        ) from error
     else:
         problems += consistency_problems(config)
     if problems:
         raise UserError(problems)
     return config
+
+
+def _readable(content: dict[str, Any], *, error: ValidationError) -> Config | None:
+    """What is left of a configuration without the values that are wrong."""
+    left = json.loads(json.dumps(content, default=str))
+    for detail in error.errors(include_url=False):
+        node, path = left, [*detail["loc"]]
+        while len(path) > 1 and isinstance(node, dict) and isinstance(node.get(path[0]), dict):
+            node = node[path.pop(0)]
+        if isinstance(node, dict):
+            node.pop(path[0], None)
+    try:
+        return Config.model_validate_json(json.dumps(left), strict=True)
+    except ValidationError:
+        return None
 
 
 def overridden_keys(overrides: Sequence[str]) -> list[str]:

@@ -7,17 +7,21 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from darkroom.capture.layout import RecordingFolder
+from darkroom.capture.lines import read_lines
 from darkroom.capture.reading import read_evidence
 from darkroom.config.debugging import DiagnosisConfig
 from darkroom.dataset import Dataset
 from darkroom.diagnosis.checking import other_run
-from darkroom.diagnosis.result import Diagnosis
+from darkroom.diagnosis.result import Diagnosis, RuleOutcome
 from darkroom.diagnosis.shared_images import shared_images
 from darkroom.files import write_text
 from darkroom.profiling.operators_table import OperatorTable, read_operators
+from darkroom.profiling.summary import profile_summary
 from darkroom.rules.evidence import Evidence
 from darkroom.rules.findings import Finding
 from darkroom.rules.judging import judge
+
+_PASSED = "it was found while the training ran"
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ def diagnose(
     """Judge a recording; the diagnosis is left in it as findings.json.
 
     Args:
-        recording: its folder.
+        recording: its folder; a summary of its profile is written there too.
         dataset: what was trained on; with it, images that are in two splits are found.
 
     Raises:
@@ -47,7 +51,10 @@ def diagnose(
         evidence = _with_shared_images(evidence, dataset=dataset)
     place = RecordingFolder(recording)
     judged = judge(_with_other_run(evidence, config=config), config=config)
-    diagnosis = judged.model_copy(update={"stopped_by": _stopped_by(place)})
+    diagnosis = judged.model_copy(
+        update={"stopped_by": _stopped_by(place), "rules": _with_passed(judged, place=place)}
+    )
+    write_text(place.profile_summary, profile_summary(evidence).model_dump_json(indent=1))
     write_text(place.findings, diagnosis.model_dump_json(indent=1))
     return DiagnosedTraining(evidence, diagnosis, read_operators(place.profile))
 
@@ -63,7 +70,8 @@ def summary_lines(diagnosis: Diagnosis) -> Sequence[str]:
         for one in diagnosis.rules
         if one.outcome == "failed"
     ]
-    return [*found, *failed] or [_nothing(diagnosis)]
+    passed = [f"{one.rule}: {one.reason}" for one in diagnosis.rules if _has_passed(one)]
+    return [*(found or [_nothing(diagnosis)]), *failed, *passed]
 
 
 def _nothing(diagnosis: Diagnosis) -> str:
@@ -74,6 +82,24 @@ def _nothing(diagnosis: Diagnosis) -> str:
     rules = "1 rule" if clear == 1 else f"the {clear} rules"
     told = f"nothing was found by {rules} that applied"
     return told + (f"; {left_out} did not apply, the report says why" if left_out else "")
+
+
+def _with_passed(judged: Diagnosis, *, place: RecordingFolder) -> tuple[RuleOutcome, ...]:
+    """The outcomes; of a rule that found something only while the training ran, that it did."""
+    told: dict[str, str] = {}
+    for line in read_lines(place.told):
+        when = "" if line.get("epoch") is None else f" in epoch {line['epoch']}"
+        told.setdefault(str(line.get("rule")), when)
+    return tuple(
+        one.model_copy(update={"reason": f"{_PASSED}{told[one.rule]}, and no more at its end"})
+        if one.outcome == "clear" and one.rule in told
+        else one
+        for one in judged.rules
+    )
+
+
+def _has_passed(outcome: RuleOutcome) -> bool:
+    return outcome.outcome == "clear" and outcome.reason.startswith(_PASSED)
 
 
 def _stopped_by(place: RecordingFolder) -> str:

@@ -49,6 +49,7 @@ def pack_bundle(
     *,
     dataset: Dataset,
     hyperparameters: Hyperparameters,
+    preprocessing: Preprocessing,
     metrics: dict[str, float],
     folder: Path,
 ) -> BundleMetadata:
@@ -57,6 +58,7 @@ def pack_bundle(
     Args:
         model: maps float32 (N, 3, S, S) to (N, C) logits, C in the order of `dataset.classes`.
         dataset: its validation images prove that ONNX Runtime predicts what torch does.
+        preprocessing: what the network was trained with.
         metrics: of the validation split, at the epoch that was kept.
         folder: replaced where it is a bundle already.
 
@@ -66,7 +68,6 @@ def pack_bundle(
     """
     _refuse_foreign_content(folder)
     network = portable_copy(model)
-    preprocessing = preprocessing_of(hyperparameters)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         save_weights(network, temporary / WEIGHTS_FILE)
@@ -90,15 +91,6 @@ def pack_bundle(
         write_text(temporary / METADATA_FILE, metadata.model_dump_json(indent=1))
         shutil.rmtree(folder, ignore_errors=True)
     return metadata
-
-
-def preprocessing_of(hyperparameters: Hyperparameters) -> Preprocessing:
-    """What happens to an image before the network sees it."""
-    return Preprocessing(
-        resize_size=hyperparameters.working_size,
-        image_size=hyperparameters.image_size,
-        reduced_decoding=True,
-    )
 
 
 def portable_copy(model: nn.Module) -> nn.Module:

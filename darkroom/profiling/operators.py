@@ -1,9 +1,10 @@
 """Timing the operators of some steps with torch's profiler.
 
 The profiler costs 1 µs an operator while it records, and 8 µs more when it stops: a step of
-mobilenet_v3_small has 7,800, so that 50 steps would cost 3 s. Five consecutive steps tell
-the same: operators repeat from step to step. Torch's own table (`key_averages`) takes half a
-second more a step; here it is read from the trace, after the training, by operators_table.
+mobilenet_v3_small has 7,800, so that 50 steps would cost 3 s. The five consecutive ones that
+are recorded by default tell the same: operators repeat from step to step. Torch's own table
+(`key_averages`) takes half a second more a step; here it is read from the trace, after the
+training, by operators_table.
 """
 
 import gzip
@@ -22,20 +23,13 @@ from darkroom.profiling.operators_table import STEP_PREFIX, TABLE_FILE, TRACE_FI
 
 _WARM_UP = 5
 """Steps in which memory and kernels are still being chosen."""
-_FEW_STEPS = 5
-_SHARE = 10
-"""One step in so many is recorded of long windows."""
 _FAST = 1
 """Of gzip's levels; the best makes a trace a fifth smaller, and takes three times as long."""
 
 
-def recorded_steps(window: int) -> range:
-    """Which of the first `window` steps are recorded: 5, or a tenth; after a warm-up.
-
-    Of 50 steps those from 5 to 9; of 5 or fewer, all.
-    """
-    count = min(window, max(_FEW_STEPS, window // _SHARE))
-    first = min(_WARM_UP, window - count)
+def recorded_steps(count: int) -> range:
+    """Which steps are recorded, if so many are: after the warm-up, or the first if few are."""
+    first = _WARM_UP if count >= _WARM_UP else 0
     return range(first, first + count)
 
 
@@ -47,7 +41,7 @@ class OperatorProfiler:
     Args:
         folder: gets trace.json.gz. A trace that is there, of the start before an
             interruption, is kept.
-        steps: the window; see `recorded_steps`. 0: nothing is recorded.
+        steps: how many are recorded, after the warm-up; 0: none.
     """
 
     def __init__(self, folder: Path, *, steps: int) -> None:

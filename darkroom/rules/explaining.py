@@ -6,7 +6,7 @@ from darkroom.rules.findings import SEVERITIES, Finding
 
 _NOTHING_LEARNED = (
     *("loss_not_decreasing", "plateau", "underfitting", "overtraining"),
-    *("class_imbalance", "confusion"),
+    *("class_imbalance", "confusion", "chance_level"),
 )
 _NO_GRADIENT = (
     *("vanishing_gradient", "layer_not_learning", "unchanged_tensor", "weight_update_ratio"),
@@ -18,7 +18,7 @@ _UNSTABLE = (
 )
 _RATE = "training.learning_rate"
 """Of which the cause alone says what it should be: one rate is advised, not several."""
-_POOR_VALIDATION = ("overfit", "train_validation_divergence")
+_POOR_VALIDATION = ("overfit", "train_validation_divergence", "chance_level")
 _LABELS = ("label_noise",)
 
 EXPLAINS: Mapping[str, Sequence[str]] = {

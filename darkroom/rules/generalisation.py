@@ -1,13 +1,18 @@
 """Training against validation, by epochs: learned by heart, trained too long, not learned."""
 
+import math
+from typing import cast
+
 import numpy as np
 
+from darkroom.config.metrics import Metric, is_better
 from darkroom.rules.advising import Advice, always, now
 from darkroom.rules.evidence import Evidence, Floats
 from darkroom.rules.findings import Hit, Plot
 from darkroom.rules.rule import NotApplicableError, Rule
 from darkroom.rules.series import chance_loss, line_plot
-from darkroom.rules.settling import check_settled
+from darkroom.rules.settling import check_settled, is_settled
+from darkroom.training.history import EpochMetrics
 
 
 def overfit(
@@ -143,6 +148,59 @@ def underfitting(evidence: Evidence, *, share_of_chance: float = 0.8) -> list[Hi
     return [Hit("", _last_step(evidence), figures, plot=_plot(evidence))]
 
 
+def chance_level(evidence: Evidence, *, deviations: float = 2.0) -> list[Hit]:
+    """At the epoch that was kept, validation is no better than always naming one class.
+
+    Neither is its accuracy above the share of the most frequent class, nor its balanced
+    accuracy above 1 / C, by more than chance makes of a test set of that size.
+
+    Args:
+        deviations: standard deviations by which chance may be exceeded; ours: of 44 guessing
+            models one is above 2.
+    """
+    counts = np.asarray(evidence.facts.class_counts.get("validation", ()), dtype=np.float64)
+    kept = kept_epoch(evidence)
+    if kept is None or counts.sum() < 1 or "accuracy" not in kept.validation:
+        raise NotApplicableError("no epoch was validated")
+    present = counts[counts > 0]
+    if len(present) < 2:
+        raise NotApplicableError("the validation images are of one class")
+    if not is_settled(evidence) and kept.train_accuracy > 2 * present.max() / present.sum():
+        raise NotApplicableError("batch-norm has not settled, and training is above chance")
+    share, even = float(present.max() / present.sum()), 1 / len(present)
+    # The mean of the classes' recalls varies by the smallest of them.
+    images = len(present) ** 2 / float((1 / present).sum())
+    limit = share + deviations * math.sqrt(share * (1 - share) / present.sum())
+    balanced_limit = even + deviations * math.sqrt(even * (1 - even) / images)
+    accuracy = kept.validation["accuracy"]
+    balanced = kept.validation.get("balanced_accuracy", accuracy)
+    if accuracy > limit or balanced > balanced_limit:
+        return []
+    figures: dict[str, float | str] = {
+        "validation_accuracy": accuracy,
+        "share_of_the_largest_class": share,
+        "threshold": limit,
+        "validation_balanced_accuracy": balanced,
+        "balanced_accuracy_of_guessing": even,
+        "epoch": float(kept.epoch),
+    }
+    return [Hit("", None, figures, plot=_plot(evidence))]
+
+
+def kept_epoch(evidence: Evidence) -> EpochMetrics | None:
+    """The epoch with the best objective, or the last where it was not measured; None: none."""
+    objective = evidence.facts.hyperparameters.get("objective", "f1_macro")
+    found: EpochMetrics | None = None
+    for epoch in evidence.epochs:
+        value = epoch.validation.get(str(objective))
+        best = None if found is None else found.validation.get(str(objective))
+        if value is None:
+            continue
+        if best is None or is_better(value, best, metric=cast("Metric", objective)):
+            found = epoch
+    return found or (evidence.epochs[-1] if evidence.epochs else None)
+
+
 def _losses(evidence: Evidence, *, after: int, start_step: int = 0) -> tuple[Floats, Floats]:
     """Training and validation loss by epoch.
 
@@ -238,6 +296,18 @@ RULES = (
             *_overfit_advice(hit, evidence),
         ),
         evaluate=train_validation_divergence,
+    ),
+    Rule(
+        name="chance_level",
+        title="The network does no better than guessing",
+        severity="warning",
+        meaning="On images that it was not trained on, always naming one class is as good.",
+        advice=lambda hit, evidence: (
+            "see whether labels and images belong together",
+            *_longer_advice(hit, evidence),
+        ),
+        evaluate=chance_level,
+        live=False,
     ),
     Rule(
         name="underfitting",

@@ -75,13 +75,20 @@ def confusion(
     for actual, predicted, share in confused_pairs(
         counts, min_diag=min_diag, max_off_diag=max_off_diag, minimum_images=minimum_images
     ):
-        right = actual == predicted
-        figures: dict[str, float | str] = {
-            "predicted": _name(evidence, predicted),
-            "actual": _name(evidence, actual),
-            "share": share,
-            "threshold": min_diag if right else max_off_diag,
-        }
+        figures: dict[str, float | str] = {"predicted": _name(evidence, predicted)}
+        if actual == predicted:
+            others = np.where(np.arange(len(counts)) == predicted, -1, counts[:, predicted])
+            figures |= {
+                "share_right": share,
+                "threshold": min_diag,
+                "most_others_are": _name(evidence, int(others.argmax())),
+            }
+        else:
+            figures |= {
+                "actually": _name(evidence, actual),
+                "share_of_the_predicted": share,
+                "threshold": max_off_diag,
+            }
         hits.append(Hit(f"predicted as {_name(evidence, predicted)}", None, figures))
     return hits
 
@@ -212,10 +219,11 @@ def _imbalance_advice(hit: Hit, evidence: Evidence) -> tuple[str, ...]:
 
 
 def _confusion_advice(hit: Hit, evidence: Evidence) -> tuple[str, ...]:
-    actual, predicted = hit.figures["actual"], hit.figures["predicted"]
+    actual, predicted = hit.figures.get("actually"), hit.figures["predicted"]
     look = (
-        f"look at what is wrongly taken for {predicted}: the evaluation report shows it"
-        if actual == predicted
+        f"look at what is wrongly taken for {predicted}, most often "
+        f"{hit.figures['most_others_are']}: the evaluation report shows it"
+        if actual is None
         else f"look at images of {actual} and {predicted}: are they labelled alike, and can a "
         "person tell them apart?"
     )

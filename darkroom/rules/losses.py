@@ -17,6 +17,9 @@ from darkroom.rules.series import (
 )
 from darkroom.rules.values import exploding_tensor
 
+_LOSSES_OF_ONE_EPOCH = 100
+"""From which on a single epoch, with its warm-up, has to have lowered the loss."""
+
 
 def non_finite_loss(evidence: Evidence) -> list[Hit]:
     """The loss of a training step is NaN or infinite."""
@@ -184,6 +187,11 @@ def _did_not_fall(evidence: Evidence, *, diff_percent: float, enough: float) -> 
     steps, losses = finite_losses(evidence.steps)
     if len(losses) < 30:
         raise NotApplicableError("fewer than 30 losses were recorded")
+    if len(losses) < _LOSSES_OF_ONE_EPOCH and evidence.steps.epoch.max() < 2:
+        raise NotApplicableError(
+            f"{len(losses)} steps of a first epoch, most of them at the low learning rate of "
+            "its warm-up, are too few to tell"
+        )
     tenth = max(10, len(losses) // 10)
     start, end = float(losses[:tenth].mean()), last_loss(evidence.steps)
     fell = 100 * (start - end) / start if start else 0.0

@@ -11,13 +11,13 @@ from darkroom.rules.rule import NotApplicableError, Rule
 
 
 def overall_system_usage(evidence: Evidence) -> list[Hit]:
-    """Never fires, as SageMaker's OverallSystemUsage: its figures are in `profile_summary`."""
+    """Never fires, as SageMaker's OverallSystemUsage: see profile_summary.json of the recording."""
     samples_of(evidence)
     return []
 
 
 def overall_framework_metrics(evidence: Evidence) -> list[Hit]:
-    """Never fires, as SageMaker's OverallFrameworkMetrics: see `profile_summary`."""
+    """Never fires, as SageMaker's OverallFrameworkMetrics: see profile_summary.json."""
     if not len(evidence.steps):
         raise NotApplicableError("no steps were recorded")
     return []

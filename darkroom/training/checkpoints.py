@@ -23,6 +23,7 @@ from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.files import atomic_path, sha256_of
 from darkroom.model.bundle import content_file
+from darkroom.training.examples import preprocessing_of
 from darkroom.training.history import EpochMetrics
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
@@ -66,6 +67,7 @@ def training_identity(dataset: Dataset, *, hyperparameters: Hyperparameters) -> 
         _STATE_VERSION,
         dataset.fingerprint,
         hyperparameters.model_dump(),
+        preprocessing_of(hyperparameters).model_dump(),
         *weights_digests(hyperparameters.weights),
     ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -14,6 +14,7 @@ from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
 from darkroom.evaluation.metrics import headline_metrics
+from darkroom.images import Preprocessing
 from darkroom.progress import Task
 from darkroom.rules.findings import Finding
 from darkroom.training.batches import evaluation_batch, steps_per_epoch, training_batch
@@ -46,6 +47,7 @@ class EpochRunner:
         validation: Examples,
         classes: int,
         hyperparameters: Hyperparameters,
+        preprocessing: Preprocessing,
         shares: TrainingShares,
         group: ProcessGroup,
     ) -> None:
@@ -53,10 +55,12 @@ class EpochRunner:
         self._train, self._validation = train, validation
         self._shares, self._labels = shares, shares.labels
         self._hyperparameters, self._group = hyperparameters, group
+        self.preprocessing = preprocessing
         self._unreported_seconds = train.seconds
         self.learner = Learner(
             model,
             hyperparameters=hyperparameters,
+            preprocessing=preprocessing,
             class_weights=class_weights(
                 self._labels,
                 classes=classes,
@@ -141,7 +145,7 @@ class EpochRunner:
 
     def _pixels(self, own: NDArray[np.int64], *, draws: NDArray[np.float64]) -> Tensor:
         """This process's part of a batch."""
-        size = self._hyperparameters.image_size
+        size = self.preprocessing.image_size
         if self._hyperparameters.augmentation == "none":
             return evaluation_batch(self._train.cache, own, size=size)
         return training_batch(
@@ -162,7 +166,7 @@ class EpochRunner:
                 evaluation_batch(
                     self._validation.cache,
                     share[start : start + _VALIDATION_BATCH],
-                    size=self._hyperparameters.image_size,
+                    size=self.preprocessing.image_size,
                 )
                 for start in range(0, len(share), _VALIDATION_BATCH)
             )

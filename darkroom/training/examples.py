@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset, Split
 from darkroom.errors import UserError
+from darkroom.images import Preprocessing
 from darkroom.progress import Progress
 from darkroom.training.distributed import ProcessGroup
 from darkroom.training.pixel_cache import PixelCache, open_pixel_cache
@@ -25,11 +27,24 @@ class Examples:
     """Spent on opening the cache: next to nothing, or the decoding of every image."""
 
 
+def preprocessing_of(hyperparameters: Hyperparameters) -> Preprocessing:
+    """What happens to an image before the network sees it.
+
+    Made once, before a training; from then on the training, its cache, the bundle and whoever
+    serves it take it from one another.
+    """
+    return Preprocessing(
+        resize_size=hyperparameters.working_size,
+        image_size=hyperparameters.image_size,
+        reduced_decoding=True,
+    )
+
+
 def load_examples(
     dataset: Dataset,
     *,
     split: Split,
-    resize_size: int,
+    preprocessing: Preprocessing,
     folder: Path,
     group: ProcessGroup,
     progress: Progress,
@@ -38,7 +53,7 @@ def load_examples(
     started = time.perf_counter()
     with group.first_before_the_others():
         cache = open_pixel_cache(
-            dataset, split=split, resize_size=resize_size, folder=folder, progress=progress
+            dataset, split=split, preprocessing=preprocessing, folder=folder, progress=progress
         )
     return Examples(
         cache=cache,

@@ -1,6 +1,7 @@
 """What the epochs of a training measured, and what follows from it."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self, get_args
@@ -105,11 +106,18 @@ def best_epoch(history: Sequence[EpochMetrics], *, objective: Metric) -> int:
     return best.epoch
 
 
-def is_exhausted(history: Sequence[EpochMetrics], *, objective: Metric, patience: int) -> bool:
-    """Whether the last `patience` epochs brought no better objective; 0: never."""
+def is_exhausted(
+    history: Sequence[EpochMetrics], *, objective: Metric, patience: int, warmup_epochs: float = 0
+) -> bool:
+    """Whether the last `patience` epochs brought no better objective; 0: never.
+
+    Args:
+        warmup_epochs: those of the warm-up do not count: it cannot be expected of them.
+    """
     if not (history and patience):
         return False
-    return history[-1].epoch - best_epoch(history, objective=objective) >= patience
+    since = max(best_epoch(history, objective=objective), math.ceil(warmup_epochs))
+    return history[-1].epoch - since >= patience
 
 
 def write_history(path: Path, history: Sequence[EpochMetrics], *, objective: Metric) -> None:

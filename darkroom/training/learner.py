@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from darkroom.capture.recorder import SILENT
 from darkroom.config import Hyperparameters
-from darkroom.images import IMAGENET_MEAN, IMAGENET_STD
+from darkroom.images import Preprocessing
 from darkroom.model.network import set_training_mode
 from darkroom.training.batches import Normaliser
 from darkroom.training.checkpoints import optimizer_tensors, restore_optimizer
@@ -37,6 +37,7 @@ class Learner:
         model: nn.Module,
         *,
         hyperparameters: Hyperparameters,
+        preprocessing: Preprocessing,
         class_weights: Tensor,
         group: ProcessGroup,
     ) -> None:
@@ -47,13 +48,15 @@ class Learner:
         self._class_weights = class_weights.to(group.device)
         self._dtype = autocast_type(
             model,
-            image_size=hyperparameters.image_size,
+            image_size=preprocessing.image_size,
             device=group.device,
             mixed_precision=hyperparameters.mixed_precision,
         )
         self._optimizer = make_optimizer(self.model, hyperparameters=hyperparameters)
         self._scaler = torch.amp.GradScaler(group.device.type, enabled=self._dtype is torch.float16)
-        self._normalise = Normaliser(mean=IMAGENET_MEAN, std=IMAGENET_STD, device=group.device)
+        self._normalise = Normaliser(
+            mean=preprocessing.mean, std=preprocessing.std, device=group.device
+        )
         self._forward = group.wrap(self.model)
 
     def start_epoch(self) -> None:

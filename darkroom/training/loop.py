@@ -18,17 +18,19 @@ from darkroom.capture.layout import RECORDING_FOLDER
 from darkroom.capture.opening import open_recorder
 from darkroom.capture.recorder import SILENT as SILENT_RECORDER
 from darkroom.capture.recorder import Recorder
+from darkroom.capture.stall_watch import TrainingHangs, leave_at_once
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError
+from darkroom.images import Preprocessing
 from darkroom.model.network import build_model, head_name
 from darkroom.progress import SILENT, Progress, Task
 from darkroom.rules.findings import Finding
 from darkroom.training.checkpoints import training_identity
 from darkroom.training.distributed import ProcessGroup, process_group
 from darkroom.training.epochs import EpochRunner, TrainingStopped
-from darkroom.training.examples import check_splits, load_examples
+from darkroom.training.examples import check_splits, load_examples, preprocessing_of
 from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted
 from darkroom.training.kept_state import KeptState
 from darkroom.training.shares import TrainingShares, check_batches
@@ -48,6 +50,8 @@ class TrainingResult:
     """From 1."""
     metrics: dict[str, float]
     """Of the validation split at the best epoch."""
+    preprocessing: Preprocessing
+    """What the network was trained with, and has to be served with."""
     stopped_early: bool
     stopped_by: Finding | None = None
     """What a rule found that was to stop the training."""
@@ -63,6 +67,7 @@ def train(
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     debugging: Debugging = NO_DEBUGGING,
     on_finding: Callable[[Finding], None] | None = None,
+    on_hang: Callable[[Finding], None] = leave_at_once,
     progress: Progress = SILENT,
 ) -> TrainingResult:
     """Train on the training split, keep the epoch that does best on the validation split.
@@ -84,6 +89,8 @@ def train(
         debugging: what is recorded in `folder`/recording, and how it is judged meanwhile.
         on_finding: called with what rules find while the training runs; None: `progress`
             shows it.
+        on_hang: called from another thread where a rule is to end a training that hangs, and
+            it cannot be interrupted; ends the process.
         progress: shows optimiser steps, and a line for each epoch.
 
     Raises:
@@ -106,6 +113,7 @@ def train(
             group=group,
             debugging=debugging if group.is_first else None,
             on_finding=on_finding or (lambda finding: progress.message(finding.headline)),
+            on_hang=on_hang,
             progress=progress if group.is_first else SILENT,
         )
         return training.run(on_epoch if group.is_first else None)
@@ -121,14 +129,16 @@ def _prepare(
     group: ProcessGroup,
     debugging: Debugging | None,
     on_finding: Callable[[Finding], None],
+    on_hang: Callable[[Finding], None],
     progress: Progress,
 ) -> "_Training":
     shares = TrainingShares.of(dataset, held=held, group=group)
     model = _network(dataset, hyperparameters=hyperparameters, shares=shares)
+    preprocessing = preprocessing_of(hyperparameters)
     load = partial(
         load_examples,
         shares.dataset,
-        resize_size=hyperparameters.working_size,
+        preprocessing=preprocessing,
         folder=cache,
         group=group,
         progress=progress,
@@ -139,6 +149,7 @@ def _prepare(
         validation=load(split="validation"),
         classes=len(dataset.classes),
         hyperparameters=hyperparameters,
+        preprocessing=preprocessing,
         shares=shares,
         group=group,
     )
@@ -158,6 +169,7 @@ def _prepare(
             recorded=epochs.recorded(dataset, head=head_name(model, classes=len(dataset.classes))),
             debugging=debugging,
             on_finding=on_finding,
+            on_hang=on_hang,
         ),
         progress=progress,
     )
@@ -217,15 +229,15 @@ class _Training:
         """Train epoch by epoch, recorded; each is on the disk before it is yielded."""
         if self._is_done():  # a recording, if there is one, is complete
             return
-        with self._open_recorder(is_resumed=bool(self._history)) as recorder:
-            self._recorder = recorder
-            self._epochs.record_with(recorder)
-            try:
+        try:
+            with self._open_recorder(is_resumed=bool(self._history)) as recorder:
+                self._recorder = recorder
+                self._epochs.record_with(recorder)
                 while not self._is_done():
                     yield self._epoch(task)
                     self._obey_verdict()
-            except TrainingStopped as stopped:
-                self._stop(stopped.finding)
+        except (TrainingStopped, TrainingHangs) as stopped:
+            self._stop(stopped.finding, hangs=isinstance(stopped, TrainingHangs))
 
     def _epoch(self, task: Task) -> EpochMetrics:
         metrics = self._epochs.run(len(self._history) + 1, task=task)
@@ -250,7 +262,7 @@ class _Training:
         if told:
             raise TrainingStopped(Finding.model_validate_json(told))
 
-    def _stop(self, finding: Finding) -> None:
+    def _stop(self, finding: Finding, *, hangs: bool) -> None:
         """Keep the best epoch, if the rule lets us and there is one.
 
         Raises:
@@ -259,7 +271,9 @@ class _Training:
         if finding.action == "stop" and self._is_done():
             return
         self._recorder.ended_by(finding)
-        if finding.action == "fail" or not self._history:
+        # Of several processes one cannot stop alone: the others wait for it until they fail.
+        is_alone = self._group.size == 1
+        if finding.action == "fail" or not self._history or (hangs and not is_alone):
             raise DarkroomError(f"the training was ended by a rule: {finding.in_words}")
         self._stopped_by = finding
         self._progress.message(
@@ -278,6 +292,7 @@ class _Training:
             history=self._history,
             best_epoch=best,
             metrics=self._history[best - 1].validation,
+            preprocessing=self._epochs.preprocessing,
             stopped_early=len(self._history) < self._hyperparameters.epochs,
             stopped_by=self._stopped_by,
         )
@@ -290,6 +305,7 @@ class _Training:
             self._history,
             objective=self._hyperparameters.objective,
             patience=self._hyperparameters.early_stopping_epochs,
+            warmup_epochs=self._hyperparameters.warmup_epochs,
         )
 
 

@@ -31,6 +31,7 @@ from darkroom import images
 from darkroom.dataset import Dataset, ImageRecord, Split
 from darkroom.errors import UserError
 from darkroom.files import atomic_path, full_disk_explained, sha256_of
+from darkroom.images import Preprocessing
 from darkroom.progress import SILENT, Progress, Task
 from darkroom.sources.concurrency import map_in_order
 
@@ -69,14 +70,19 @@ class PixelCache:
 
 
 def open_pixel_cache(
-    dataset: Dataset, *, split: Split, resize_size: int, folder: Path, progress: Progress = SILENT
+    dataset: Dataset,
+    *,
+    split: Split,
+    preprocessing: Preprocessing,
+    folder: Path,
+    progress: Progress = SILENT,
 ) -> PixelCache:
     """The decoded images of a split, from `folder` or decoded into it now.
 
     Args:
         dataset: the labelled files.
         split: which of them.
-        resize_size: length of the shorter side, in pixels.
+        preprocessing: says how they are decoded and resized.
         folder: holds the caches of all data sets and sizes.
         progress: counts images while decoding.
 
@@ -85,7 +91,7 @@ def open_pixel_cache(
         DarkroomError: the disk is full.
     """
     records = dataset.split(split)
-    path = folder / _digest(records, resize_size=resize_size)
+    path = folder / _digest(records, preprocessing=preprocessing)
     if path.exists() and not _is_whole(path):
         progress.message(f"The decoded {split} images in {path} are damaged, and are made again.")
         shutil.rmtree(path, ignore_errors=True)
@@ -95,7 +101,7 @@ def open_pixel_cache(
             full_disk_explained(folder),
             atomic_path(path) as temporary,
         ):
-            decoded = _decode_all(dataset, records, resize_size=resize_size)
+            decoded = _decode_all(dataset, records, preprocessing=preprocessing)
             _write(temporary, decoded, task=task)
     return _mapped(path)
 
@@ -152,12 +158,12 @@ class _Unusable:
 
 
 def _decode_all(
-    dataset: Dataset, records: Sequence[ImageRecord], *, resize_size: int
+    dataset: Dataset, records: Sequence[ImageRecord], *, preprocessing: Preprocessing
 ) -> Iterator[NDArray[np.uint8]]:
     """Decode in order, on all cores: Pillow lets other threads run meanwhile."""
     unusable: list[_Unusable] = []
     with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
-        decode = partial(_decode, dataset=dataset, resize_size=resize_size)
+        decode = partial(_decode, dataset=dataset, preprocessing=preprocessing)
         for start in range(0, len(records), _DECODED_AHEAD):
             for result in pool.map(decode, records[start : start + _DECODED_AHEAD]):
                 if isinstance(result, _Unusable):
@@ -169,7 +175,7 @@ def _decode_all(
 
 
 def _decode(
-    record: ImageRecord, *, dataset: Dataset, resize_size: int
+    record: ImageRecord, *, dataset: Dataset, preprocessing: Preprocessing
 ) -> NDArray[np.uint8] | _Unusable:
     """The working pixels, or what is wrong with the file."""
     file = dataset.file(record)
@@ -181,7 +187,11 @@ def _decode(
     if hashlib.sha256(content).hexdigest() != record.sha256:
         return _Unusable(f"{str(file)!r} is not the image that was ingested", is_changed=True)
     try:
-        return images.working_pixels(content, resize_size=resize_size, reduced_decoding=True)
+        return images.working_pixels(
+            content,
+            resize_size=preprocessing.resize_size,
+            reduced_decoding=preprocessing.reduced_decoding,
+        )
     except images.ImageError as error:
         return _Unusable(f"{str(file)!r} cannot be decoded: {error}")
 
@@ -201,11 +211,12 @@ def _problems(unusable: Sequence[_Unusable]) -> list[str]:
     return [*(image.problem for image in unusable[:_PROBLEMS_SHOWN]), *left, *advice]
 
 
-def _digest(records: Sequence[ImageRecord], *, resize_size: int) -> str:
+def _digest(records: Sequence[ImageRecord], *, preprocessing: Preprocessing) -> str:
     """Of the images' content and of what decodes and resizes them."""
     decoder = sha256_of(Path(images.__file__))
     decoders = f"{PIL.__version__} {_version_of('pillow-heif')}"
-    digest = hashlib.sha256(f"{resize_size} {decoders} {decoder}\n".encode())
+    how = f"{preprocessing.resize_size} {preprocessing.reduced_decoding}"
+    digest = hashlib.sha256(f"{how} {decoders} {decoder}\n".encode())
     for record in records:
         digest.update(record.sha256.encode())
     return digest.hexdigest()[:32]

@@ -16,12 +16,14 @@ mistake, 143 stopped by SIGTERM. Metrics are printed as `name=value`, a line an 
 """
 
 import argparse
+import os
 import shutil
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from darkroom.config import Hyperparameters
     from darkroom.config.debugging import Debugging
     from darkroom.dataset import Dataset
+    from darkroom.rules.findings import Finding
     from darkroom.training.channels import TrainingData
     from darkroom.training.hosts import Hosts
     from darkroom.training.loop import TrainingResult
@@ -156,6 +159,7 @@ def _train(job: Job, *, order: "Order") -> None:
         on_epoch=note,
         debugging=order.debugging,
         on_finding=lambda finding: print(finding.headline, flush=True),
+        on_hang=partial(_leave_hanging, job),
     )
     if is_first_process():
         if result.stopped_by:
@@ -164,6 +168,17 @@ def _train(job: Job, *, order: "Order") -> None:
         _deliver(job, result=result, hyperparameters=hyperparameters, dataset=dataset)
         # Last: who follows the log may take this line for the end.
         print(result.history[result.best_epoch - 1].kept_line(), flush=True)
+
+
+def _leave_hanging(job: Job, finding: "Finding") -> None:
+    """End the process, from beside the thread that hangs; the reason is left."""
+    _keep_recording(job)
+    _record_failure(
+        job,
+        reason=f"the training was ended by a rule: {finding.in_words}; it hangs in code that "
+        "cannot be interrupted, so its process ended",
+    )
+    os._exit(1)
 
 
 def _keep_recording(job: Job) -> None:
@@ -196,6 +211,7 @@ def _deliver(
             result.model,
             dataset=dataset,
             hyperparameters=hyperparameters,
+            preprocessing=result.preprocessing,
             metrics=result.metrics,
             folder=packed,
         )

@@ -1,0 +1,144 @@
+"""A training that makes no more steps is ended where a rule says so, not at its next step."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from darkroom.capture import stall_watch
+from darkroom.capture.stall_watch import TrainingHangs, watching_for_stalls
+from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig, RuleConfig
+from darkroom.dataset import Dataset
+from darkroom.errors import DarkroomError
+from darkroom.rules.findings import Finding
+from darkroom.training import loop
+from darkroom.training.loop import TrainingResult, train
+from small_trainings import PlainNetwork, small_hyperparameters, write_dataset
+
+FINDING = Finding(
+    rule="stalled_training",
+    title="The training stood still",
+    severity="warning",
+    action="fail",
+    evidence={},
+    meaning="",
+    advice=(),
+)
+
+
+def hanging_judge() -> Any:
+    return SimpleNamespace(stall_seconds=0.1, hangs=FINDING, look_for_stall=lambda: None)
+
+
+def wait_for_ever() -> None:
+    with watching_for_stalls(hanging_judge()):
+        while True:
+            threading.Event().wait(0.2)
+
+
+def in_the_main_thread(work: Callable[[], None]) -> None:
+    work()
+
+
+def in_another_thread(work: Callable[[], None]) -> None:
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    raise raised[0]
+
+
+@pytest.mark.parametrize("run", [in_the_main_thread, in_another_thread])
+def test_what_waits_is_interrupted(run: Callable[[Callable[[], None]], None]) -> None:
+    with pytest.raises(TrainingHangs) as raised:
+        run(wait_for_ever)
+    assert raised.value.finding.rule == "stalled_training"
+
+
+def test_what_cannot_be_interrupted_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stall_watch, "GRACE_SECONDS", 0.1)
+    given_up, told = threading.Event(), []
+
+    def give_up(finding: Finding) -> None:
+        told.append(finding)
+        given_up.set()
+
+    with watching_for_stalls(hanging_judge(), give_up=give_up):
+        while not given_up.is_set():
+            try:
+                given_up.wait(5)
+            except TrainingHangs:
+                continue  # as code does that catches everything
+    assert told == [FINDING]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return write_dataset(tmp_path_factory.mktemp("images"))
+
+
+def hung(
+    dataset: Dataset, *, home: Path, action: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> TrainingResult:
+    """A training whose network waits for ever in a step."""
+
+    class Hanging(PlainNetwork):
+        steps = 0
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.steps += self.training
+            if self.steps > after:
+                threading.Event().wait()
+            return super().forward(images)
+
+    def build(architecture: str, *, seed: int, **_: object) -> nn.Module:
+        torch.manual_seed(seed)
+        return Hanging()
+
+    monkeypatch.setattr(loop, "build_model", build)
+    rule = RuleConfig.model_validate({"action": action, "parameters": {"threshold": 4.0}})
+    debugging = Debugging(
+        recording=RecordingConfig(backend="torch", profiled_steps=0),
+        diagnosis=DiagnosisConfig(rules={"stalled_training": rule}),
+    )
+    return train(
+        dataset,
+        hyperparameters=small_hyperparameters(),
+        folder=home / "run",
+        cache=home / "cache",
+        debugging=debugging,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_hung_training_is_stopped_and_its_best_epoch_kept(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = hung(dataset, home=tmp_path, action="stop", after=4, monkeypatch=monkeypatch)
+    assert result.stopped_by
+    assert result.stopped_by.rule == "stalled_training"
+    assert [epoch.epoch for epoch in result.history] == [1]
+    ended_by = tmp_path / "run" / "recording" / "ended_by.json"
+    assert Finding.model_validate_json(ended_by.read_bytes()).rule == "stalled_training"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_hung_training_fails_where_that_is_the_rules_action(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DarkroomError, match=r"ended by a rule.*stood still"):
+        hung(dataset, home=tmp_path, action="fail", after=4, monkeypatch=monkeypatch)
