@@ -69,7 +69,7 @@ def test_what_is_written_can_be_read_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("schema_version", 2),
+        ("schema_version", 3),
         ("surprise", 1),
         ("endpoint", None),
         ("endpoint_reason", "refused, and yet deployed"),
