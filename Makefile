@@ -8,7 +8,7 @@ IMAGE ?= darkroom
 HOSTING_IMAGE ?= darkroom-hosting
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow lint format docs ui tvm lock image image-hosting clean
+.PHONY: help setup run test coverage test-slow lint format docs ui tvm lock image image-hosting clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ run: setup  ## the main job on the embedded digits; ARGS="--data FOLDER" and so 
 
 test: setup  ## the fast suite, in parallel
 	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+coverage: setup  ## the fast suite, and which lines it reaches; fails below pyproject.toml's floor
+	$(BIN)/python -m pytest -n auto -m "not slow" --cov --cov-report=term $(ARGS)
 
 test-slow: setup  ## what takes minutes
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(ARGS)

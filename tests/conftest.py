@@ -17,15 +17,29 @@ def _leave_home() -> None:
     torch keeps weights. Two workers that make the same store at once fail, and the user's is not
     ours to touch.
     """
-    home = tempfile.mkdtemp(prefix="darkroom-tests-home-")
-    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    home = tempfile.mkdtemp(prefix="darkroom-tests-home-", dir=os.environ.get(_CONTROLLERS_HOME))
+    if _CONTROLLERS_HOME not in os.environ:  # a worker is killed at its end, and clears nothing up
+        os.environ[_CONTROLLERS_HOME] = home
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+    packages = _uv_cache()
     for name in [name for name in os.environ if name.startswith(_OWN_FOLDERS)]:
         del os.environ[name]
     os.environ["HOME"] = home
+    if packages:
+        os.environ["UV_CACHE_DIR"] = packages
+
+
+def _uv_cache() -> str:
+    """Where uv keeps what it has fetched: tests of the images install it anew, offline."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.environ.get("UV_CACHE_DIR") or os.path.join(caches, "uv")
+    return folder if os.path.isdir(folder) else ""
 
 
 _OWN_FOLDERS = ("XDG_", "ZENML_", "MLFLOW_", "TORCH_", "MPLCONFIGDIR", "UV_CACHE", "HF_")
 """Variables by which a user may have sent such libraries elsewhere."""
+_CONTROLLERS_HOME = "TESTS_HOME"
+"""In the environment of workers: the folder that the process which started them removes."""
 _leave_home()
 
 from collections.abc import Callable

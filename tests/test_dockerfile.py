@@ -39,9 +39,9 @@ def test_the_linter_finds_nothing(dockerfile: Path) -> None:
 @each_dockerfile
 def test_every_stage_starts_from_an_exact_version(dockerfile: Path) -> None:
     bases = [rest.split()[0] for word, rest in instructions(dockerfile) if word == "FROM"]
-    assert len(bases) == 2
-    for base in bases:
-        assert re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+", base)
+    assert bases == ["${BASE}", "${BASE}"]
+    (base,) = [rest for word, rest in instructions(dockerfile) if rest.startswith("BASE=")]
+    assert re.fullmatch(r"BASE=python:3\.11\.\d+-slim-[a-z]+(@sha256:[0-9a-f]{64})?", base)
 
 
 @each_dockerfile
@@ -122,7 +122,20 @@ def test_zenml_sends_the_builder_the_same_files_and_no_environment() -> None:
 
 @each_dockerfile
 def test_the_dockerfiles_uv_is_the_locked_one(dockerfile: Path) -> None:
-    assert f"uv=={versions(FULL_LOCK)['uv']}" in dockerfile.read_text()
+    text, locked = dockerfile.read_text(), FULL_LOCK.read_text()
+    assert f"uv=={versions(FULL_LOCK)['uv']}" in text
+    entry = locked[locked.index("\nuv==") :].split("\n\n")[0]
+    entry = entry.split("\n    # ")[0]
+    hashes = re.findall(r"--hash=(sha256:[0-9a-f]{64})", text)
+    assert len(hashes) == 3
+    assert [each for each in hashes if each not in entry] == []
+
+
+def test_the_hosting_image_says_whether_it_is_healthy() -> None:
+    (check,) = [
+        rest for word, rest in instructions(DOCKERFILES["hosting"]) if word == "HEALTHCHECK"
+    ]
+    assert "/ping" in check
 
 
 @each_lock

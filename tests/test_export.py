@@ -176,3 +176,13 @@ def test_the_exporter_is_silent(
     captured = capfd.readouterr()
     remarks = [record for record in caplog.records if record.levelno >= logging.INFO]
     assert (captured.out, captured.err, remarks, caught) == ("", "", [], [])
+
+
+def test_nothing_writes_a_networks_tensors_beside_it() -> None:
+    """CVE-2025-51480 of onnx below 1.18: save_external_data may be led outside of its folder."""
+    checkout = Path(__file__).resolve().parent.parent
+    sources = [*(checkout / "darkroom").rglob("*.py"), *(checkout / "steps").rglob("*.py")]
+    assert any("import onnx" in path.read_text() for path in sources)
+    words = ("save_external_data", "convert_model_to_external_data", "save_as_external_data")
+    found = [path.name for path in sources for word in words if word in path.read_text()]
+    assert found == []

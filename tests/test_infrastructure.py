@@ -327,3 +327,11 @@ def test_calls_are_found_in_the_source(tmp_path, source: str, actions: set[str])
     path = tmp_path / "source.py"
     path.write_text(source)
     assert set().union(*called_actions(path)) == actions
+
+
+def test_actions_of_others_are_named_by_commit() -> None:
+    text = (CHECKOUT / ".github" / "workflows" / "ci.yml").read_text()
+    used = re.findall(r"uses: (.+)", text)
+    assert used
+    unpinned = [one for one in used if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v[\d.]+", one)]
+    assert unpinned == []
