@@ -270,7 +270,8 @@ def _staged(config: Config, *, stack: str) -> Config:
 
 
 def _placement(config: Config, *, stack: str, fresh: str) -> Placement:
-    return Placement() if stack == "local" else Placement(jobs=config.sagemaker, fresh=fresh)
+    jobs = None if stack == "local" else config.sagemaker
+    return Placement(jobs=jobs, fresh=fresh)
 
 
 def _options(config: Config, *, name: str, placement: Placement) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Images decoded once, exactly as evaluation and serving decode them."""
 
 import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,20 @@ def test_many_undecodable_images_are_counted(
     dataset = dataset_of(folder)
     with pytest.raises(UserError, match="and 5 more"):
         opened(dataset, tmp_path / "cache")
+
+
+def test_caches_of_earlier_processes_can_be_discarded(dataset: Dataset, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    opened(dataset, cache)
+    (made,) = cache.iterdir()
+    how = {"folder": cache, "older_than": made.stat().st_mtime}
+    pixel_cache.discard_pixel_caches(dataset, resize_size=24, **how)
+    assert made.is_dir()
+    os.utime(made, (1, 1))
+    pixel_cache.discard_pixel_caches(dataset, resize_size=16, **how)
+    assert made.is_dir()
+    pixel_cache.discard_pixel_caches(dataset, resize_size=24, **how)
+    assert not made.exists()
 
 
 def test_progress_counts_the_images(dataset: Dataset, tmp_path: Path) -> None:

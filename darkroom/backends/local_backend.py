@@ -28,10 +28,11 @@ class LocalBackend:
 
     Args:
         run: the pipeline run that an endpoint which is kept belongs to.
+        fresh: decode images that an earlier process has decoded once more.
     """
 
-    def __init__(self, run: str = "") -> None:
-        self._run = run
+    def __init__(self, run: str = "", *, fresh: bool = False) -> None:
+        self._run, self._fresh = run, fresh
 
     def publish(self, dataset: Dataset, *, progress: Progress) -> Dataset:
         """Nothing to do: the images are where they are needed."""
@@ -51,6 +52,7 @@ class LocalBackend:
         """Search one trial after the other; see darkroom.tuning.search."""
         from darkroom.tuning.search import tune
 
+        self._discard(dataset, hyperparameters=hyperparameters)
         return tune(
             dataset,
             hyperparameters=_with_weights(hyperparameters, progress=progress),
@@ -75,6 +77,7 @@ class LocalBackend:
         """Train; see darkroom.backends.local."""
         from darkroom.backends.local import train_bundle
 
+        self._discard(dataset, hyperparameters=hyperparameters)
         return train_bundle(
             dataset,
             hyperparameters=_with_weights(hyperparameters, progress=progress),
@@ -83,6 +86,20 @@ class LocalBackend:
             debugging=debugging,
             on_epoch=on_epoch,
             progress=progress,
+        )
+
+    def _discard(self, dataset: Dataset, *, hyperparameters: Hyperparameters) -> None:
+        if not self._fresh:
+            return
+        import psutil  # type: ignore[import-untyped]
+
+        from darkroom.training.pixel_cache import discard_pixel_caches
+
+        discard_pixel_caches(
+            dataset,
+            resize_size=hyperparameters.working_size,
+            folder=workspace() / "cache",
+            older_than=psutil.Process().create_time(),
         )
 
     def register(

@@ -10,4 +10,4 @@ class Placement(Section):
     jobs: SageMakerConfig | None = None
     """How managed jobs are configured; None: everything runs in this process."""
     fresh: str = ""
-    """Part of every job's name where nothing of earlier runs is to be reused."""
+    """Not empty where nothing of earlier runs is to be reused: part of every job's name then."""

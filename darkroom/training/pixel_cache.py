@@ -28,7 +28,7 @@ import PIL
 from numpy.typing import NDArray
 
 from darkroom import images
-from darkroom.dataset import Dataset, ImageRecord, Split
+from darkroom.dataset import SPLITS, Dataset, ImageRecord, Split
 from darkroom.errors import UserError
 from darkroom.files import atomic_path, full_disk_explained, sha256_of
 from darkroom.images import Preprocessing
@@ -104,6 +104,20 @@ def open_pixel_cache(
             decoded = _decode_all(dataset, records, preprocessing=preprocessing)
             _write(temporary, decoded, task=task)
     return _mapped(path)
+
+
+def discard_pixel_caches(
+    dataset: Dataset, *, resize_size: int, folder: Path, older_than: float
+) -> None:
+    """Remove a data set's caches, so that its images are decoded anew.
+
+    Args:
+        older_than: seconds since the epoch; what was made later stays.
+    """
+    for split in SPLITS:
+        path = folder / _digest(dataset.split(split), resize_size=resize_size)
+        if path.exists() and path.stat().st_mtime < older_than:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(folder: Path, decoded: Iterator[NDArray[np.uint8]], *, task: Task) -> None:
