@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -211,6 +212,27 @@ def test_a_folder_that_cannot_be_trained_on_is_refused_everywhere(tmp_path, file
     ):
         with pytest.raises(UserError, match=message):
             attempt()
+
+
+def test_images_without_an_extension_are_found_by_their_content(image_folder, tmp_path):
+    root = image_folder(per_class=6)
+    for path in list(root.rglob("*.png")):
+        path.rename(path.with_suffix(""))
+    (root / "red/README").write_text("no image")
+    archive = _archive(root, tmp_path / "a.tgz")
+    for source in (root, archive):
+        assert "18 images in 3 classes" in str(describe_source(str(source), config=DataConfig()))
+        dataset = _ingest(source, tmp_path / "store")
+        assert len(dataset.records) == 18
+        assert sum(count for _, count in dataset.left_out) == 1
+
+
+def test_archives_inside_an_archive_are_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:
+        for name in ("train.zip", "test.zip"):
+            outer.writestr(name, b"PK")
+    with pytest.raises(UserError, match="2 × archive inside the source, which is not unpacked"):
+        describe_source(str(tmp_path / "outer.zip"), config=DataConfig())
 
 
 def test_an_archive_of_one_class_is_refused_before_it_is_unpacked(tmp_path):

@@ -21,7 +21,11 @@ from darkroom.inputs.found import (
 )
 from darkroom.sources.archives import is_archive
 from darkroom.sources.concurrency import map_in_order
-from darkroom.sources.entry_paths import is_hidden_name
+from darkroom.sources.entry_paths import (
+    IMAGE_START_BYTES,
+    begins_like_an_image,
+    is_hidden_name,
+)
 from darkroom.sources.image_folder import is_image_name
 
 STANDARD_INPUT = "-"
@@ -128,8 +132,19 @@ def _walk(folder: Path, *, problems: list[OSError]) -> Iterator[Path]:
         folders[:] = [name for name in folders if not is_hidden_name(name)]
         for name in files:
             path = Path(root, name)
-            if is_image_name(name) and not is_hidden_name(name) and path.is_file():
+            if not is_hidden_name(name) and path.is_file() and _is_image(path):
                 yield path
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is taken for an image: by its name, or its content where that says nothing."""
+    if is_image_name(path.name) or "." in path.name:
+        return is_image_name(path.name)
+    try:
+        with path.open("rb") as file:
+            return begins_like_an_image(file.read(IMAGE_START_BYTES))
+    except OSError:
+        return False
 
 
 def _fetched(source: Source) -> bytes | Path | str:

@@ -20,7 +20,13 @@ from typing import IO, Literal, cast
 
 from darkroom.errors import UserError
 from darkroom.sources.archive_meter import Meter, MeteredReader, Readable
-from darkroom.sources.entry_paths import inner_path, is_hidden, unsafe_reason
+from darkroom.sources.entry_paths import (
+    IMAGE_START_BYTES,
+    begins_like_an_image,
+    inner_path,
+    is_hidden,
+    unsafe_reason,
+)
 from darkroom.sources.listing import HIDDEN, FileEntry, LeftOut, Listing, too_many_files
 from darkroom.sources.zip_names import read_names
 
@@ -165,7 +171,7 @@ def list_archive(
         if entry.is_hidden:
             left_out.add(HIDDEN, entry.path)
         else:
-            files.append(FileEntry(entry.path, entry.size))
+            files.append(FileEntry(entry.path, entry.size, is_image=_is_image(entry)))
     return Listing(tuple(sorted(files, key=lambda file: file.path)), left_out)
 
 
@@ -199,6 +205,14 @@ def safe_entries(path: Path, *, meter: Meter, zip_encoding: str = "") -> Iterato
     refused += [f"{name!r} is a file and a folder" for name in _files_with_files_below(files)]
     if refused:
         raise UserError(_refusal_message(path, refused=refused))
+
+
+def _is_image(entry: ArchiveEntry) -> bool:
+    """Whether it is an image by its content, where its name has no extension."""
+    if "." in entry.path.rpartition("/")[2]:
+        return False
+    with closing(entry.open()) as file:
+        return begins_like_an_image(file.read(IMAGE_START_BYTES))
 
 
 def _refusal_of_name(

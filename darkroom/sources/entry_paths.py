@@ -7,6 +7,19 @@ _LONGEST_COMPONENT_BYTES = 255
 """NAME_MAX of Linux and macOS file systems."""
 
 
+IMAGE_START_BYTES = 12
+"""Of a file, that say whether it may be an image."""
+_IMAGE_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"II*\0", b"MM\0*", b"BM")
+_BOXED = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
+
+
+def begins_like_an_image(start: bytes) -> bool:
+    """Whether content may be an image of a format that is read, by its first bytes."""
+    is_webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    is_boxed = start[4:8] == b"ftyp" and start[8:12] in _BOXED
+    return is_webp or is_boxed or start.startswith(_IMAGE_STARTS)
+
+
 def unsafe_reason(name: str) -> str | None:
     """Why a path from an archive or a bucket must not be written, or None.
 

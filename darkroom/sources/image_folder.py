@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
@@ -39,7 +39,12 @@ _DOCUMENT_EXTENSIONS_TEXT = (
 DOCUMENT_EXTENSIONS = frozenset(_DOCUMENT_EXTENSIONS_TEXT.split())
 """Files that lie beside images and are none: their absence from a class is no loss."""
 
+_ARCHIVE_EXTENSIONS = frozenset(
+    [".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar"]
+)
+
 NOT_AN_IMAGE = "not an image, by its extension"
+NESTED = "archive inside the source, which is not unpacked: do so, and give the folder"
 DOCUMENT = "text, table or other document"
 NO_CLASS = "image outside the class folders"
 NO_CLASS_IN_SPLIT = "image in a split's folder, outside its class folders"
@@ -214,13 +219,14 @@ def _tree(listing: Listing, *, left_out: LeftOut) -> _Folder:
         place, _, name = file.path.rpartition("/")
         folder = _folder_at(root, place)
         extension = PurePosixPath(name).suffix.lower()
-        if extension in IMAGE_EXTENSIONS:
+        if extension in IMAGE_EXTENSIONS or file.is_image:
             folder.images.append(file)
         elif extension in DOCUMENT_EXTENSIONS:
             left_out.add(DOCUMENT, file.path)
             folder.documents += 1
         else:
-            left_out.add(NOT_AN_IMAGE, file.path)
+            reason = NESTED if extension in _ARCHIVE_EXTENSIONS else NOT_AN_IMAGE
+            left_out.add(reason, file.path)
             folder.others.append(file)
     _count(root)
     return root
@@ -678,7 +684,7 @@ def _collect(reading: _Reading, *, tree: _Folder, left_out: LeftOut) -> Collecti
     for found in reading.classes:
         for file in found.folder.all_images():
             if id(file) not in masks:
-                entry = FileEntry(_below(file.path, base=base), file.size, file.mtime_ns)
+                entry = replace(file, path=_below(file.path, base=base))
                 files[file.path] = labelled(entry, label=found.label, split=found.split)
         lost[found.label] += sum(1 for _ in found.folder.all_others())
     reasons = {

@@ -23,7 +23,6 @@ class LabelledFile:
     """None: the source says nothing about splits."""
     size: int
     """Bytes."""
-    mtime_ns: int = 0
     group: str | None = None
     """Files of one group belong in one split, such as the items of one outfit."""
 
@@ -75,7 +74,6 @@ def labelled(
         label=unicodedata.normalize("NFC", label),
         split=split,
         size=file.size,
-        mtime_ns=file.mtime_ns,
         group=group,
     )
 

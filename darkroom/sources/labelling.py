@@ -218,7 +218,7 @@ class _Guess:
                 image, split = images[0], _split_above(images[0].path)
                 if split and _inside(found, path=image.path):
                     path = image.path[len(found.folder) + 1 :] if found.folder else image.path
-                    added[image.path] = LabelledFile(path, label, split, image.size, image.mtime_ns)
+                    added[image.path] = LabelledFile(path, label, split, image.size)
                     used.append(table.name)
         if not added:
             return found

@@ -7,7 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from darkroom.errors import UserError
-from darkroom.sources.entry_paths import is_hidden_name
+from darkroom.sources.entry_paths import (
+    IMAGE_START_BYTES,
+    begins_like_an_image,
+    is_hidden_name,
+)
 
 HIDDEN = "hidden or system file"
 BAD_NAME = "file name is not valid text"
@@ -54,8 +58,8 @@ class FileEntry:
     """Relative to the source's root, with forward slashes."""
     size: int
     """Bytes."""
-    mtime_ns: int = 0
-    """Time of the last change; 0 where the source knows none."""
+    is_image: bool = False
+    """Whether it is one by its content, looked at where the name has no extension."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,16 @@ def _readable_folder(root: Path) -> str:
     return str(root.resolve())
 
 
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    if "." in entry.name:
+        return False
+    try:
+        with open(entry.path, "rb") as file:
+            return begins_like_an_image(file.read(IMAGE_START_BYTES))
+    except OSError:
+        return False  # whoever needs its content will say why there is none
+
+
 class _Walk:
     """A walk through a folder, and what it passed over."""
 
@@ -150,8 +164,7 @@ class _Walk:
             if reason := self._reason_to_leave_out(entry):
                 self.left_out.add(reason, _shown(path), count=_files_in(entry))
             elif not entry.is_dir():
-                status = entry.stat()
-                yield FileEntry(path, status.st_size, status.st_mtime_ns)
+                yield FileEntry(path, entry.stat().st_size, is_image=_is_image(entry))
             else:
                 real = os.path.realpath(entry.path) if entry.is_symlink() else ""
                 deeper = links + bool(real)
