@@ -33,6 +33,7 @@ BUSY = """while True:
             except BaseException: pass"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", [PATIENT, BUSY], ids=["waiting", "swallowing"])
 def test_a_command_ends_within_ten_seconds_and_says_what_is_gone(wait: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
