@@ -2,15 +2,15 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from commands.ages import age
+from commands.tables import print_rows
 from commands.where import ready
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.inventory import list_endpoints as find_endpoints
@@ -18,6 +18,12 @@ from darkroom.errors import UserError
 
 if TYPE_CHECKING:
     from darkroom.backends.sagemaker.inventory import EndpointRow
+
+
+_HEADINGS = (
+    *("endpoint", "status", "kind", "instances", "per hour", "age", "expires", "run"),
+    "model version",
+)
 
 
 def list_endpoints(*, stack: str, as_json: bool) -> None:
@@ -36,7 +42,7 @@ def list_endpoints(*, stack: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
     elif rows:
-        Console().print(_table(rows))
+        print_rows(_HEADINGS, [_row(row) for row in rows])
     else:
         click.echo("No endpoints of Darkroom's.")
 
@@ -67,21 +73,17 @@ def cost_of(row: "EndpointRow") -> str:
     return f"${row.cost_per_hour:.3f}" if row.cost_per_hour is not None else "unknown"
 
 
-def _table(rows: Sequence["EndpointRow"]) -> Table:
-    columns = ("endpoint", "status", "kind", "instances", "per hour", "age", "expires", "run")
-    table = Table(*columns, "model version")
-    for row in rows:
-        instances = f"{row.instance_type} × {row.instances or '?'}" if row.instance_type else "–"
-        expires = row.expires.isoformat(timespec="minutes") if row.expires else "never"
-        table.add_row(
-            row.name,
-            row.status,
-            row.kind,
-            instances,
-            cost_of(row),
-            age(row.created),
-            f"[red]{expires}[/red]" if row.has_expired else expires,
-            row.run,
-            ", ".join(row.models) or row.model_version,
-        )
-    return table
+def _row(row: "EndpointRow") -> tuple[str | Text, ...]:
+    instances = f"{row.instance_type} × {row.instances or '?'}" if row.instance_type else "–"
+    expires = row.expires.isoformat(timespec="minutes") if row.expires else "never"
+    return (
+        row.name,
+        row.status,
+        row.kind,
+        instances,
+        cost_of(row),
+        age(row.created),
+        Text(expires, style="red" if row.has_expired else ""),
+        row.run,
+        ", ".join(row.models) or row.model_version,
+    )

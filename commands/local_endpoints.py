@@ -1,17 +1,17 @@
 """`endpoints` and `down` on this machine: servers that --keep-endpoint has left running."""
 
 import json
-from collections.abc import Sequence
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from commands.ages import age
 from commands.confirming import confirmed
+from commands.tables import print_rows
 from darkroom.backends.local_models import models_of
 from darkroom.backends.local_records import KeptEndpoint, end_kept, kept_endpoints
 from darkroom.errors import UserError
+
+_HEADINGS = ("endpoint", "address", "process", "age", "run", "model version")
 
 
 def list_local(*, as_json: bool) -> None:
@@ -20,7 +20,7 @@ def list_local(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_public(one) for one in kept], indent=1))
     elif kept:
-        Console().print(_table(kept))
+        print_rows(_HEADINGS, [_row(one) for one in kept])
     else:
         click.echo("No endpoints are kept on this machine.")
     if not as_json:
@@ -67,12 +67,6 @@ def _public(kept: KeptEndpoint) -> dict[str, object]:
     return {**kept.model_dump(mode="json", exclude={"token"}), "models": models_of(kept)}
 
 
-def _table(kept: Sequence[KeptEndpoint]) -> Table:
-    table = Table("endpoint")
-    table.add_column("address", overflow="fold")
-    for heading in ("process", "age", "run", "model version"):
-        table.add_column(heading)
-    for one in kept:
-        version = ", ".join(models_of(one)) or one.model_version
-        table.add_row(one.name, one.url, str(one.pid), age(one.started), one.run, version)
-    return table
+def _row(one: KeptEndpoint) -> tuple[str, ...]:
+    version = ", ".join(models_of(one)) or one.model_version
+    return one.name, one.url, str(one.pid), age(one.started), one.run, version
