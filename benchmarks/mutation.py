@@ -1,0 +1,132 @@
+"""Which changes of the code no test notices.
+
+    python -m benchmarks.mutation [--module darkroom/evaluation/gate.py] [--most 20] [--seed 0]
+
+Changes one place of one module at a time, in a copy of the checkout: a comparison turned, a
+number moved by one, `and` for `or`, a condition negated, True for False, plus for minus, a
+keyword's boolean. The tests that belong to the module are run on each; a change that they all
+pass has survived, and is printed as `file:line: before -> after`. One mutant takes as long as
+those tests: seconds to a minute. Without --module all are taken, which takes hours; run it with
+`nice -n 19`, and module by module.
+"""
+
+import argparse
+import ast
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+TESTS = {
+    "darkroom/images.py": ["test_images.py", "test_images_alike.py"],
+    "darkroom/model/export.py": ["test_export.py", "test_parity.py"],
+    "darkroom/evaluation/gate.py": ["test_gate.py"],
+    "darkroom/evaluation/metrics.py": ["test_metrics.py"],
+    "darkroom/evaluation/evaluate.py": ["test_evaluation.py"],
+    "darkroom/sources/splitting.py": ["test_splitting.py"],
+    "darkroom/sources/image_folder.py": ["test_sources_image_folder.py"],
+    "darkroom/sources/archives.py": ["test_sources_archives.py"],
+    "darkroom/tuning/stopping.py": ["test_tuning.py"],
+    "darkroom/tuning/study.py": ["test_tuning.py"],
+    "darkroom/backends/sagemaker/requests/training.py": ["test_sagemaker_job_requests.py"],
+    "darkroom/backends/sagemaker/requests/tuning.py": ["test_sagemaker_job_requests.py"],
+    "darkroom/backends/sagemaker/requests/hosting.py": ["test_sagemaker_hosting_requests.py"],
+    "darkroom/backends/sagemaker/clearance.py": ["test_sagemaker_clearance.py"],
+    "darkroom/backends/sagemaker/removal.py": ["test_sagemaker_clearance.py"],
+}
+"""The tests that are to notice, by module."""
+
+_TURNED = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
+
+
+def mutants(source: str) -> Iterator[tuple[int, str, str, str]]:
+    """Line, what stood there, what stands there now, and the whole text, of each change."""
+    count = sum(1 for _ in ast.walk(ast.parse(source)))
+    for number in range(count):
+        tree = ast.parse(source)
+        node = next(each for place, each in enumerate(ast.walk(tree)) if place == number)
+        before = ast.unparse(node)
+        if isinstance(node, ast.expr | ast.If) and _change(node):
+            yield node.lineno, before, ast.unparse(node), ast.unparse(tree)
+
+
+def _change(node: ast.AST) -> bool:
+    """Change one node, where there is something to change."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in _TURNED:
+        node.ops[0] = _TURNED[type(node.ops[0])]()
+    elif isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in _TURNED:
+        node.op = _TURNED[type(node.op)]()
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        node.value = not node.value
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        node.value += 1
+    elif isinstance(node, ast.If):
+        node.test = ast.UnaryOp(ast.Not(), node.test)
+    else:
+        return False
+    return True
+
+
+def survives(module: str, text: str, *, checkout: Path, seconds: float) -> bool:
+    """Whether the tests of a module pass with another text of it."""
+    (checkout / module).write_text(text, encoding="utf-8")
+    tests = [f"tests/{name}" for name in TESTS[module]]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
+    try:
+        done = subprocess.run(command, cwd=checkout, capture_output=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def main() -> None:
+    """Change, test, print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--module", choices=TESTS, action="append")
+    parser.add_argument("--most", type=int, default=20, help="mutants of a module")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=600, help="of the tests of one mutant")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="mutation-") as scratch:
+        checkout = Path(scratch, "checkout")
+        ignored = shutil.ignore_patterns(".git", ".venv*", ".darkroom", "__pycache__", ".*_cache")
+        shutil.copytree(CHECKOUT, checkout, ignore=ignored)
+        for module in options.module or TESTS:
+            source = (CHECKOUT / module).read_text(encoding="utf-8")
+            if not survives(module, source, checkout=checkout, seconds=options.seconds):
+                raise SystemExit(f"{module}: its tests do not pass as it is")
+            found = list(mutants(source))
+            chosen = random.Random(options.seed).sample(found, min(options.most, len(found)))
+            left = [
+                f"{module}:{line}: {before} -> {after}"
+                for line, before, after, text in chosen
+                if survives(module, text, checkout=checkout, seconds=options.seconds)
+            ]
+            (checkout / module).write_text(source, encoding="utf-8")
+            print(f"{module}: {len(chosen)} of {len(found)} changes tried, {len(left)} unnoticed")
+            print("\n".join(left), flush=True)
+
+
+if __name__ == "__main__":
+    main()
