@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+_WIDER_THAN_ANY = 10_000
+
 
 def print_rows(
     headings: Sequence[str], rows: Sequence[Sequence[str | Text]], *, console: Console | None = None
@@ -15,7 +17,8 @@ def print_rows(
     table = Table(*headings)
     for row in rows:
         table.add_row(*(_as_text(cell) for cell in row))
-    if console.measure(table).maximum <= console.width:
+    unbounded = console.options.update(width=_WIDER_THAN_ANY)
+    if console.measure(table, options=unbounded).maximum <= console.width:
         console.print(table)
         return
     width = max(map(len, headings))
