@@ -183,14 +183,17 @@ def test_many_undecodable_images_are_counted(
 def test_caches_of_earlier_processes_can_be_discarded(dataset: Dataset, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     opened(dataset, cache)
+    this, other = (
+        Preprocessing(resize_size=size, image_size=16, reduced_decoding=True) for size in (24, 16)
+    )
     (made,) = cache.iterdir()
     how = {"folder": cache, "older_than": made.stat().st_mtime}
-    pixel_cache.discard_pixel_caches(dataset, resize_size=24, **how)
+    pixel_cache.discard_pixel_caches(dataset, preprocessing=this, **how)
     assert made.is_dir()
     os.utime(made, (1, 1))
-    pixel_cache.discard_pixel_caches(dataset, resize_size=16, **how)
+    pixel_cache.discard_pixel_caches(dataset, preprocessing=other, **how)
     assert made.is_dir()
-    pixel_cache.discard_pixel_caches(dataset, resize_size=24, **how)
+    pixel_cache.discard_pixel_caches(dataset, preprocessing=this, **how)
     assert not made.exists()
 
 

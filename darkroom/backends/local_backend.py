@@ -93,11 +93,12 @@ class LocalBackend:
             return
         import psutil  # type: ignore[import-untyped]
 
+        from darkroom.training.examples import preprocessing_of
         from darkroom.training.pixel_cache import discard_pixel_caches
 
         discard_pixel_caches(
             dataset,
-            resize_size=hyperparameters.working_size,
+            preprocessing=preprocessing_of(hyperparameters),
             folder=workspace() / "cache",
             older_than=psutil.Process().create_time(),
         )

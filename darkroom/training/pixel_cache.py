@@ -107,7 +107,7 @@ def open_pixel_cache(
 
 
 def discard_pixel_caches(
-    dataset: Dataset, *, resize_size: int, folder: Path, older_than: float
+    dataset: Dataset, *, preprocessing: Preprocessing, folder: Path, older_than: float
 ) -> None:
     """Remove a data set's caches, so that its images are decoded anew.
 
@@ -115,7 +115,7 @@ def discard_pixel_caches(
         older_than: seconds since the epoch; what was made later stays.
     """
     for split in SPLITS:
-        path = folder / _digest(dataset.split(split), resize_size=resize_size)
+        path = folder / _digest(dataset.split(split), preprocessing=preprocessing)
         if path.exists() and path.stat().st_mtime < older_than:
             shutil.rmtree(path, ignore_errors=True)
 
