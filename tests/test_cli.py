@@ -31,6 +31,8 @@ OPTIONS = {
     "compare": {"--out"},
     "endpoints": {"--stack", "--json"},
     "down": {"--stack", "--model", "--run", "--all", "--expired", "--yes"},
+    "runs": {"--sort", "--json"},
+    "prune": {"--keep", "--yes"},
     "ui": {"--stack", "--port"},
 }
 """The public surface: a change here is a change for users."""
