@@ -46,6 +46,14 @@ def run_and_exit(cli: click.Group) -> NoReturn:
     except DarkroomError as error:
         click.echo(_message(error), err=True)
         sys.exit(error.exit_code)
+    except Exception:
+        if not interruption.has_begun:
+            raise
+        # An import that it hit has failed, and said so in another error's words.
+        interruption.has_arrived = True
+        click.echo("\nInterrupted. The same command goes on where it can.", err=True)
+        leaving.at_once_with = _INTERRUPTED
+        sys.exit(_INTERRUPTED)
     sys.exit(0)
 
 
@@ -78,12 +86,12 @@ class _Interruption:
 
     def __init__(self) -> None:
         self.has_arrived = False
-        self._is_watched = False
+        self.has_begun = False
 
     def begin(self, _signal: int, _frame: FrameType | None) -> NoReturn:
         """Handle a signal."""
-        if not self._is_watched:
-            self._is_watched = True
+        if not self.has_begun:
+            self.has_begun = True
             threading.Thread(target=self._watch, daemon=True).start()
         raise KeyboardInterrupt
 

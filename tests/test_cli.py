@@ -175,6 +175,26 @@ run_and_exit(cli)
     assert "Traceback" not in result.stderr
 
 
+def test_an_interruption_in_another_errors_words_is_one() -> None:
+    script = """
+import os, signal
+import click
+from commands.exits import run_and_exit
+
+@click.group(invoke_without_command=True)
+def cli():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException as error:  # as some do while they are imported
+        raise ImportError("this library is broken") from error
+
+run_and_exit(cli)
+"""
+    result = run_script(script)
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr
+
+
 def test_a_clean_up_that_takes_long_is_not_interrupted_again() -> None:
     script = """
 import contextlib, os, signal, time
