@@ -1,14 +1,16 @@
-"""Pipelines are stopped before they are deleted: AWS deletes none of which something runs."""
+"""What is removed goes in an order that AWS accepts, and pipelines are stopped before: AWS deletes
+none of which something runs."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from botocore.exceptions import ClientError
 
-from darkroom.backends.sagemaker.clearance import remove
-from darkroom.backends.sagemaker.tagged import Thing
+from darkroom.backends.sagemaker import clearance
+from darkroom.backends.sagemaker.clearance import Selection, find, remove
+from darkroom.backends.sagemaker.tagged import Kind, Thing
 from darkroom.errors import DarkroomError
 
 PIPELINE = Thing("pipeline", name="digits-1", arn="arn")
@@ -61,3 +63,55 @@ def test_a_pipeline_that_is_gone_is_fine() -> None:
 def test_a_pipeline_that_aws_does_not_delete_is_told() -> None:
     with pytest.raises(DarkroomError, match=r"pipeline 'digits-1'.*DeletePipeline"):
         removed(Pipelines("Failed", "Failed", refusal="ValidationException"))
+
+
+ORDER: tuple[Kind, ...] = (
+    "training job",
+    "tuning job",
+    "processing job",
+    "transform job",
+    "pipeline",
+    "endpoint",
+    "endpoint configuration",
+    "model",
+    "alarm",
+)
+"""What uses others goes before them: a job that still runs could make what is already gone anew, an
+endpoint needs its configuration, and that its model."""
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thing of each kind by each of two runs."""
+
+    def tagged(kind: Kind, **_: Any) -> list[Thing]:
+        return [
+            Thing(kind, name=f"{kind} {run}", arn=run, tags=tags)
+            for run in ("1", "2")
+            for tags in [{"darkroom:run": run, "darkroom:endpoint": f"endpoint {run}"}]
+        ]
+
+    monkeypatch.setattr(clearance, "tagged", tagged)
+
+
+def kinds(selection: Selection) -> list[str]:
+    return [f"{thing.kind} {thing.arn}" for thing in find(selection, clients=cast("Any", None))]
+
+
+@pytest.mark.usefixtures("account")
+def test_what_uses_others_goes_before_them() -> None:
+    everything = kinds(Selection(everything=True))
+    assert everything == [f"{kind} {run}" for kind in ORDER for run in ("1", "2")]
+    assert kinds(Selection(run="2")) == [f"{kind} 2" for kind in ORDER]
+
+
+@pytest.mark.usefixtures("account")
+def test_by_an_endpoints_name_no_job_goes() -> None:
+    served = ORDER[ORDER.index("endpoint") :]
+    assert kinds(Selection(name="endpoint 1")) == [f"{kind} 1" for kind in served]
+    assert kinds(Selection(name="endpoint 3")) == []
+
+
+@pytest.mark.usefixtures("account")
+def test_nothing_that_serves_is_expired_without_a_time() -> None:
+    assert kinds(Selection(expired=True)) == []
