@@ -156,7 +156,8 @@ def _row(pair: Pair, *, unit: str = "") -> tuple[str, str, str, str]:
         "–" if value is None else f"{number(value)}{unit}" for value in (pair.before, pair.after)
     )
     colour = _COLOURS[pair.verdict]
-    return pair.name, was, is_, f"[{colour}]{signed(pair.difference)}[/]"
+    chance = f" {pair.chance}" if pair.chance else ""
+    return pair.name, was, is_, f"[{colour}]{signed(pair.difference)}[/]{chance}"
 
 
 def _most_changed(pairs: Sequence[Pair]) -> list[Pair]:

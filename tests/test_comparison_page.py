@@ -1,5 +1,8 @@
 """Two trainings side by side: what differs, and whether it is better."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 from test_training_page import HOSTILE, checked, drawn
 
@@ -103,13 +106,54 @@ def test_findings_come_stay_and_go() -> None:
 
 def test_better_and_worse_are_told_by_what_is_measured() -> None:
     verdicts = {pair.name: pair.verdict for pair in metrics(BEFORE, after=AFTER)}
-    assert verdicts["F1 macro"] == verdicts["log loss"] == "good"
+    assert verdicts["F1 macro"] == verdicts["accuracy"] == "good"
     how = {pair.name: pair for pair in course(BEFORE, after=AFTER)}
     assert how["seconds"].verdict == "bad"
     assert how["steps"].verdict == ""
     assert how["dollars, estimated"].before == pytest.approx(0.2 * how["seconds"].before / 3600)
     assert Pair("x", before=1.0, after=1.0, less_is_better=True).verdict == ""
     assert Pair("x", before=None, after=1.0, less_is_better=True).difference is None
+
+
+@pytest.mark.parametrize(
+    ("better", "each", "chance"),
+    [(0.90, 50, ""), (0.85, 50, "within chance"), (0.85, 500, ""), (0.80, 5, "")],
+)
+def test_a_difference_that_other_images_could_turn_round_is_not_called_better(
+    better: float, each: int, chance: str
+) -> None:
+    one, other = (
+        run(scored(accuracy=value, f1_macro=value, log_loss=1 - value, each=each))
+        for value in (0.8, better)
+    )
+    found = {pair.name: pair for pair in metrics(one, after=other)}
+    for name, way, turned in (("accuracy", "good", "bad"), ("F1 macro", "good", "bad")):
+        same = better == 0.8
+        assert found[name].chance == chance
+        assert found[name].verdict == ("" if chance or same else way)
+        back = {pair.name: pair for pair in metrics(other, after=one)}[name]
+        assert back.verdict == ("" if chance or same else turned)
+    assert found["log loss"].verdict == ""
+    page = comparison_page(one, after=other)
+    assert (f"{better:.3f}, within chance." in page) == bool(chance)
+
+
+def test_averages_over_classes_vary_as_their_small_classes_do() -> None:
+    counts = [400, 400, 400, 400, 400, 5]
+    before, after = (
+        run(scored(accuracy=value, f1_macro=value, log_loss=0.5, counts=counts))
+        for value in (0.8, 0.85)
+    )
+    found = {pair.name: pair.chance for pair in metrics(before, after=after)}
+    assert found == {"accuracy": "", "F1 macro": "within chance", "log loss": ""}
+
+
+def scored(*, each: int = 0, counts: Sequence[int] = (), **values: float) -> Evidence:
+    """A training whose kept epoch has these metrics of so many validation images a class."""
+    evidence = healthy()
+    judged = {**facts().class_counts, "validation": list(counts) or [each] * len(facts().classes)}
+    last = evidence.epochs[-1].model_copy(update={"validation": values})
+    return replace(evidence, facts=replace(evidence.facts, class_counts=judged), epochs=[last])
 
 
 def test_phases_are_compared_in_the_order_of_a_step() -> None:

@@ -82,7 +82,8 @@ def _metric_told(pairs: Sequence[Pair]) -> str:
     telling = next((pair for pair in pairs if pair.name == "F1 macro"), None)
     if telling is None or telling.before is None or telling.after is None:
         return ""
-    return f"F1 macro went from {telling.before:.3f} to {telling.after:.3f}."
+    chance = f", {telling.chance}" if telling.chance else ""
+    return f"F1 macro went from {telling.before:.3f} to {telling.after:.3f}{chance}."
 
 
 def _time_told(before: RecordedRun, *, after: RecordedRun) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from darkroom.config.metrics import Metric, is_better
 from darkroom.diagnosis.result import Diagnosis
+from darkroom.evaluation.intervals import difference_interval
 from darkroom.reports.training_parts.curves import best
 from darkroom.reports.training_parts.findings import written
 from darkroom.reports.training_parts.times import OTHER, PARTS, time_by_phase
@@ -14,7 +15,16 @@ from darkroom.rules.findings import Finding
 
 _SAME_WITHIN = 1e-9
 
+_CONFIDENCE = 0.95
+_OF_EACH_CLASS: tuple[Metric, ...] = (
+    "balanced_accuracy",
+    "f1_macro",
+    "precision_macro",
+    "recall_macro",
+)
+
 Fate = Literal["went", "came", "stayed"]
+Chance = Literal["", "within chance", "chance unknown"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Pair:
     after: float | None
     less_is_better: bool | None = None
     """None: neither is."""
+    chance: Chance = ""
+    """Whether other images could have turned the difference round; empty: hardly."""
 
     @property
     def difference(self) -> float | None:
@@ -48,6 +60,8 @@ class Pair:
         """A class of the style sheet: 'good', 'bad', or nothing."""
         change = self.difference
         if change is None or self.less_is_better is None or abs(change) <= _SAME_WITHIN:
+            return ""
+        if self.chance:
             return ""
         return "good" if (change < 0) == self.less_is_better else "bad"
 
@@ -101,10 +115,43 @@ def metrics(before: RecordedRun, *, after: RecordedRun) -> list[Pair]:
             after=is_.get(metric),
             # Of other classes or images, a larger number is not a better one.
             less_is_better=is_better(0.0, 1.0, metric=metric) if comparable else None,
+            chance=_chance(
+                metric,
+                before=was.get(metric),
+                after=is_.get(metric),
+                images=before.evidence.facts.class_counts.get("validation", ()),
+            )
+            if comparable
+            else "",
         )
         for metric in get_args(Metric)
         if metric in was or metric in is_
     ]
+
+
+def _chance(
+    metric: Metric, *, before: float | None, after: float | None, images: Sequence[int]
+) -> Chance:
+    """Whether a difference between two trainings lies within what other images would bring.
+
+    A recording has no predictions by image, so that the trainings are compared as if by
+    different images of the same kind. Averages over classes vary as the accuracy of so many
+    images would of which the smallest classes' share is as large as in the average. Of losses
+    and calibration errors nothing is known that says how far they vary.
+
+    Args:
+        images: of each class.
+    """
+    if before is None or after is None or abs(after - before) <= _SAME_WITHIN:
+        return ""
+    present = [count for count in images if count]
+    if not present or (metric != "accuracy" and metric not in _OF_EACH_CLASS):
+        return "chance unknown"
+    trials = float(sum(present))
+    if metric in _OF_EACH_CLASS:
+        trials = len(present) ** 2 / sum(1 / count for count in present)
+    low, high = difference_interval(before, after, trials=(trials, trials), confidence=_CONFIDENCE)
+    return "within chance" if low <= 0 <= high else ""
 
 
 def course(before: RecordedRun, *, after: RecordedRun) -> list[Pair]:
