@@ -14,7 +14,8 @@ def test_a_bad_model_is_refused_with_the_figures() -> None:
 
 def test_for_a_loss_less_is_better() -> None:
     deployment = DeploymentConfig(gate_metric="log_loss", gate_threshold=0.3)
-    assert refusal({"log_loss": 0.2}, deployment=deployment) is None
+    for loss in (0.2, 0.3):
+        assert refusal({"log_loss": loss}, deployment=deployment) is None
     assert refusal({"log_loss": 0.4}, deployment=deployment) == "log_loss 0.4000 is above 0.3"
 
 

@@ -2,6 +2,7 @@
 none of which something runs."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from botocore.exceptions import ClientError
 from darkroom.backends.sagemaker import clearance
 from darkroom.backends.sagemaker.clearance import Selection, find, remove
 from darkroom.backends.sagemaker.tagged import Kind, Thing
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, UserError
 
 PIPELINE = Thing("pipeline", name="digits-1", arn="arn")
 
@@ -115,3 +116,60 @@ def test_by_an_endpoints_name_no_job_goes() -> None:
 @pytest.mark.usefixtures("account")
 def test_nothing_that_serves_is_expired_without_a_time() -> None:
     assert kinds(Selection(expired=True)) == []
+
+
+def belonging(kind: Kind, *, run: str, endpoint: str) -> Thing:
+    name = f"{kind} of {endpoint or 'nothing'} by {run}"
+    return Thing(
+        kind, name=name, arn=name, tags={"darkroom:run": run, "darkroom:endpoint": endpoint}
+    )
+
+
+@pytest.mark.parametrize(
+    ("selection", "models"),
+    [
+        (Selection(run="1"), ["gone by 1", "nothing by 1"]),
+        (Selection(name="live"), ["live by 1", "live by 3"]),
+        (Selection(name="gone"), ["gone by 1", "gone by 2"]),
+        (
+            Selection(everything=True),
+            ["live by 1", "live by 3", "gone by 1", "gone by 2", "nothing by 1"],
+        ),
+        (Selection(expired=True), []),
+    ],
+)
+def test_what_belongs_to_an_endpoint_shares_its_fate(
+    monkeypatch: pytest.MonkeyPatch, selection: Selection, models: list[str]
+) -> None:
+    """One endpoint lives, of run 3; run 1 made its first model. Another is gone already."""
+    owners = [("live", "1"), ("live", "3"), ("gone", "1"), ("gone", "2"), ("", "1")]
+    things = {
+        "endpoint": [Thing("endpoint", name="live", arn="", tags={"darkroom:run": "3"})],
+        "model": [belonging("model", run=run, endpoint=of) for of, run in owners],
+    }
+    monkeypatch.setattr(clearance, "tagged", lambda kind, **_: things.get(kind, []))
+    found = find(selection, clients=cast("Any", None))
+    expected = [f"model of {name}" for name in models]
+    assert [thing.name for thing in found if thing.kind == "model"] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "is_fine"),
+    [
+        ("training job", "ValidationException", True),
+        ("training job", "ResourceNotFound", True),
+        ("training job", "AccessDeniedException", False),
+        ("pipeline", "ValidationException", False),
+    ],
+)
+def test_a_job_that_has_ended_needs_no_stop(kind: Kind, code: str, is_fine: bool) -> None:
+    def refuse(**_: str) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": code}}, "Stop")
+
+    service = Pipelines("Failed", "Failed", refusal=code)
+    vars(service)["stop_training_job"] = refuse
+    thing = Thing(kind, name="one", arn="arn")
+    clients: Any = SimpleNamespace(sagemaker=service)
+    expected = nullcontext() if is_fine else pytest.raises((DarkroomError, UserError))
+    with expected:
+        remove(thing, clients=clients, pause=lambda seconds: None)
