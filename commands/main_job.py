@@ -116,9 +116,8 @@ def _run(
     versions = _file_versions(settings)
     staged = _staged(settings, stack=stack)
     version = _version_of(staged, early=early_version, source=settings.data.source)
-    begun = _begun(settings, version=version) if no_cache and stack != "local" else None
-    fresh = _fresh(begun, name=name) if begun else ""
-    placement = _placement(settings, stack=stack, fresh=fresh)
+    begun = _begun(settings, version=version) if no_cache else None
+    placement = _placement(settings, stack=stack, begun=begun, name=name)
     # ZenML takes seconds to import: only once the input is known to be good.
     from stacks.loader import use_stack
     from stacks.stores import database_errors_explained
@@ -178,7 +177,7 @@ def _lock_of(config: Config, *, version: str) -> Path:
 
 
 def _begun(config: Config, *, version: str) -> Path:
-    """Names the jobs of a run without the cache, until it has succeeded."""
+    """Names the first start of a run without the cache, until one has succeeded."""
     return workspace() / "locks" / f"fresh-{_digest(config, version=version)}.txt"
 
 
@@ -189,9 +188,9 @@ def _digest(config: Config, *, version: str) -> str:
 
 
 def _fresh(begun: Path, *, name: str) -> str:
-    """What tells the jobs of this run without the cache from those of earlier runs.
+    """What tells the work of this run without the cache from that of earlier runs.
 
-    The same command after its orchestrating job has died finds the jobs that it had started.
+    The same command after it has died, or its orchestrating job has, finds what it had done.
     """
     try:
         found = begun.read_text(encoding="utf-8").strip()
@@ -199,8 +198,8 @@ def _fresh(begun: Path, *, name: str) -> str:
         write_text(begun, name)
         return name
     terminal_progress().message(
-        f"--no-cache: an earlier start of this command ({found}) did not come to its end; the jobs "
-        f"that it started are followed, or their results used. Remove {begun} to start all anew"
+        f"--no-cache: an earlier start of this command ({found}) did not come to its end; what "
+        f"it had begun (jobs, checkpoints, trials) goes on. Remove {begun} to start all anew"
     )
     return found
 
@@ -269,9 +268,12 @@ def _staged(config: Config, *, stack: str) -> Config:
     )
 
 
-def _placement(config: Config, *, stack: str, fresh: str) -> Placement:
+def _placement(config: Config, *, stack: str, begun: Path | None, name: str) -> Placement:
     jobs = None if stack == "local" else config.sagemaker
-    return Placement(jobs=jobs, fresh=fresh)
+    if begun is None:
+        return Placement(jobs=jobs)
+    fresh = _fresh(begun, name=name)
+    return Placement(jobs=jobs, fresh=fresh, fresh_since=begun.stat().st_mtime)
 
 
 def _options(config: Config, *, name: str, placement: Placement) -> dict[str, Any]:

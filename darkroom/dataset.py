@@ -104,8 +104,8 @@ class Dataset:
         )
 
     def to_json(self) -> str:
-        """The manifest, as a file can hold it."""
-        return json.dumps(
+        """The manifest, as a file can hold it, with a digest of all that it says."""
+        content = json.dumps(
             {
                 "schema_version": 1,
                 "root": str(self.root),
@@ -125,11 +125,20 @@ class Dataset:
                 ],
             }
         )
+        return f'{content[:-1]}, "digest": "{_digest(content)}"}}'
 
     @classmethod
     def from_json(cls, text: str) -> "Dataset":
-        """The data set of a manifest written by `to_json`."""
+        """The data set of a manifest written by `to_json`.
+
+        Raises:
+            ValueError: it is not what was written. The fingerprint alone does not tell: the
+                order of the classes, sizes and counts are no part of it.
+        """
         content = json.loads(text)
+        digest = content.pop("digest", None)  # earlier versions wrote none
+        if digest is not None and digest != _digest(json.dumps(content)):
+            raise ValueError("the manifest of the data set is not what was written")
         provenance = content.get("provenance", {})
         return cls(
             root=Path(content["root"]),
@@ -144,6 +153,10 @@ class Dataset:
                 lost=provenance.get("lost", {}),
             ),
         )
+
+
+def _digest(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def make_dataset(

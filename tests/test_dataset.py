@@ -2,6 +2,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from darkroom.dataset import Dataset, ImageRecord, Provenance, make_dataset
 
 RECORDS = [
@@ -55,9 +57,18 @@ def test_where_a_data_set_is_published_is_kept_and_no_part_of_its_fingerprint() 
     assert published.fingerprint == dataset().fingerprint
 
 
+@pytest.mark.parametrize("change", [('["a", "b"]', '["b", "a"]'), (", 1]]", ", 7]]")])
+def test_a_manifest_in_which_anything_was_changed_is_refused(change: tuple[str, str]) -> None:
+    written = dataset().without(["b/2.png"], reason="broken").to_json()
+    assert change[0] in written
+    with pytest.raises(ValueError, match="not what was written"):
+        Dataset.from_json(written.replace(*change))
+
+
 def test_a_manifest_of_earlier_times_is_read() -> None:
     content = json.loads(dataset().to_json())
     del content["shards"], content["provenance"]
+    content.pop("digest")
     assert Dataset.from_json(json.dumps(content)) == dataset()
 
 

@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from commands.main_job import _placement
+from darkroom.backends.choosing import backend_of
 from darkroom.backends.kept_bundles import keep_bundle
+from darkroom.backends.local_backend import LocalBackend
 from darkroom.backends.named_files import rules_version, weights_version
+from darkroom.config import Config
 from darkroom.config.debugging import CustomRuleConfig, DiagnosisConfig
+from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import link_or_copy
@@ -23,7 +28,7 @@ from darkroom.sources.still_there import difference, discard_copy
 from darkroom.tracking.registry import probability_columns
 from darkroom.tracking.store import newest_experiment
 from small_bundles import write_small_bundle
-from small_trainings import write_dataset
+from small_trainings import small_hyperparameters, write_dataset
 from stacks.stores import database_errors_explained, prepare_stores
 from steps.cache_policy import depends_on, installed_versions
 
@@ -255,3 +260,32 @@ def test_the_record_of_who_waits_is_json_and_gone_afterwards(tmp_path: Path) -> 
     with alone(tmp_path / "x.lock", doing="", name="a-run"):
         assert json.loads((tmp_path / "x.json").read_text())["pid"] == os.getpid()
     assert not (tmp_path / "x.json").exists()
+
+
+def test_without_the_cache_what_earlier_runs_left_goes_and_what_this_one_left_stays(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "home"))
+    hyperparameters = small_hyperparameters(epochs=1)
+    of_earlier, own = tmp_path / "home" / "training" / "a", tmp_path / "home" / "training" / "b"
+    of_earlier.mkdir(parents=True)
+    os.utime(of_earlier, (1, 1))
+    begun = tmp_path / "home" / "locks" / "fresh.txt"
+    cached = _placement(Config(), stack="local", begun=None, name="a-run")
+    fresh = _placement(Config(), stack="local", begun=begun, name="a-run")
+    own.mkdir()
+    os.utime(own, (begun.stat().st_mtime + 1,) * 2)
+
+    def there(placement: Placement) -> list[bool]:
+        backend = backend_of(placement, run="a-run")
+        assert isinstance(backend, LocalBackend)
+        for place in (of_earlier, own):
+            backend._discard(
+                place, dataset=dataset, hyperparameters=hyperparameters, progress=SilentProgress()
+            )
+        return [place.is_dir() for place in (of_earlier, own)]
+
+    assert there(cached) == [True, True]
+    assert there(fresh) == [False, True]
+    again = _placement(Config(), stack="local", begun=begun, name="killed-and-again")
+    assert again == fresh

@@ -18,7 +18,7 @@ def backend_of(placement: Placement, *, run: str) -> Backend:
     if placement.jobs is None:
         from darkroom.backends.local_backend import LocalBackend
 
-        return LocalBackend(run, fresh=bool(placement.fresh))
+        return LocalBackend(run, fresh_since=placement.fresh_since)
     from darkroom.backends.sagemaker.backend import SageMakerBackend
     from darkroom.backends.sagemaker.clients import Clients
     from darkroom.backends.sagemaker.orchestration import image_of_this_job

@@ -1,5 +1,6 @@
 """This machine as a backend: everything lies in the workspace."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from darkroom.config.tuning import TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.engines.protocol import Floats
 from darkroom.files import workspace
+from darkroom.locks import alone
 from darkroom.model.bundle import Bundle
 from darkroom.progress import Progress
 from darkroom.training.history import EpochMetrics
@@ -28,11 +30,12 @@ class LocalBackend:
 
     Args:
         run: the pipeline run that an endpoint which is kept belongs to.
-        fresh: decode images that an earlier process has decoded once more.
+        fresh_since: seconds since the epoch; decoded images, checkpoints and searches that are
+            older are discarded before they would be used.
     """
 
-    def __init__(self, run: str = "", *, fresh: bool = False) -> None:
-        self._run, self._fresh = run, fresh
+    def __init__(self, run: str = "", *, fresh_since: float = 0.0) -> None:
+        self._run, self._fresh_since = run, fresh_since
 
     def publish(self, dataset: Dataset, *, progress: Progress) -> Dataset:
         """Nothing to do: the images are where they are needed."""
@@ -50,12 +53,20 @@ class LocalBackend:
         progress: Progress,
     ) -> TuningResult:
         """Search one trial after the other; see darkroom.tuning.search."""
-        from darkroom.tuning.search import tune
+        from darkroom.tuning.search import search_folder, tune
 
-        self._discard(dataset, hyperparameters=hyperparameters)
+        hyperparameters = _with_weights(hyperparameters, progress=progress)
+        self._discard(
+            search_folder(
+                workspace(), dataset=dataset, hyperparameters=hyperparameters, tuning=tuning
+            ),
+            dataset=dataset,
+            hyperparameters=hyperparameters,
+            progress=progress,
+        )
         return tune(
             dataset,
-            hyperparameters=_with_weights(hyperparameters, progress=progress),
+            hyperparameters=hyperparameters,
             tuning=tuning,
             debugging=debugging,
             folder=workspace(),
@@ -76,11 +87,18 @@ class LocalBackend:
     ) -> TrainedBundle:
         """Train; see darkroom.backends.local."""
         from darkroom.backends.local import train_bundle
+        from darkroom.training.checkpoints import training_folder
 
-        self._discard(dataset, hyperparameters=hyperparameters)
+        hyperparameters = _with_weights(hyperparameters, progress=progress)
+        self._discard(
+            training_folder(workspace(), dataset=dataset, hyperparameters=hyperparameters),
+            dataset=dataset,
+            hyperparameters=hyperparameters,
+            progress=progress,
+        )
         return train_bundle(
             dataset,
-            hyperparameters=_with_weights(hyperparameters, progress=progress),
+            hyperparameters=hyperparameters,
             folder=workspace(),
             cache=workspace() / "cache",
             debugging=debugging,
@@ -88,19 +106,31 @@ class LocalBackend:
             progress=progress,
         )
 
-    def _discard(self, dataset: Dataset, *, hyperparameters: Hyperparameters) -> None:
-        if not self._fresh:
-            return
-        import psutil  # type: ignore[import-untyped]
+    def _discard(
+        self,
+        place: Path,
+        *,
+        dataset: Dataset,
+        hyperparameters: Hyperparameters,
+        progress: Progress,
+    ) -> None:
+        """Remove what earlier runs have left of the work at `place`, and the images they decoded.
 
+        What this run itself has left, before it was killed or for a later component, stays.
+        """
+        if not self._fresh_since:
+            return
         from darkroom.training.examples import preprocessing_of
         from darkroom.training.pixel_cache import discard_pixel_caches
 
+        with alone(place.with_suffix(".lock"), doing="does the same work", progress=progress):
+            if place.is_dir() and place.stat().st_mtime < self._fresh_since:
+                shutil.rmtree(place)
         discard_pixel_caches(
             dataset,
             preprocessing=preprocessing_of(hyperparameters),
             folder=workspace() / "cache",
-            older_than=psutil.Process().create_time(),
+            older_than=self._fresh_since,
         )
 
     def register(

@@ -81,11 +81,11 @@ def tune(
         UserError: the data or the fixed hyperparameters cannot be trained on.
         DarkroomError: every trial failed.
     """
-    digest = _digest(dataset, hyperparameters=hyperparameters, tuning=tuning)
-    place, epochs = folder / "tuning" / digest, hyperparameters.epochs
+    place = search_folder(folder, dataset=dataset, hyperparameters=hyperparameters, tuning=tuning)
+    epochs = hyperparameters.epochs
     # A trial that runs is one of a killed search only where no other process searches.
     with alone(place.with_suffix(".lock"), doing="makes the same search", progress=progress):
-        study = open_study(place / "study.log", name=digest, tuning=tuning, epochs=epochs)
+        study = open_study(place / "study.log", name=place.name, tuning=tuning, epochs=epochs)
         resume_interrupted(study)
         search = _Search(
             dataset=dataset,
@@ -292,7 +292,10 @@ def _hand_over(search: _Search, *, folder: Path) -> None:
         search.trial_folder(best.number).rename(target)
 
 
-def _digest(dataset: Dataset, *, hyperparameters: Hyperparameters, tuning: TuningConfig) -> str:
+def search_folder(
+    folder: Path, *, dataset: Dataset, hyperparameters: Hyperparameters, tuning: TuningConfig
+) -> Path:
+    """Where a search works below `folder`: one place for each identity."""
     from darkroom.training.checkpoints import weights_digests
 
     content = {
@@ -302,4 +305,5 @@ def _digest(dataset: Dataset, *, hyperparameters: Hyperparameters, tuning: Tunin
     }
     if digests := weights_digests(hyperparameters.weights):
         content["weights"] = digests
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / "tuning" / digest
