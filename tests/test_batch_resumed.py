@@ -32,11 +32,11 @@ class Counting(Predictor):
     decoded = 0
     stop = ""
 
-    def prepare(self, image: bytes | Path) -> Any:
+    def prepare(self, image: bytes | Path, **options: Any) -> Any:
         if Path(str(image)).name == self.stop:
             raise BatchStoppedError
         Counting.decoded += 1
-        return super().prepare(image)
+        return super().prepare(image, **options)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +65,21 @@ class Counts:
 
 def capture_into(store: Any, counts: Counts, *, percent: float = 100) -> Capture:
     return Capture(store, percent=percent, on_stored=counts.store, on_lost=counts.lose)
+
+
+def test_what_people_sent_is_for_nobody_elses_eyes(tmp_path: Path) -> None:
+    """Whatever the umask is."""
+    counts = Counts()
+    before = os.umask(0)
+    try:
+        capture = capture_into(store_at(str(tmp_path / "kept")), counts)
+        capture.record(EXCHANGE)
+        capture.close()
+    finally:
+        os.umask(before)
+    (file,) = (tmp_path / "kept").rglob("*.jsonl")
+    assert counts.stored == 1
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_is_recorded_is_stored_at_the_end_in_few_files() -> None:

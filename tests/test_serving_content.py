@@ -67,10 +67,22 @@ def test_a_form_with_one_image_is_a_list_of_one(client: Client) -> None:
     assert len(send_form(client, form(encoded())).content["predictions"]) == 1
 
 
+@pytest.mark.parametrize("kind", ["image/jpg", "IMAGE/JPEG", "image/JPG; q=1"])
+def test_what_others_call_a_jpeg_is_one(client: Client, kind: str) -> None:
+    answer = client.send(body=encoded(kind="JPEG"), content_type=kind)
+    assert (answer.status, answer.content["class"]) == (200, "red")
+
+
 def test_base64_images_are_answered_as_they_are_asked(client: Client) -> None:
     red, blue = (base64.b64encode(encoded(colour)).decode() for colour in ("red", "blue"))
     assert send_json(client, {"image": red}).content["class"] == "red"
     assert send_json(client, {"image": f"data:image/png;base64,{blue}"}).content["class"] == "blue"
+    for kind in ("data:image/JPEG;", "data:image/jpg;name=b.jpg;", "DATA:image/png;"):
+        assert send_json(client, {"image": f"{kind}base64,{blue}"}).content["class"] == "blue", kind
+    wrapped = base64.encodebytes(encoded("blue")).decode()
+    assert "\n" in wrapped.strip()
+    assert send_json(client, {"image": wrapped}).content["class"] == "blue"
+    assert send_json(client, {"image": wrapped.replace("\n", "\r\n")}).content["class"] == "blue"
     several = send_json(client, {"images": [blue, red]}).content["predictions"]
     assert [row["class"] for row in several] == ["blue", "red"]
 
@@ -233,6 +245,7 @@ REFUSED_ARRAYS: list[tuple[bytes, str]] = [
     (npy(np.zeros((3, 16, 16), dtype=np.float32))[:-9], "bytes follow"),
     (header("{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000000,)}"), "bytes follow"),
     (header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}"), "bytes follow"),
+    (header("{'descr': '<f4', 'fortran_order': False, 'shape': (True,)}") + bytes(4), "whole"),
     (header("{'descr': '|O', 'fortran_order': False, 'shape': ()}"), "object"),
     (header("__import__('os').abort()"), "no .npy file"),
     (header("(" * 3000), "no .npy file"),

@@ -84,6 +84,20 @@ def test_models_of_different_classes_and_sizes_answer_side_by_side(client: Clien
     assert ask(client, "colours", "blue").content["class"] == "blue"
 
 
+@pytest.mark.parametrize("ending", ["%0a", "%0A%0A", "%0d%0a", "%00", "%20"])
+def test_a_name_with_something_behind_it_is_not_the_name(client: Client, ending: str) -> None:
+    assert load(client, "mine", "colours").status == 200
+    for method, path in (
+        ("DELETE", f"/models/mine{ending}"),
+        ("GET", f"/models/mine{ending}"),
+        ("POST", f"/models/mine/invoke{ending}"),
+        ("POST", f"/models/mine{ending}/invoke"),
+        ("GET", f"/ping{ending}"),
+    ):
+        assert client.send(method, path, body=encoded()).status in (400, 404, 405), (method, path)
+    assert client.send("GET", "/models/mine").status == 200
+
+
 def test_a_request_that_names_no_model_is_told_how(client: Client) -> None:
     answer = client.send(body=encoded())
     assert answer.status == 400

@@ -1,7 +1,9 @@
 """The limits of HTTP itself: heads that are too large, too slow, or none at all."""
 
+import contextlib
 import json
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from darkroom.prediction import Predictor
 from darkroom.serving import protocol
 from darkroom.serving.app import create_app
-from darkroom.serving.limits import MAXIMUM_HEADER_BYTES
+from darkroom.serving.limits import MAXIMUM_HEADER_BYTES, MOST_CONNECTIONS
 from served import Client, encoded, served
 from small_bundles import write_small_bundle
 
@@ -113,3 +115,43 @@ def test_a_refused_body_that_never_ends_is_not_read_for_ever(
     _, taken = pour(client, head, *[chunk] * 64)
     assert not taken
     assert client.send("GET", "/ping").status == 200
+
+
+def test_one_address_cannot_take_all_connections(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert protocol.MOST_CONNECTIONS_OF_ONE_ADDRESS < MOST_CONNECTIONS / 2
+    monkeypatch.setattr(protocol, "MOST_CONNECTIONS_OF_ONE_ADDRESS", 8)
+    with contextlib.ExitStack() as held:
+        for _ in range(8):
+            held.enter_context(socket.create_connection(("127.0.0.1", client.port), timeout=20))
+        answer = talk(client)
+        assert status_of(answer) == 503
+        assert b"from this address" in answer
+    until = time.monotonic() + 20
+    ask = b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    while status_of(talk(client, ask)) != 200:
+        assert time.monotonic() < until
+
+
+def test_a_body_is_read_whatever_its_chunks_and_trailers(client: Client) -> None:
+    image = encoded()
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head += b"Content-Type: image/png\r\n"
+    head += b"Transfer-Encoding: chunked\r\nTrailer: X-Model\r\nExpect: 100-continue\r\n\r\n"
+    bytewise = b"".join(b"1;a=b\r\n%c\r\n" % byte for byte in image)
+    answer = talk(client, head, bytewise, b"0\r\nX-Model: other\r\nHost: evil\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
+    assert b'"class":"red"' in answer
+
+
+def test_requests_in_one_go_are_answered_in_their_order(client: Client) -> None:
+    """Pipelined; each is the next one's predecessor, also where it is refused."""
+    image = encoded("blue")
+    ask = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    right = ask + b"Content-Length: %d\r\n\r\n%s" % (len(image), image)
+    wrong = ask + b"Content-Length: 3\r\n\r\nabc"
+    end = b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    answers = talk(client, right + wrong + right + end)
+    statuses = [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [200, 400, 200, 404]

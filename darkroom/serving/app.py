@@ -11,6 +11,7 @@ Errors are JSON, {"error": …}, and say what is accepted instead.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -221,6 +222,10 @@ class _Frame:
         )
         # Else "/models/" is answered with a redirect to wherever the Host header says.
         app.router.redirect_slashes = False
+        for route in app.router.routes:
+            if isinstance(route, Route):  # Starlette's "$" lets "/models/first%0a" be "first"
+                pattern = route.path_regex.pattern.removesuffix("$")
+                route.path_regex = re.compile(rf"{pattern}\Z")
         return app
 
     @asynccontextmanager
