@@ -5,10 +5,12 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darkroom.errors import UserError
+from darkroom.images import Preprocessing
 from darkroom.model.bundle import (
     METADATA_FILE,
     ONNX_FILE,
@@ -37,10 +39,48 @@ def archive_of(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def test_metadata_is_read_and_its_version_follows_the_weights(bundle: Path) -> None:
+def test_metadata_is_read_and_without_a_seal_its_version_follows_the_weights(bundle: Path) -> None:
+    """As those of before the seal: their versions stay what they were."""
     metadata = read_metadata(bundle)
     assert metadata.classes == CLASSES
+    assert not metadata.seal
     assert metadata.version == metadata.files[WEIGHTS_FILE][:12]
+
+
+def changed(metadata: BundleMetadata, **values: Any) -> BundleMetadata:
+    return metadata.model_copy(update=values).sealed()
+
+
+def test_the_version_changes_with_all_that_changes_an_answer(bundle: Path) -> None:
+    metadata = read_metadata(bundle).sealed()
+    how = metadata.preprocessing
+    others = [
+        changed(metadata, classes=metadata.classes[::-1]),
+        changed(metadata, engine="openvino"),
+        changed(metadata, files=metadata.files | {ONNX_FILE: "0" * 64}),
+        changed(metadata, files=metadata.files | {WEIGHTS_FILE: "0" * 64}),
+        changed(metadata, preprocessing=how.model_copy(update={"image_size": 7})),
+        changed(
+            metadata,
+            preprocessing=how.model_copy(update={"reduced_decoding": not how.reduced_decoding}),
+        ),
+    ]
+    versions = {one.version for one in (metadata, *others)}
+    assert len(versions) == 1 + len(others)
+    assert all(len(version) == 12 for version in versions)
+    assert changed(metadata, metrics={"accuracy": 0.1}).version == metadata.version
+
+
+@pytest.mark.parametrize("field", sorted(Preprocessing.model_fields))
+def test_a_preprocessing_that_was_edited_is_refused(bundle: Path, field: str) -> None:
+    path = bundle / METADATA_FILE
+    packed = read_metadata(bundle).sealed()
+    value = getattr(packed.preprocessing, field)
+    other: dict[type, Any] = {bool: not value, int: 99, tuple: (0.4, 0.4, 0.4)}
+    edited = packed.preprocessing.model_copy(update={field: other[type(value)]})
+    path.write_text(packed.model_copy(update={"preprocessing": edited}).model_dump_json())
+    with pytest.raises(UserError, match=r"preprocessing in .* edited"):
+        read_bundle(bundle)
 
 
 @pytest.mark.parametrize("name", [ONNX_FILE, WEIGHTS_FILE])

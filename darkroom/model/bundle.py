@@ -103,8 +103,14 @@ class BundleMetadata(BaseModel):
 
     @property
     def version(self) -> str:
-        """Twelve hexadecimal digits that change with the weights."""
-        return self.files.get(WEIGHTS_FILE, "")[:12]
+        """Twelve hexadecimal digits that change with whatever changes an answer.
+
+        The network, the classes in their order, the preprocessing, and the engine. Of older
+        bundles, which have no seal, they change with the weights alone.
+        """
+        if not self.seal:
+            return self.files.get(WEIGHTS_FILE, "")[:12]
+        return sha256(" ".join([self.seal, *self.compiled_for]).encode()).hexdigest()[:12]
 
     @property
     def compiled_for(self) -> list[str]:
