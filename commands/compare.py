@@ -1,5 +1,6 @@
 """`python run.py compare`: two trainings, before and after a change."""
 
+import os
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -82,7 +83,7 @@ def _recording(name: str) -> RecordingFolder | None:
     """Of a run's name, its folder, or the recording's own folder."""
     run = workspace() / "runs" / name
     candidates = [run / "recording", Path(name).expanduser() / "recording", Path(name).expanduser()]
-    folders = [RecordingFolder(folder.resolve()) for folder in candidates]
+    folders = [RecordingFolder(Path(os.path.realpath(folder))) for folder in candidates]
     return next((folder for folder in folders if folder.facts.is_file()), None)
 
 

@@ -2,12 +2,16 @@
 
 import _thread
 import atexit
+import errno
 import os
 import signal
 import sys
 import threading
 import time
+import traceback
 from contextlib import suppress
+from pathlib import Path
+from shutil import disk_usage
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -16,6 +20,15 @@ import click
 from darkroom.errors import DarkroomError, UserError
 
 _INTERRUPTED = 128 + signal.SIGINT
+_UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_HOME = "Could not determine home directory"
+"""pathlib's words for ~nobody, as a RuntimeError."""
+_OUT_OF_MEMORY = "can't allocate memory"
+"""PyTorch's words, as a RuntimeError."""
+_ROOM_BYTES = 1 << 20
+_SHOWN = 80
+"""Characters of a path that is too long."""
 _A_MOMENT_SECONDS = 0.05
 _MOMENTS_UNTIL_LOST = 6
 """A `finally` that is left for the next one is no handler for a moment."""
@@ -43,18 +56,86 @@ def run_and_exit(cli: click.Group) -> NoReturn:
         click.echo("\nInterrupted. The same command goes on where it can.", err=True)
         leaving.at_once_with = _INTERRUPTED
         sys.exit(_INTERRUPTED)
-    except DarkroomError as error:
-        click.echo(_message(error), err=True)
-        sys.exit(error.exit_code)
-    except Exception:
-        if not interruption.has_begun:
-            raise
-        # An import that it hit has failed, and said so in another error's words.
-        interruption.has_arrived = True
-        click.echo("\nInterrupted. The same command goes on where it can.", err=True)
-        leaving.at_once_with = _INTERRUPTED
-        sys.exit(_INTERRUPTED)
+    except Exception as error:
+        if interruption.has_begun and not isinstance(error, DarkroomError):
+            # An import that it hit has failed, and said so in another error's words.
+            interruption.has_arrived = True
+            click.echo("\nInterrupted. The same command goes on where it can.", err=True)
+            leaving.at_once_with = _INTERRUPTED
+            sys.exit(_INTERRUPTED)
+        told = explained(error) or _fault(error)
+        click.echo(_message(told), err=True)
+        sys.exit(told.exit_code)
     sys.exit(0)
+
+
+def explained(error: BaseException) -> DarkroomError | None:
+    """What is told of an error that a user can cause anywhere; None: it is a fault of ours."""
+    while error.__cause__ is not None and not isinstance(error, DarkroomError | OSError):
+        error = error.__cause__  # a library has put it into its own words
+    if isinstance(error, DarkroomError):
+        return error
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY in str(error):
+        return DarkroomError(
+            "the memory is used up. End other programs, or make the work smaller: "
+            "training.batch_size, model.image_size, training.workers"
+        )
+    if isinstance(error, RuntimeError) and _NO_HOME in str(error):
+        return UserError("a path begins with ~ and the name of nobody here: write it out in full")
+    return _explained_by_system(error) if isinstance(error, OSError) else None
+
+
+def _explained_by_system(error: OSError) -> DarkroomError | None:
+    from darkroom.files import full_disk_message, is_full_disk, workspace
+
+    path = None if error.filename is None else os.fsdecode(error.filename)
+    if is_full_disk(error):
+        if not path and _has_room(workspace()):
+            return DarkroomError(
+                f"a disk is full, though not that of {str(workspace())!r}: make room where the "
+                "output goes, or write it elsewhere"
+            )
+        return DarkroomError(full_disk_message(Path(path) if path else workspace()))
+    if error.errno in _UNUSABLE_NAME and path:
+        shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}…"
+        return UserError(f"{shown!r} is no path that can be used: {error.strerror}")
+    if error.errno in _NOT_ALLOWED:
+        if path and Path(os.path.abspath(path)).is_relative_to(workspace()):
+            return UserError(
+                f"{path!r} may not be read or written ({error.strerror}): it lies in Darkroom's "
+                f"own folder, {str(workspace())!r}. Give it to the user who runs Darkroom, or set "
+                "DARKROOM_HOME to a folder that you may write to"
+            )
+        return UserError(f"{path or 'this'!r} is not allowed to you: {error.strerror}")
+    return None
+
+
+def _has_room(path: Path) -> bool:
+    """Whether its file system is not the full one."""
+    with suppress(OSError):  # not made yet, or not to be asked
+        return disk_usage(path).free > _ROOM_BYTES
+    return True
+
+
+def _fault(error: Exception) -> DarkroomError:
+    """Keep the traceback of what should not have happened, and say where."""
+    from darkroom.files import workspace, write_text
+
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
+    path = workspace() / "errors" / name
+    told = "".join(traceback.format_exception(error))
+    try:
+        write_text(path, told)
+    except OSError:
+        click.echo(told, err=True)
+        place = "above"
+    else:
+        place = f"in {str(path)!r}"
+    first = str(error).strip().partition("\n")[0]
+    return DarkroomError(
+        f"this is a fault of Darkroom, not of your input: {type(error).__name__}: {first}. "
+        f"Its traceback is {place}; please report it with the command that you ran"
+    )
 
 
 class _Leaving:

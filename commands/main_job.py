@@ -15,7 +15,7 @@ from rich.console import Console
 from commands.settings import settings_to_train
 from commands.source_name import short_name
 from commands.where import ready
-from darkroom.backends.ingestion import source_version
+from darkroom.backends.ingestion import describe_source, source_version
 from darkroom.backends.named_files import rules_version, weights_version
 from darkroom.config import Config
 from darkroom.config.consistency import managed_problems
@@ -70,7 +70,7 @@ def run_training(
 
         problems += weights_problems(settings, stack=stack)
     if problems:
-        raise UserError(problems)
+        raise UserError(_source_problems(settings) + problems)
     version = _early_version(settings, stack=stack, fresh=no_cache)
     if chosen.told:
         progress.message(f"Settings: {chosen.origin}; change any with --set, or write a --config:")
@@ -209,6 +209,16 @@ def _remote_problems(config: Config, *, stack: str) -> list[str]:
         return []
     moved = moved_rule_problems(config.diagnosis, checkout=CHECKOUT)
     return managed_problems(config) + moved
+
+
+def _source_problems(config: Config) -> list[str]:
+    """What is wrong with images on this machine, as far as it shows without reading them all."""
+    try:
+        if parse_source(config.data.source).kind == "path":
+            describe_source(config.data.source, config=config.data, seed=config.training.seed)
+    except UserError as error:
+        return error.problems
+    return []
 
 
 def _early_version(config: Config, *, stack: str, fresh: bool = False) -> str | None:

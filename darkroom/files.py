@@ -99,12 +99,26 @@ def full_disk_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full_disk(error):
             raise
-        raise DarkroomError(
-            f"the disk of {str(folder)!r} is full. Nothing half-written is left; make room, "
-            "or set DARKROOM_HOME to a folder on another disk, and run the same command again."
-        ) from error
+        raise DarkroomError(full_disk_message(folder)) from error
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether a disk, or what a user may have of it, is used up."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full_disk_message(path: Path) -> str:
+    """Which file system is full, and what to do."""
+    mount = Path(os.path.realpath(path))
+    while not os.path.ismount(mount) and mount != mount.parent:
+        mount = mount.parent
+    return (
+        f"the disk of {str(path)!r} is full (the file system of {str(mount)!r}). Nothing "
+        "half-written is left; make room (`python run.py prune` says what it would free), or set "
+        "DARKROOM_HOME to a folder on another disk, and run the same command again."
+    )
 
 
 def _is_folder(path: Path) -> bool:

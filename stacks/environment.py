@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from darkroom.errors import UserError
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 SETTINGS = {
@@ -35,12 +37,21 @@ def prepare_environment() -> Path:
     workspace too, not in the user's home.
 
     So does ZenML's own store, unless the user configured one.
+
+    Raises:
+        UserError: the workspace cannot be made.
     """
     given = Path(os.environ.get("DARKROOM_HOME") or CHECKOUT / ".darkroom")
     workspace = Path(os.path.abspath(given.expanduser()))
     os.environ["DARKROOM_HOME"] = str(workspace)
     # It holds people's photographs.
-    workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UserError(
+            f"the folder of all that a run writes cannot be made, {str(workspace)!r}: "
+            f"{error.strerror}. Set DARKROOM_HOME to a folder that you may write to"
+        ) from error
     caches = {"MPLCONFIGDIR": str(workspace / "cache"), "UV_CACHE_DIR": str(workspace / "cache")}
     for name, value in {**SETTINGS, **caches}.items():
         os.environ.setdefault(name, value)

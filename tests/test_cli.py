@@ -247,6 +247,65 @@ run_and_exit(cli)
     assert (result.returncode, result.stdout) == (130, "cleaned up\n")
 
 
+FAILS = """
+import click
+from commands.exits import run_and_exit
+
+@click.group(invoke_without_command=True)
+def cli():
+    {}
+
+run_and_exit(cli)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("open('/dev/full', 'wb', buffering=0).write(b'x')", 1, "a disk is full"),
+        ("raise OSError(28, 'No space left', '/proc/x')", 1, "the file system of '/proc'"),
+        ("bytearray(1 << 62)", 1, "training.batch_size"),
+        ("open('x' * 300)", 2, "xxx…' is no path that can be used: File name too long"),
+        ("raise PermissionError(13, 'Denied', '/root/x')", 2, "'/root/x' is not allowed to you"),
+        (
+            "import os; raise PermissionError(13, 'Denied', os.environ['DARKROOM_HOME'] + '/x')",
+            2,
+            "Darkroom's own folder",
+        ),
+        (
+            "try: 1 / 0\n    except Exception as error: raise LookupError from MemoryError()",
+            1,
+            "training.batch_size",
+        ),
+    ],
+)
+def test_what_the_machine_refuses_is_one_message(line: str, code: int, message: str) -> None:
+    result = run_script(FAILS.format(line))
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == code
+
+
+def test_a_fault_of_ours_is_a_message_that_names_its_traceback() -> None:
+    result = run_script(FAILS.format("{}['a wrong key']"))
+    [kept] = (Path(os.environ["DARKROOM_HOME"]) / "errors").iterdir()
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: this is a fault of Darkroom")
+    assert str(kept) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "KeyError: 'a wrong key'" in kept.read_text()
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "/proc/x"])
+def test_a_workspace_that_cannot_be_made(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DARKROOM_HOME", place)
+    result = run("runs")
+    assert f"{place!r}" in result.stderr
+    assert "DARKROOM_HOME" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 2
+
+
 def run_script(script: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-c", script],

@@ -107,6 +107,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _text(path: Path) -> str:
     try:
+        if _never_ends(path):
+            raise UserError(f"{str(path)!r}: neither a file nor the output of a command")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{str(path)!r}: no such configuration file{_nearby(path)}") from error
@@ -118,6 +120,16 @@ def _text(path: Path) -> str:
         raise UserError(f"{str(path)!r}: not a text file in UTF-8 ({error.reason})") from error
     except OSError as error:
         raise UserError(f"{str(path)!r}: cannot be read: {error.strerror}") from error
+
+
+def _never_ends(path: Path) -> bool:
+    """Whether reading it may wait for ever, or fill the memory.
+
+    A shell's `<(command)` is a pipe under /dev or /proc, at whose other end somebody writes.
+    """
+    if path.is_fifo():
+        return not path.is_relative_to("/dev") and not path.is_relative_to("/proc")
+    return path.is_char_device() or path.is_block_device() or path.is_socket()
 
 
 def _nearby(path: Path) -> str:
