@@ -8,8 +8,10 @@ from zenml.types import HTMLString
 from darkroom.config import EvaluationConfig
 from darkroom.dataset import Dataset, Split
 from darkroom.evaluation.evaluate import Evaluation, evaluate
+from darkroom.files import workspace
 from darkroom.model.bundle import Bundle
 from darkroom.prediction import Predictor
+from darkroom.sources.still_there import check_unchanged
 from darkroom.tracking.runs import active_run
 from steps.cache_policy import depends_on
 
@@ -20,6 +22,7 @@ from steps.cache_policy import depends_on
         "darkroom.evaluation.evaluate",
         "darkroom.prediction",
         "darkroom.reports.documents",
+        "darkroom.sources.still_there",
         "darkroom.tracking.runs",
         files=("darkroom/templates",),
     ),
@@ -41,6 +44,7 @@ def evaluate_model(
     """
     from darkroom.reports.documents import evaluation_figures, evaluation_report
 
+    check_unchanged(dataset, splits=("test", "validation"), store=workspace() / "data")
     predictor = Predictor.load(bundle.folder)
 
     def measured(split: Split) -> Evaluation:

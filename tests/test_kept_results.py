@@ -24,7 +24,7 @@ from darkroom.errors import DarkroomError, UserError
 from darkroom.files import link_or_copy
 from darkroom.locks import alone, holder_of
 from darkroom.progress import SilentProgress
-from darkroom.sources.still_there import difference, discard_copy
+from darkroom.sources.still_there import check_unchanged, difference, discard_copy
 from darkroom.tracking.registry import probability_columns
 from darkroom.tracking.store import newest_experiment
 from small_bundles import write_small_bundle
@@ -65,6 +65,17 @@ def test_images_that_are_gone_or_changed_are_named(dataset: Dataset, tmp_path: P
     dataset.file(first).unlink()
     dataset.file(second).unlink()
     assert "2 images are gone" in difference(dataset, store=store)
+
+
+def test_an_evaluation_refuses_images_other_than_those_that_were_ingested(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    trained, measured = dataset.split("train")[0], dataset.split("test")[0]
+    dataset.file(trained).unlink()
+    check_unchanged(dataset, splits=("test", "validation"), store=tmp_path / "store")
+    dataset.file(measured).write_bytes(dataset.file(dataset.split("test")[1]).read_bytes())
+    with pytest.raises(UserError, match=f"{measured.path!r} is changed since it was ingested"):
+        check_unchanged(dataset, splits=("test", "validation"), store=tmp_path / "store")
 
 
 def test_only_the_stores_own_copy_is_discarded(dataset: Dataset, tmp_path: Path) -> None:

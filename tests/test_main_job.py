@@ -242,6 +242,11 @@ def test_a_changed_setting_repeats_what_depends_on_it_and_the_gate_refuses(
     assert summary["timings"]["reused"] == COMPONENTS[:5]
     assert summary["endpoint"] is None
     assert "log_loss" in summary["endpoint_reason"]
+    passed, refused = (one["artifacts"]["registered_model"] for one in (first, summary))
+    client = MlflowClient(summary["artifacts"]["mlflow_store"])
+    assert refused["version"] != passed["version"]
+    approved = client.get_model_version_by_alias(passed["name"], "approved")
+    assert str(approved.version) == passed["version"]
 
 
 @pytest.mark.slow

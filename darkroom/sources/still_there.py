@@ -5,9 +5,11 @@ A data set outlives the run that made it; its files may be tidied away, or chang
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from darkroom.dataset import Dataset
+from darkroom.dataset import Dataset, Split
+from darkroom.errors import UserError
 from darkroom.sources.hashing import HashIndex, hash_files
 
 
@@ -34,6 +36,24 @@ def difference(dataset: Dataset, *, store: Path) -> str:
         if hashes[path] != record.sha256
     ]
     return f"{_some(changed, of=dataset)} changed" if changed else ""
+
+
+def check_unchanged(dataset: Dataset, *, splits: tuple[Split, ...], store: Path) -> None:
+    """Compare the images of some splits with what was ingested, before they are measured with.
+
+    Those of a published data set were compared when they were fetched.
+
+    Raises:
+        UserError: one has changed, or is gone.
+    """
+    if dataset.shards:
+        return
+    records = tuple(record for split in splits for record in dataset.split(split))
+    if found := difference(replace(dataset, records=records), store=store):
+        raise UserError(
+            f"{found} since it was ingested: run the same command again, to have the images "
+            "ingested as they are now"
+        )
 
 
 def discard_copy(dataset: Dataset, *, store: Path) -> None:
