@@ -7,8 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from emulated import BUCKET, IMAGES, ROLE, keys, shell, trained, training_request
-from rehearsal.emulator import members
-from rehearsal.emulator.operations import executed_operations
+from rehearsal.emulator import members, operations
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import Running, emulator
 
@@ -41,7 +40,8 @@ def reached(shape: Any, *, seen: dict[str, set[str]]) -> None:
 def modelled() -> dict[str, set[str]]:
     """Members by shape, of all requests to operations that are executed."""
     seen: dict[str, set[str]] = {}
-    shapes = [members.shape_of(name) for name in executed_operations()]
+    assert operations.operation_named("CreateTrainingJob")  # by which all of them are loaded
+    shapes = [members.shape_of(name) for name in sorted(operations._OPERATIONS)]
     shapes += [members.shape_of(name, service="sagemaker-runtime") for name in RUNTIME]
     for shape in shapes:
         if shape is not None:
@@ -63,6 +63,17 @@ def test_each_member_of_botocores_model_has_one_class(modelled: dict[str, set[st
     assert unknown == {}, "classify these in rehearsal/emulator/members.py"
     counts = {shape: sum(map(len, found.values())) for shape, found in classes.items()}
     assert counts == {shape: len(names) for shape, names in modelled.items()}
+
+
+def test_a_member_that_the_table_does_not_know_is_refused(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = members.DONE["Tag"]
+    monkeypatch.setitem(members.DONE, "Tag", known.replace("Value", ""))  # as if AWS had added it
+    request = training_request("newer", shell("true")) | {"Tags": [{"Key": "a", "Value": "b"}]}
+    with pytest.raises(ClientError, match=r"Tags\[0\]\.Value: AWS has it since") as refusal:
+        running.client("sagemaker").create_training_job(**request)
+    assert refusal.value.response["Error"]["Code"] == "NotExecutedInRehearsal"
 
 
 def test_the_table_has_nothing_that_the_model_lacks(modelled: dict[str, set[str]]) -> None:

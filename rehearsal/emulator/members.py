@@ -557,8 +557,15 @@ def check_given(
             reasons.append(f"{path}: {REFUSED[member]}")
         elif member in NO_EFFECT and not path.endswith(_UNTOLD):
             state.log.without_effect(f"{path.rpartition('.')[2]} ({NO_EFFECT[member]})")
+        elif member not in NO_EFFECT and not _is_done(member):
+            reasons.append(f"{path}: AWS has it since the rehearsal was written")
     if reasons:
         raise not_executed(f"This {operation}", why="; ".join(reasons))
+
+
+def _is_done(member: str) -> bool:
+    shape, name = member.split(".")
+    return name in DONE.get(shape, "").split()
 
 
 def _given(shape: Any, value: Any, *, path: str) -> Iterator[tuple[str, str]]:  # noqa: ANN401

@@ -98,12 +98,6 @@ def operation_named(name: str) -> Operation | None:
     return _OPERATIONS.get(name)
 
 
-def executed_operations() -> list[str]:
-    """The names of SageMaker's operations that are executed here."""
-    _load()
-    return sorted(_OPERATIONS)
-
-
 def event_of(name: str, request: Request, *, state: object) -> threading.Event | None:
     """What a waiter that calls this operation waits for; None where nobody knows."""
     function = _AWAITED.get(name)
