@@ -19,7 +19,7 @@ import click
 
 from darkroom.errors import DarkroomError, UserError
 
-_INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTED = 128 + signal.SIGINT
 _UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_HOME = "Could not determine home directory"
@@ -54,15 +54,15 @@ def run_and_exit(cli: click.Group) -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         interruption.has_arrived = True
         click.echo("\nInterrupted. The same command goes on where it can.", err=True)
-        leaving.at_once_with = _INTERRUPTED
-        sys.exit(_INTERRUPTED)
+        leaving.at_once_with = INTERRUPTED
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if interruption.has_begun and not isinstance(error, DarkroomError):
             # An import that it hit has failed, and said so in another error's words.
             interruption.has_arrived = True
             click.echo("\nInterrupted. The same command goes on where it can.", err=True)
-            leaving.at_once_with = _INTERRUPTED
-            sys.exit(_INTERRUPTED)
+            leaving.at_once_with = INTERRUPTED
+            sys.exit(INTERRUPTED)
         told = explained(error) or _fault(error)
         click.echo(_message(told), err=True)
         sys.exit(told.exit_code)
