@@ -13,11 +13,12 @@ than was reserved, or the other client's percentile grew more than tenfold, or f
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
+import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -182,28 +183,31 @@ def _ask_for(client: Client, *, seconds: float) -> list[float]:
 
 @contextlib.contextmanager
 def _attackers(client: Client, *, body: Body) -> Iterator[Counter[Any]]:
-    """Four clients that send the body again and again, each time another one by its last byte."""
-    is_over, answers = threading.Event(), Counter[Any]()
-    content, kind, headers = body
+    """Four processes that send the body again and again, each time another one by its last byte."""
+    answers, context = Counter[Any](), multiprocessing.get_context("fork")
+    is_over, told = context.Event(), context.SimpleQueue()
 
     def attack(number: int) -> None:
-        count = 0
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends once it is told to, and tells
+        own, (content, kind, headers) = Counter[Any](), body
         while not is_over.is_set():
-            count += 1
-            mark = f"{number} {count}".encode() if kind.startswith("application/octet") else b""
+            mark = f"{number} {own.total()}".encode() if kind.startswith("application/oct") else b""
             with contextlib.suppress(OSError, HTTPException):
-                answers[_send(client, content + mark, kind=kind, headers=headers)] += 1
+                own[_send(client, content + mark, kind=kind, headers=headers)] += 1
+        told.put(own)
 
-    threads = [threading.Thread(target=attack, args=(number,)) for number in range(_ATTACKERS)]
-    for thread in threads:
-        thread.start()
+    processes = [context.Process(target=attack, args=(number,)) for number in range(_ATTACKERS)]
+    for process in processes:
+        process.start()
     try:
         time.sleep(0.3)
         yield answers
     finally:
         is_over.set()
-        for thread in threads:
-            thread.join()
+        for _ in processes:
+            answers.update(told.get())
+        for process in processes:
+            process.join()
 
 
 def _send(client: Client, body: bytes, *, kind: str, headers: Mapping[str, str]) -> int:
