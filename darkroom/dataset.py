@@ -136,6 +136,8 @@ class Dataset:
                 order of the classes, sizes and counts are no part of it.
         """
         content = json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError(f"the manifest of the data set is a {type(content).__name__}")
         digest = content.pop("digest", None)  # earlier versions wrote none
         if digest is not None and digest != _digest(json.dumps(content)):
             raise ValueError("the manifest of the data set is not what was written")
