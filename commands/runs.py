@@ -10,10 +10,8 @@ from typing import Literal, get_args
 
 import click
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from commands.tables import print_rows
 from darkroom.config.metrics import Metric, natural_direction
 from darkroom.errors import UserError
 from darkroom.files import workspace
@@ -61,19 +59,23 @@ def list_runs(*, as_json: bool, sort: str | None) -> None:
     if not runs:
         click.echo("no runs yet: `python run.py` starts one")
         return
-    table = Table("run", "started", "stack", "data", f"test {metric}", "state", "size")
-    for run in runs:
-        value = run.metrics.get(metric)
-        table.add_row(
-            Text(run.name, overflow="fold"),
-            run.started.astimezone().strftime("%Y-%m-%d %H:%M") if run.started else "–",
-            run.stack,
-            Text(run.data, overflow="fold"),
-            "–" if value is None else f"{value:.4f}",
-            run.state,
-            megabytes(run.bytes),
-        )
-    Console().print(table)
+    print_rows(
+        ["run", "started", "stack", "data", f"test {metric}", "state", "size"],
+        [_row(run, metric=metric) for run in runs],
+    )
+
+
+def _row(run: KeptRun, *, metric: str) -> list[str]:
+    value = run.metrics.get(metric)
+    return [
+        run.name,
+        run.started.astimezone().strftime("%Y-%m-%d %H:%M") if run.started else "–",
+        run.stack,
+        run.data,
+        "–" if value is None else f"{value:.4f}",
+        run.state,
+        megabytes(run.bytes),
+    ]
 
 
 def kept_runs() -> list[KeptRun]:

@@ -83,6 +83,15 @@ def test_runs_are_listed_the_newest_first(home: Path, capsys: pytest.CaptureFixt
     assert "0.8000" in capsys.readouterr().out
 
 
+def test_names_of_runs_are_whole_on_a_narrow_terminal(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    list_runs(sort=None, as_json=False)
+    words = capsys.readouterr().out.split()
+    assert {ONE, TWO, BAD} <= set(words)
+
+
 def test_runs_are_sorted_by_a_metric_and_an_unknown_one_is_refused(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
