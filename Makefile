@@ -27,10 +27,11 @@ coverage: setup  ## the fast suite, and which lines it reaches; fails below pypr
 test-slow: setup  ## what takes minutes
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(ARGS)
 
-lint: setup  ## ruff and mypy
+lint: setup  ## ruff, mypy, and what nothing reaches
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m checks.unreached
 
 format: setup  ## let ruff rewrite
 	$(BIN)/ruff check --fix .

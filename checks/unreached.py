@@ -28,6 +28,8 @@ _CALLED_BY_LIBRARIES = [
     "_ensure_valid_tracking_uri",  # MLflow's flavor of ZenML
     "load_context",  # MLflow's PythonModel
     "send_400_response",  # uvicorn's protocol
+    "get_renderables",  # rich's Progress
+    "_new_conn",  # urllib3's connections
 ]
 """Methods that override a library's."""
 
