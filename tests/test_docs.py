@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.rules.catalogue import RULES
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
@@ -39,6 +41,11 @@ def test_the_readme_names_every_component() -> None:
     ]
     assert {"ingest_images", "train_model", "predict_images"} <= set(components)
     assert [name for name in components if f"`{name}`" not in text] == []
+
+
+def test_the_readme_counts_the_rules() -> None:
+    counts = re.findall(r"(\d+) rules", (CHECKOUT / "README.md").read_text())
+    assert {int(count) for count in counts} == {len(RULES)}
 
 
 def test_the_readmes_tree_names_every_module_of_the_core() -> None:
