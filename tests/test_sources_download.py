@@ -317,6 +317,7 @@ def test_an_encoding_is_no_way_around_the_limit(site, tmp_path):
         ("gzip", gzip.compress(_zip())[:-9], "does not decode from 'gzip'"),
         ("deflate", zlib.compress(_zip())[:-9], "does not decode from 'deflate'"),
     ],
+    ids=["br", "no gzip", "broken gzip", "broken deflate"],
 )
 def test_an_encoding_that_cannot_be_undone_is_named(site, tmp_path, encoding, content, message):
     site.content, site.encoding = content, encoding
