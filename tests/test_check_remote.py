@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import check as check_command
+from commands import check_data
 from commands.check import check_all
 from darkroom.backends.ingestion import SourceDescription
 from darkroom.errors import UserError
@@ -88,7 +88,7 @@ def test_a_disk_too_small_for_the_data_stops_a_check_and_is_noted_for_a_rehearsa
 ) -> None:
     """145 GB were "10–30 minutes, $0.04" once."""
     known = SourceDescription("an archive, 145 GB", size=145_000_000_000)
-    monkeypatch.setattr(check_command, "describe_source", lambda *_, **__: known)
+    monkeypatch.setattr(check_data, "describe_source", lambda *_, **__: known)
     check("rehearsal")
     printed = capsys.readouterr().out
     assert "! sagemaker.training.volume_gb: 31 GB of it can be used" in printed

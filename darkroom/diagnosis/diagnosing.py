@@ -71,7 +71,7 @@ def summary_lines(diagnosis: Diagnosis) -> Sequence[str]:
         if one.outcome == "failed"
     ]
     passed = [f"{one.rule}: {one.reason}" for one in diagnosis.rules if _has_passed(one)]
-    return [*(found or [_nothing(diagnosis)]), *failed, *passed]
+    return [*(found + failed or [_nothing(diagnosis)]), *passed]
 
 
 def _nothing(diagnosis: Diagnosis) -> str:
