@@ -126,7 +126,7 @@ def test_a_finding_that_fails_the_run_does_so_once_the_report_is_there(
     rules = {"learning_rate_too_high": RuleConfig(action="fail")}
     with pytest.raises(DarkroomError, match=r"^the run was failed by a rule:\n  error: ") as raised:
         diagnose_training.entrypoint(
-            Recording(diverged[1]), dataset, DiagnosisConfig(rules=rules), Placement()
+            Recording(diverged[1]), dataset, DiagnosisConfig(rules=rules), Placement(), ""
         )
     told = str(raised.value)
     assert "[learning_rate_too_high]" in told
