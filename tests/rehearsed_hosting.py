@@ -20,6 +20,7 @@ from darkroom.config.sagemaker import SageMakerConfig
 from darkroom.engines.protocol import Floats
 from darkroom.model.bundle import Bundle, read_bundle
 from darkroom.prediction import Predictor
+from emulated import IMAGES
 from pictures import write_image_folder
 from small_bundles import CLASSES, rewrite_digests, write_other_weights, write_small_bundle
 
@@ -113,7 +114,7 @@ def rehearsed(folder: Path) -> Iterator[Rehearsed]:
     from rehearsal.emulator.server import emulator
 
     images = write_image_folder(folder / "images", per_class=2, suffix=".png")
-    with emulator(folder / "aws", region=REGION, images={IMAGE: None}) as running:
+    with emulator(folder / "aws", region=REGION, images={IMAGE: None, **IMAGES}) as running:
         running.client("s3").create_bucket(Bucket=BUCKET)
         yield Rehearsed(
             url=running.url,

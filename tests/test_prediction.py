@@ -148,4 +148,5 @@ def test_the_json_of_a_row_is_the_documented_one(predictor: Predictor, tmp_path:
     content = row.model_dump()
     assert list(content) == ["source", "class", "probability", "top_k", "error"]
     assert [list(item) for item in content["top_k"]] == [["class", "probability"]] * 2
-    assert Prediction.model_validate_json(row.model_dump_json()) == row
+    read = Prediction.model_validate_json(row.model_dump_json())
+    assert read == row.model_copy(update={"engine": None})  # the server's answers name it

@@ -124,7 +124,7 @@ def test_two_emulators_one_after_the_other_share_nothing(tmp_path: Path) -> None
     ("arguments", "told"),
     [
         (["--image", "nothing"], "URI=FOLDER"),
-        (["--fault", "earthquake"], "is no fault"),
+        (["--fault", "earthquake"], "'earthquake': there is no such fault"),
         ([], "--folder"),
     ],
 )

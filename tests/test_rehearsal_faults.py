@@ -130,14 +130,14 @@ def test_a_job_that_is_not_on_spot_machines_keeps_its_own(running: Running) -> N
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"name": "earthquake"}, "'throttling'"),
-        ({"name": "capacity", "job": "x"}, "Extra inputs are not permitted"),
+        ({"name": "earthquake"}, "no such fault; there are throttling,"),
+        ({"name": "capacity", "job": "x"}, "'capacity': it takes no 'job'"),
         ({"name": "throttling", "share": 2}, "less than or equal to 1"),
         ("slow_s3:seconds=long", "valid number"),
     ],
 )
 def test_an_unknown_fault_is_told_with_what_is_known(content: object, told: str) -> None:
-    with pytest.raises(ValueError, match="is no fault") as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - what it says is asked below
         parse_fault(content)
     assert told in str(error.value)
 

@@ -70,7 +70,7 @@ def test_a_member_that_the_table_does_not_know_is_refused(
 ) -> None:
     known = members.DONE["Tag"]
     monkeypatch.setitem(members.DONE, "Tag", known.replace("Value", ""))  # as if AWS had added it
-    request = training_request("newer", shell("true")) | {"Tags": [{"Key": "a", "Value": "b"}]}
+    request = training_request("newer") | {"Tags": [{"Key": "a", "Value": "b"}]}
     with pytest.raises(ClientError, match=r"Tags\[0\]\.Value: AWS has it since") as refusal:
         running.client("sagemaker").create_training_job(**request)
     assert refusal.value.response["Error"]["Code"] == "NotExecutedInRehearsal"

@@ -165,7 +165,7 @@ def test_what_is_not_darkrooms_is_never_touched(aws: Rehearsed) -> None:
     service.create_model(
         ModelName="theirs",
         ExecutionRoleArn="arn:aws:iam::123456789012:role/jobs",
-        PrimaryContainer={"Image": "image:1"},
+        PrimaryContainer={"Image": "image"},
         Tags=[{"Key": "run", "Value": "run-1"}],
     )
     assert find(Selection(everything=True), clients=aws.clients) == []

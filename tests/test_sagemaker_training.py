@@ -82,9 +82,10 @@ def test_a_job_is_followed_and_its_model_fetched(train: Any, aws: Account, tmp_p
     assert trained.best_epoch == 4
     assert trained.job.endswith("-1")
     assert trained.bundle.folder == tmp_path / "bundles" / trained.bundle.metadata.version
-    assert [path.name for path in (tmp_path / "bundles").iterdir()] == [
-        trained.bundle.metadata.version
-    ]
+    assert {path.name for path in (tmp_path / "bundles").iterdir()} == {
+        trained.bundle.metadata.version,
+        ".lock",
+    }
     tags = aws.clients.sagemaker.list_tags(
         ResourceArn=aws.clients.sagemaker.describe_training_job(TrainingJobName=trained.job)[
             "TrainingJobArn"
