@@ -87,6 +87,7 @@ class Workplace:
         summary.unlink(missing_ok=True)
         result = self.run(*self.job_arguments, "--summary", str(summary), *arguments)
         assert result.returncode == 0, result.stdout + result.stderr
+        print(result.stderr)  # why a result was not reused, say
         return json.loads(summary.read_text())
 
     @property

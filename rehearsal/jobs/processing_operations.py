@@ -106,7 +106,10 @@ def _reasons(request: Request, *, state: State) -> Iterator[str]:
     image = specification["ImageUri"]
     if why := unknown_image(image, state=state):
         repository = image.rpartition("/")[2]
-        yield next((of_aws for part, of_aws in _AWS_IMAGES.items() if part in repository), why)
+        of_aws = next((told for part, told in _AWS_IMAGES.items() if part in repository), "")
+        yield of_aws or why
+        if of_aws:
+            return  # whatever else it asks for
     if not specification.get("ContainerEntrypoint"):
         yield "the image's own entrypoint is not known here: name ContainerEntrypoint"
     for source in request.get("ProcessingInputs", ()):
