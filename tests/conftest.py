@@ -42,7 +42,7 @@ _CONTROLLERS_HOME = "TESTS_HOME"
 """In the environment of workers: the folder that the process which started them removes."""
 _leave_home()
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -54,14 +54,27 @@ _FOREIGN = ("AWS_", "DARKROOM_", "MLFLOW_", "SAGEMAKER_", "SM_", "ZENML_")
 
 
 @pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of the user's environment is seen, nothing is written outside tmp_path."""
-    for name in list(os.environ):
-        if name.startswith(_FOREIGN):
-            monkeypatch.delenv(name)
-    if "boto3" in sys.modules:  # its default session keeps the credentials that it once found
-        monkeypatch.setattr(sys.modules["boto3"], "DEFAULT_SESSION", None)
-    monkeypatch.setenv("DARKROOM_HOME", str(tmp_path / "darkroom-home"))
+def clean_environment(tmp_path: Path) -> Iterator[None]:
+    """Nothing of the user's environment is seen, nothing is written outside tmp_path.
+
+    Nor does a test leave variables to the next: what commands set in this process (where ZenML's
+    store is, say), the fixtures of the next module would hand to the programs that they start.
+    """
+    before = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
+    with pytest.MonkeyPatch.context() as patch:
+        if "boto3" in sys.modules:  # its default session keeps the credentials that it once found
+            patch.setattr(sys.modules["boto3"], "DEFAULT_SESSION", None)
+        _set_environment(before | {"DARKROOM_HOME": str(tmp_path / "darkroom-home")})
+        yield
+    _set_environment(before)
+
+
+def _set_environment(wanted: Mapping[str, str]) -> None:
+    """All but what pytest itself says there, of the test that runs."""
+    for name in [name for name in os.environ if not name.startswith("PYTEST_")]:
+        if name not in wanted:
+            del os.environ[name]
+    os.environ.update({n: v for n, v in wanted.items() if not n.startswith("PYTEST_")})
 
 
 @pytest.fixture

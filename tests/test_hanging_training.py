@@ -70,6 +70,38 @@ def test_what_waits_is_interrupted(run: Callable[[Callable[[], None]], None]) ->
     assert raised.value.finding.rule == "stalled_training"
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_that_python_drops_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Destroyed:
+        def __del__(self) -> None:
+            threading.Event().wait(5)
+
+    monkeypatch.setattr(stall_watch, "GRACE_SECONDS", 4)
+    given_up: list[Finding] = []
+    with (
+        pytest.raises(TrainingHangs),
+        watching_for_stalls(hanging_judge(), give_up=given_up.append),
+    ):
+        Destroyed()
+        threading.Event().wait(20)
+    assert given_up == []
+
+
+def test_an_interruption_while_the_watch_is_begun_ends_the_watch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begin = threading.Thread.start
+
+    def slowly(thread: threading.Thread) -> None:
+        begin(thread)
+        threading.Event().wait(5)
+
+    monkeypatch.setattr(threading.Thread, "start", slowly)
+    with pytest.raises(TrainingHangs), watching_for_stalls(hanging_judge()):
+        pass
+    assert "stall watch" not in [thread.name for thread in threading.enumerate()]
+
+
 def test_what_cannot_be_interrupted_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stall_watch, "GRACE_SECONDS", 0.1)
     given_up, told = threading.Event(), []

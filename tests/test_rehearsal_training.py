@@ -20,6 +20,7 @@ from emulated import (
     until,
 )
 from rehearsal.emulator.server import Running, emulator
+from rehearsal.jobs import sandbox
 
 LOGS = "/aws/sagemaker/TrainingJobs"
 
@@ -171,6 +172,7 @@ def test_each_host_has_its_share_and_knows_the_others(
         channel("training", f"s3://{BUCKET}/shards/", S3DataDistributionType="ShardedByS3Key")
     ]
     job = trained(sagemaker, request)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert archive_of(s3, job["ModelArtifacts"]["S3ModelArtifacts"]) == {
         "algo-1": b"0.tar\n2.tar\n",
         "algo-2": b"1.tar\n3.tar\n",
@@ -179,6 +181,25 @@ def test_each_host_has_its_share_and_knows_the_others(
     assert '"hosts": ["algo-1", "algo-2"]' in lines
     if _in_namespaces(running):
         assert "127.0.0.2       algo-2" in lines
+
+
+def test_a_host_that_ends_at_once_takes_no_network_from_one_that_is_not_set_up_yet(
+    sagemaker: Any, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    initial_command = sandbox.initial_command
+
+    def slowly(*, join: int = 0, **options: Any) -> list[str]:
+        if join:
+            time.sleep(0.5)
+        return initial_command(join=join, **options)
+
+    monkeypatch.setattr(sandbox, "initial_command", slowly)
+    request = training_request("brief-cluster", script="touch /opt/ml/model/$HOSTNAME")
+    request["ResourceConfig"]["InstanceCount"] = 2
+    job = trained(sagemaker, request)
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    model = job["ModelArtifacts"]["S3ModelArtifacts"]
+    assert archive_of(s3, model) == {"algo-1": b"", "algo-2": b""}
 
 
 def test_the_failure_of_one_host_ends_the_others(sagemaker: Any) -> None:

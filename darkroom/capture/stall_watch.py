@@ -17,6 +17,9 @@ _SHORTEST, _LONGEST = 0.1, 60.0
 """Seconds between two looks."""
 GRACE_SECONDS = 20.0
 """That a training which hangs has, to end by itself once it is interrupted."""
+_INTERRUPTIONS = 2
+"""Within those seconds: Python drops an exception that is raised in a destructor or in a callback
+of the garbage collector, and nothing tells us that it did."""
 _SIGNAL = signal.SIGUSR1
 
 
@@ -65,16 +68,21 @@ def watching_for_stalls(
             while not ended.wait(interval):
                 judge.look_for_stall()
                 if judge.hangs:
-                    interrupt()
-                    if not ended.wait(GRACE_SECONDS):
-                        give_up(judge.hangs)
+                    for _ in range(_INTERRUPTIONS):
+                        interrupt()
+                        if ended.wait(GRACE_SECONDS / _INTERRUPTIONS):
+                            return
+                    give_up(judge.hangs)
                     return
 
         thread = threading.Thread(target=watch, name="stall watch", daemon=True)
-        thread.start()
         try:
-            yield
-        finally:
+            try:
+                thread.start()
+                yield
+            finally:
+                ended.set()
+        finally:  # the interruption may come while the thread is started, or just before the end
             ended.set()
             thread.join()
 

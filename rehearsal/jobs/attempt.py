@@ -114,11 +114,13 @@ class Attempt:
                 container,
                 state=self._state,
                 on_line=self._writer(log),
+                held=True,
                 beside=self._running[0] if self._running else None,
             )
             self._running.append(running)
         for mirror in self._mirrors:
             mirror.start()
+        containers.begin_together(self._running)
 
     def _writer(self, log: LogStream) -> containers.OnLine:
         def write(line: str) -> None:

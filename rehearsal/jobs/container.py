@@ -78,6 +78,10 @@ class RunningContainer:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
+    def begin(self) -> None:
+        """Let the program begin, in a container that was started so that it is held."""
+        self._order(b"START\n")
+
     def terminate(self) -> None:
         """Send SIGTERM to the program."""
         self._order(b"TERM\n")
@@ -136,6 +140,7 @@ def start(
     *,
     state: State,
     on_line: OnLine,
+    held: bool = False,
     beside: RunningContainer | None = None,
 ) -> RunningContainer:
     """Start a container; it is killed when the emulator ends.
@@ -144,7 +149,8 @@ def start(
     the emulator's address, and what the container asks for.
 
     Args:
-        beside: another host of the same job, whose network it shares.
+        held: its program begins when `begin_together` says so.
+        beside: another host of the same job, held too, whose network it shares.
     """
     environment = {**standard_environment(container, state=state), **container.environment}
     specification = _specification(container, environment=environment)
@@ -164,13 +170,28 @@ def start(
             join=beside.process_id if beside is not None else 0,
         )
     state.processes.add(running)
+    if not held:
+        running.begin()
     return running
+
+
+def begin_together(hosts: Sequence[RunningContainer]) -> None:
+    """Let the programs of all hosts of a job begin, once each host is set up.
+
+    One whose program ended sooner would take the network with it that the others are to share.
+    """
+    for host in hosts:
+        if host.doors is not None:
+            host.doors.wait()
+    for host in hosts:
+        host.begin()
 
 
 def run_to_end(container: Container) -> tuple[int, dict[str, bool]]:
     """Run a container in a sandbox, with nobody watching; its exit code, and its walls."""
     specification = _specification(container, environment=container.environment)
     running = _launch(container, specification=specification, answers=[], on_line=lambda _: None)
+    running.begin()
     code = running.wait(timeout=20)
     walls = running.doors.walls if running.doors and running.doors.wait(1) else {}
     running.kill()

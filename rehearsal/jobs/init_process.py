@@ -2,7 +2,7 @@
 
 Run by path, with the standard library alone: `python -I -S init_process.py [CONTROL]`. From
 standard input it reads one line of JSON (the sandbox and the program, see container.py), then
-orders: "TERM" sends SIGTERM to the program, the end of the input kills everything. So nothing is
+orders: "START" starts the program, "TERM" sends it SIGTERM, the end of the input kills everything. So nothing is
 left when the emulator is killed. In namespaces this process is number 1 of its own, and when it
 ends the kernel kills what the program has started.
 
@@ -80,6 +80,8 @@ def main() -> None:
             control.set_inheritable(False)
         if spec["sandbox"]:
             _build_walls(spec["sandbox"], control=control)
+        if sys.stdin.buffer.readline() != b"START\n":  # ended before it began
+            os._exit(128 + signal.SIGTERM)
         program = _start(spec)
     except OSError as error:
         _say(f"the container cannot be set up: {error}")

@@ -120,9 +120,10 @@ class _Machines:
             self._logs.append(log)
             beside = self._running[0] if self._running else None
             running = containers.start(
-                container, state=self._state, on_line=log.write, beside=beside
+                container, state=self._state, on_line=log.write, held=True, beside=beside
             )
             self._running.append(running)
+        containers.begin_together(self._running)
         return self._watch()
 
     def _watch(self) -> str:
