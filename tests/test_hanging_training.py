@@ -1,7 +1,11 @@
 """A training that makes no more steps is ended where a rule says so, not at its next step."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,62 +48,67 @@ def wait_for_ever() -> None:
             threading.Event().wait(0.2)
 
 
-def in_the_main_thread(work: Callable[[], None]) -> None:
-    work()
-
-
-def in_another_thread(work: Callable[[], None]) -> None:
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(20)
-    raise raised[0]
-
-
-@pytest.mark.parametrize("run", [in_the_main_thread, in_another_thread])
-def test_what_waits_is_interrupted(run: Callable[[Callable[[], None]], None]) -> None:
+def in_the_main_thread() -> None:
     with pytest.raises(TrainingHangs) as raised:
-        run(wait_for_ever)
+        wait_for_ever()
     assert raised.value.finding.rule == "stalled_training"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interruption_that_python_drops_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_another_thread() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        error = executor.submit(wait_for_ever).exception(20)
+    assert isinstance(error, TrainingHangs)
+    assert error.finding.rule == "stalled_training"
+
+
+def dropped() -> None:
+    """Python drops what is raised in a destructor."""
+
     class Destroyed:
         def __del__(self) -> None:
             threading.Event().wait(5)
 
-    monkeypatch.setattr(stall_watch, "GRACE_SECONDS", 4)
+    stall_watch.GRACE_SECONDS = 4
     given_up: list[Finding] = []
-    with (
-        pytest.raises(TrainingHangs),
-        watching_for_stalls(hanging_judge(), give_up=given_up.append),
-    ):
-        Destroyed()
-        threading.Event().wait(20)
+    with pytest.raises(TrainingHangs):
+        destroy(Destroyed, give_up=given_up.append)
     assert given_up == []
 
 
-def test_an_interruption_while_the_watch_is_begun_ends_the_watch(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def destroy(kind: Callable[[], object], *, give_up: Callable[[Finding], None]) -> None:
+    with watching_for_stalls(hanging_judge(), give_up=give_up):
+        kind()
+        threading.Event().wait(20)
+
+
+def while_the_watch_is_begun() -> None:
     begin = threading.Thread.start
 
     def slowly(thread: threading.Thread) -> None:
         begin(thread)
         threading.Event().wait(5)
 
-    monkeypatch.setattr(threading.Thread, "start", slowly)
+    threading.Thread.start = slowly
     with pytest.raises(TrainingHangs), watching_for_stalls(hanging_judge()):
         pass
     assert "stall watch" not in [thread.name for thread in threading.enumerate()]
+
+
+SCENARIOS = (in_the_main_thread, in_another_thread, dropped, while_the_watch_is_begun)
+
+
+def test_what_waits_is_interrupted() -> None:
+    # In a process of its own: it takes a signal of its main thread, as a training does.
+    code = "import test_hanging_training as here\nfor each in here.SCENARIOS: print(each); each()"
+    ended = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_what_cannot_be_interrupted_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
