@@ -87,8 +87,11 @@ def own_settings(
         *_by_size(looked, stack=stack, config=config),
         *_batches(looked),
     ]
-    wanted = {setting.key: setting.value for setting in found}
-    if not given & {"model.weights", "model.architecture"} and wanted.get("model.weights") is None:
+    wanted = {setting.key for setting in found}
+    if looked is None and _is_folder(parsed):  # refused sooner without the import of torch
+        why = "not looked for: the images cannot be trained on"
+        found += [Setting("model.weights", "none", why)]
+    elif not given & {"model.weights", "model.architecture"} and "model.weights" not in wanted:
         found += _weights(config, stack=stack)
     if "model.image_size" in given:
         found = [setting for setting in found if setting.key != "model.resize_size"]
@@ -170,6 +173,11 @@ def _has_gpu(config: Config, *, stack: str) -> bool:
     return Path("/proc/driver/nvidia/version").exists()
 
 
+def _is_folder(source: Source) -> bool:
+    is_plain = source.kind == "path" and not source.polyvore
+    return is_plain and Path(source.location).expanduser().is_dir()
+
+
 def _look(
     source: Source, *, config: Config, fetch: bool, progress: Progress | None
 ) -> _Looked | None:
@@ -178,13 +186,14 @@ def _look(
         return None
     with suppress(DarkroomError, OSError):
         if source.kind == "path":
-            return _looked(Path(source.location).expanduser(), config=config)
+            path = Path(source.location).expanduser()
+            return _looked(path, source=source, config=config)
         if progress is not None and fetch:
             from darkroom.backends.ingestion import bring
 
             store = workspace() / "data"
             brought = bring(source, config=config.data, store=store, progress=progress)
-            return _looked(brought.root, config=config)
+            return _looked(brought.root, source=source, config=config)
         if source.kind == "s3":
             from darkroom.backends.storage import sample_images
 
@@ -198,13 +207,15 @@ def _look(
     return None
 
 
-def _looked(path: Path, *, config: Config) -> _Looked | None:
+def _looked(path: Path, *, source: Source, config: Config) -> _Looked | None:
+    from darkroom.sources.assembling import understand
     from darkroom.sources.image_folder import is_image_name
     from darkroom.sources.local import list_path
 
-    files = [each.path for each in list_path(path, config=config.data).files]
-    names = [name for name in files if is_image_name(name)]
+    listing = list_path(path, config=config.data)
+    names = [each.path for each in listing.files if is_image_name(each.path)]
     if path.is_dir():
+        understand(listing, source=source, config=config.data, root=path)
         count = min(len(names), _SAMPLED)
         chosen = [names[position * len(names) // count] for position in range(count)]
         return _of_contents((path / name for name in chosen), total=len(names))

@@ -132,3 +132,16 @@ def test_names_in_other_scripts_stay_apart() -> None:
     first, second = own_name("/data/写真"), own_name("/data/絵")
     assert first != second
     assert first.startswith("images-")
+
+
+@pytest.mark.parametrize("labels", [(), ("cat",)])
+def test_nothing_is_asked_about_weights_for_a_folder_that_is_refused_anyway(
+    labels: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(own_images, "_imagenet_problem", asked.append)
+    folder = photographs(tmp_path / "pets", size=(160, 120))
+    for label in {"cat", "dog"} - set(labels):
+        shutil.rmtree(folder / label)
+    assert settled(folder)["weights"] == "none"
+    assert asked == []
