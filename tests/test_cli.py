@@ -6,7 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
+
+from commands.exits import explained
+from run import cli
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -52,9 +57,9 @@ def run(*arguments: str, cwd: Path = CHECKOUT) -> subprocess.CompletedProcess[st
 
 @pytest.mark.parametrize("command", OPTIONS)
 def test_help_names_every_option(command: str) -> None:
-    result = run(*command.split(), "--help")
+    result = CliRunner().invoke(cli, [*command.split(), "--help"])
     shown = {word.strip(",.") for word in result.stdout.split() if word.startswith("--")}
-    assert result.returncode == 0
+    assert result.exit_code == 0
     assert shown - {"--help"} == OPTIONS[command]
 
 
@@ -71,30 +76,42 @@ def test_run_py_stays_short() -> None:
     assert len((CHECKOUT / "run.py").read_text().splitlines()) <= 100
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--set", "training.learning_rate=abc"], "'abc'"),
-        (["--set", "model.architecture=resnet19"], "did you mean 'resnet18'"),
-        (["--set", "training.epocs=3"], "did you mean 'epochs'"),
-        (["--set", "novalue"], "novalue"),
-        (["--config", "absent.yaml"], "absent.yaml"),
-        (["--data", "/absent/folder"], "/absent/folder"),
-        (["--summary", "/absent/folder/x.json"], "/absent/folder/x.json"),
-        (["--set", "model.weights=/absent.safetensors"], "/absent.safetensors"),
-        (["--nonsense"], "--nonsense"),
-        (["nonsense"], "nonsense"),
-        (["predict", "x.png", "--model", "/absent"], "/absent"),
-        (["predict", "x.png"], "no model yet"),
-        (["serve"], "no model yet"),
-        (["ui"], "no runs yet"),
-    ],
-)
-def test_a_users_mistake_is_one_message_and_exit_code_2(
-    arguments: list[str], message: str, tmp_path: Path
+MISTAKES = {
+    "--set training.learning_rate=abc": "'abc'",
+    "--set model.architecture=resnet19": "did you mean 'resnet18'",
+    "--set training.epocs=3": "did you mean 'epochs'",
+    "--set novalue": "novalue",
+    "--config absent.yaml": "absent.yaml",
+    "--data /absent/folder": "/absent/folder",
+    "--summary /absent/folder/x.json": "/absent/folder/x.json",
+    "--set model.weights=/absent.safetensors": "/absent.safetensors",
+    "--nonsense": "--nonsense",
+    "nonsense": "nonsense",
+    "predict x.png --model /absent": "/absent",
+    "predict x.png": "no model yet",
+    "serve": "no model yet",
+    "ui": "no runs yet",
+}
+"""Command lines, and what is said of them."""
+IN_A_PROCESS = ("--set training.learning_rate=abc", "--nonsense", "predict x.png")
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_users_mistake_is_told(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = run(*arguments, cwd=tmp_path)
-    assert message in result.stderr
+    monkeypatch.chdir(tmp_path)
+    error = CliRunner().invoke(cli, line.split(), standalone_mode=False).exception
+    told = error if isinstance(error, click.ClickException) else explained(error or Exception())
+    assert told is not None
+    assert told.exit_code == 2
+    assert MISTAKES[line] in str(told)
+
+
+@pytest.mark.parametrize("line", IN_A_PROCESS)
+def test_a_users_mistake_is_one_message_and_exit_code_2(line: str, tmp_path: Path) -> None:
+    result = run(*line.split(), cwd=tmp_path)
+    assert MISTAKES[line] in result.stderr
     assert "Traceback" not in result.stderr
     assert result.returncode == 2
 

@@ -19,6 +19,8 @@ from darkroom.rules.findings import Finding
 from darkroom.training.loop import train
 from small_trainings import small_hyperparameters, write_dataset
 
+pytestmark = pytest.mark.slow  # they train
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

@@ -21,6 +21,8 @@ from packed_bundles import packed_bundle
 from served import encoded, served
 from small_bundles import rewrite_digests, write_endless_network, write_small_bundle
 
+pytestmark = pytest.mark.slow  # they compile
+
 ALL: tuple[EngineName, ...] = tuple(EXTRAS)
 EXACT: tuple[EngineName, ...] = ("onnxruntime", "openvino", "torch")
 

@@ -21,6 +21,8 @@ from darkroom.prediction import Predictor
 from darkroom.training.examples import preprocessing_of
 from pictures import write_image_folder
 
+pytestmark = pytest.mark.slow  # they export
+
 HYPERPARAMETERS = Hyperparameters(image_size=16, weights="none")
 
 

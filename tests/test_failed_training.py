@@ -23,6 +23,8 @@ set_custom_source_root(str(Path(__file__).resolve().parent.parent))
 from steps.diagnose import diagnose_training
 from steps.train import _diagnosed_on_failure
 
+pytestmark = pytest.mark.slow  # they train
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

@@ -24,6 +24,8 @@ from darkroom.training import loop
 from darkroom.training.loop import TrainingResult, train
 from small_trainings import PlainNetwork, small_hyperparameters, write_dataset
 
+pytestmark = pytest.mark.slow  # they train
+
 _STEPS = 4
 """Before it hangs: one epoch of three, and one more. An epoch has to fit into the seconds after
 which it counts as hanging, on a busy machine too."""
@@ -166,7 +168,6 @@ def hung(
     )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_hung_training_is_stopped_and_its_best_epoch_kept(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,7 +180,6 @@ def test_a_hung_training_is_stopped_and_its_best_epoch_kept(
     assert Finding.model_validate_json(ended_by.read_bytes()).rule == "stalled_training"
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_a_hung_training_fails_where_that_is_the_rules_action(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

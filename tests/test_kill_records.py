@@ -5,6 +5,8 @@ from mlflow.tracking import MlflowClient
 
 from darkroom.tracking.runs import fail_unfinished
 
+pytestmark = pytest.mark.slow  # they start processes
+
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:

@@ -14,6 +14,8 @@ from darkroom.dataset import Dataset
 from pretended_jobs import Account, account
 from small_trainings import write_dataset
 
+pytestmark = pytest.mark.slow  # they start processes
+
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:

@@ -27,6 +27,8 @@ from pictures import write_image_folder
 from running_endpoint import local_endpoint
 from small_bundles import CLASSES, write_small_bundle
 
+pytestmark = pytest.mark.slow  # they start servers
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

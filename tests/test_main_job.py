@@ -27,7 +27,7 @@ from darkroom.summary import Summary
 from pictures import write_image_folder
 
 # A run takes 20 s on an idle machine, and much longer beside others.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMPONENTS = [
@@ -250,7 +250,6 @@ def test_a_changed_setting_repeats_what_depends_on_it_and_the_gate_refuses(
     assert str(approved.version) == passed["version"]
 
 
-@pytest.mark.slow
 def test_a_changed_image_repeats_everything(workplace: Workplace, first: dict) -> None:
     image = workplace.folder / "images" / "blue" / "0000.png"
     content = image.read_bytes()
@@ -263,7 +262,6 @@ def test_a_changed_image_repeats_everything(workplace: Workplace, first: dict) -
     assert summary["data"]["fingerprint"] != first["data"]["fingerprint"]
 
 
-@pytest.mark.slow
 def test_a_kept_endpoint_answers_after_the_run(workplace: Workplace, first: dict) -> None:
     summary = workplace.main_job("--keep-endpoint")
     url = summary["endpoint"]["url"]
@@ -283,7 +281,6 @@ def test_a_kept_endpoint_answers_after_the_run(workplace: Workplace, first: dict
     os.kill(pid, signal.SIGTERM)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1, 12])
 def test_an_interrupted_run_stops_its_children_and_the_same_command_goes_on(
     workplace: Workplace, seconds: int
@@ -309,7 +306,6 @@ def test_an_interrupted_run_stops_its_children_and_the_same_command_goes_on(
     assert workplace.main_job(*different)["endpoint"]["agreement"] == 1.0
 
 
-@pytest.mark.slow
 def test_the_registered_model_serves_with_mlflow(workplace: Workplace, first: dict) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

@@ -25,6 +25,8 @@ from darkroom.training.loop import TrainingResult, train
 from quiet_smdebug import import_smdebug
 from small_trainings import small_hyperparameters, write_dataset
 
+pytestmark = pytest.mark.slow  # they train
+
 BACKENDS = ("smdebug", "torch")
 KINDS = ("weight", "bias", "gradient", "activation", "activation_input", "logits", "input")
 

@@ -19,6 +19,8 @@ from darkroom.tuning.results import Trial, TuningResult
 from pretended_jobs import Account, account
 from small_trainings import write_dataset
 
+pytestmark = pytest.mark.slow  # they train
+
 SPACE = {
     "learning_rate": FloatRange(low=1e-4, high=1e-1, log=True),
     "batch_size": Choices(choices=(16, 32)),
@@ -149,7 +151,6 @@ def test_an_interrupted_search_is_found_again(tune: Any, aws: Account) -> None:
     assert len(result.trials) == len(aws.jobs(name)) == 4
 
 
-@pytest.mark.slow
 def test_a_stopped_search_is_told_and_started_anew(tune: Any, aws: Account) -> None:
     def stop(number: int, epoch: object) -> None:
         for job in aws.running():
@@ -172,20 +173,17 @@ def test_a_search_without_a_complete_trial_says_why(
     assert str(failure.value).endswith("  something is wrong")
 
 
-@pytest.mark.slow
 def test_a_grid_tries_every_combination(tune: Any) -> None:
     result = tune(seed=6, strategy="grid", search_space=SPACE | {"learning_rate": None})
     tried = sorted((trial.values["batch_size"], trial.values["epochs"]) for trial in result.trials)
     assert tried == [(16, 2), (16, 3), (16, 4), (32, 2), (32, 3), (32, 4)]
 
 
-@pytest.mark.slow
 def test_a_reached_target_ends_the_search(tune: Any) -> None:
     result = tune(seed=7, trials=8, target_value=0.01, config={"tuning": {"parallel_jobs": 1}})
     assert 1 <= len(result.trials) < 8
 
 
-@pytest.mark.slow
 def test_hyperband_stops_who_falls_behind_and_nobody_at_the_last_line(tune: Any) -> None:
     lingering = {"PRETEND_PAUSE": "1", "PRETEND_LINGER": "1"}
     result = tune(

@@ -13,6 +13,8 @@ import pytest
 
 from stacks.stores import discard_half_made_store
 
+pytestmark = pytest.mark.slow  # they make stores
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 SCRIPT = """
@@ -80,13 +82,11 @@ def test_home_and_working_folder_stay_empty(loaded: dict) -> None:
     assert [path.name for path in Path(loaded["cwd"]).iterdir()] == ["home"]
 
 
-@pytest.mark.slow
 def test_two_processes_may_load_it_first_at_once(tmp_path: Path) -> None:
     processes = [start(tmp_path / "home") for _ in range(3)]
     assert len({result(process)["chosen"] for process in processes}) == 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 1.0])
 def test_a_store_that_was_killed_while_it_was_made_is_made_anew(
     tmp_path: Path, seconds: float

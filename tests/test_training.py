@@ -20,6 +20,8 @@ from darkroom.training.history import EpochMetrics
 from darkroom.training.loop import TrainingResult
 from small_trainings import run_training, write_dataset
 
+pytestmark = pytest.mark.slow  # they train
+
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:

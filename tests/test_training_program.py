@@ -26,6 +26,8 @@ from darkroom.training.hyperparameters import to_strings
 from darkroom.training.job_folders import Job
 from pictures import write_image_folder
 
+pytestmark = pytest.mark.slow  # they train
+
 HYPERPARAMETERS = Hyperparameters(
     architecture="squeezenet1_1",
     weights="none",
@@ -302,7 +304,6 @@ def test_training_here_leaves_the_bundle_and_nothing_else(dataset: Dataset, tmp_
     assert again.bundle == trained.bundle
 
 
-@pytest.mark.slow
 def test_two_processes_end_with_the_metrics_of_one(dataset: Dataset, tmp_path: Path) -> None:
     one = train_locally(dataset, tmp_path)
     two = train_locally(dataset, tmp_path, processes=2)
@@ -313,13 +314,11 @@ def test_two_processes_end_with_the_metrics_of_one(dataset: Dataset, tmp_path: P
     assert two.metrics["log_loss"] == pytest.approx(one.metrics["log_loss"], rel=0.3)
 
 
-@pytest.mark.slow
 def test_the_mistake_of_a_process_is_the_jobs(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"missing\.safetensors"):
         train_locally(dataset, tmp_path, processes=2, weights=str(tmp_path / "missing.safetensors"))
 
 
-@pytest.mark.slow
 def test_an_interrupted_job_leaves_no_processes(dataset: Dataset, tmp_path: Path) -> None:
     def interrupt(epoch: EpochMetrics) -> None:
         assert len(processes_of_job(tmp_path)) == 3

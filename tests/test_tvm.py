@@ -17,6 +17,8 @@ from darkroom.model.bundle import ONNX_FILE, Bundle
 from image_files import CHECKOUT
 from packed_bundles import packed_bundle
 
+pytestmark = pytest.mark.slow  # they compile
+
 needs_tvm = pytest.mark.skipif(
     not (CHECKOUT / ".venv-tvm" / "bin" / "python").is_file(), reason="needs `make tvm`"
 )
@@ -117,7 +119,6 @@ def test_without_the_environment_the_report_says_how_to_make_it(
 
 
 @needs_tvm
-@pytest.mark.slow
 def test_tvm_agrees_with_torch_on_a_sound_network(bundle: Bundle) -> None:
     found, problem = look(bundle)
     assert found, problem
@@ -127,7 +128,6 @@ def test_tvm_agrees_with_torch_on_a_sound_network(bundle: Bundle) -> None:
 
 
 @needs_tvm
-@pytest.mark.slow
 def test_a_changed_weight_is_found_where_it_is(bundle: Bundle, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(bundle.folder, folder)
