@@ -19,10 +19,10 @@ run: setup  ## the main job on the embedded digits; ARGS="--data FOLDER" and so 
 	$(BIN)/python run.py --stack local $(ARGS)
 
 test: setup  ## the fast suite, in parallel
-	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
 
 coverage: setup  ## the fast suite, and which lines it reaches; fails below pyproject.toml's floor
-	$(BIN)/python -m pytest -n auto -m "not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --cov --cov-report=term $(ARGS)
 
 test-slow: setup  ## what takes minutes
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(ARGS)

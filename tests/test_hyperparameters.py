@@ -17,7 +17,7 @@ fraction = st.floats(min_value=0, max_value=1, exclude_max=True)
 valid = st.builds(
     Hyperparameters,
     architecture=st.sampled_from(ARCHITECTURES),
-    weights=st.text(min_size=1),
+    weights=st.text(min_size=1).filter(lambda text: not text.startswith('"')),
     fine_tune=st.sampled_from(["all", "head"]),
     image_size=st.integers(8, 1024),
     resize_size=st.sampled_from([0, 1024, 1536]),
@@ -47,6 +47,11 @@ def test_the_round_trip_through_strings_changes_nothing(hyperparameters: Hyperpa
 def test_values_that_sagemaker_quotes_are_read_the_same(hyperparameters: Hyperparameters) -> None:
     quoted = {name: json.dumps(value) for name, value in to_strings(hyperparameters).items()}
     assert from_strings(quoted) == from_strings(to_strings(hyperparameters))
+
+
+def test_a_text_that_would_lose_its_quotation_mark_is_refused() -> None:
+    with pytest.raises(ValueError, match="begins with a quotation mark"):
+        Hyperparameters(weights='"')
 
 
 def test_missing_values_take_their_defaults() -> None:

@@ -28,6 +28,13 @@ def _known_architecture(name: str) -> str:
     return name
 
 
+def _unquoted(text: str) -> str:
+    # As a hyperparameter on SageMaker, where texts may come in quotes, it could not be told apart.
+    if text.startswith('"'):
+        raise ValueError("begins with a quotation mark: leave it out")
+    return text
+
+
 def _listed(value: object) -> object:
     """One name as a list of it, and a list as it is."""
     if isinstance(value, str):
@@ -170,7 +177,7 @@ class ModelConfig(Section):
 
     architecture: Annotated[str, AfterValidator(_known_architecture)] = "resnet18"
     """Any of torchvision's classification architectures, by name."""
-    weights: Annotated[str, Field(min_length=1)] = "imagenet"
+    weights: Annotated[str, Field(min_length=1), AfterValidator(_unquoted)] = "imagenet"
     """'imagenet', 'none', or a bundle or .safetensors file by path or URI."""
     fine_tune: Literal["all", "head"] = "all"
     """Train all layers, or only the new classification head."""

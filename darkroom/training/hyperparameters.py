@@ -78,10 +78,7 @@ def from_strings(strings: Mapping[str, str]) -> Hyperparameters:
 
 
 def _encode(value: int | float | str | bool) -> str:
-    # A text that itself looks quoted is quoted once more, or it would lose its quotes.
-    if isinstance(value, str) and not value.startswith('"'):
-        return value
-    return json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _decode(value: str) -> str:
