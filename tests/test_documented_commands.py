@@ -41,7 +41,7 @@ SHORT = (
 """Added to trainings, which are documented as they are run for real."""
 
 DIVERGES = "--set training.learning_rate=1 --set tuning.enabled=false"
-"""Documented as a training that goes wrong: it is run as it stands, and exits with 1."""
+"""Documented as a training that goes wrong, and is told of: it is run as it stands."""
 
 ELSEWHERE = (
     "--stack sagemaker",
@@ -244,7 +244,7 @@ def test_it_runs(documented: Documented, newcomer: Newcomer) -> None:
     if TRAININGS.search(command) and not diverges:
         command += f" {SHORT}"
     ended = newcomer.run(command)
-    assert ended.returncode == (1 if diverges else 0), ended.stdout + ended.stderr
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
     if diverges:
         assert "error: The learning rate is too high" in ended.stdout + ended.stderr
@@ -271,7 +271,7 @@ def port(newcomer: Newcomer) -> Iterator[int]:
 def test_the_server_answers(documented: Documented, newcomer: Newcomer, port: int) -> None:
     ended = newcomer.run(documented.command.replace("8080", str(port)) + " --fail-with-body -s")
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "blue" in ended.stdout
+    assert re.search(r"\b(blue|green|red)\b", ended.stdout)
 
 
 @pytest.mark.slow
