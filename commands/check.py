@@ -47,7 +47,7 @@ def check_all(
         click.echo(line)
     source, problems = check_data(settings)
     problems += diagnosis_problems(settings.diagnosis)
-    _describe(settings, stack=stack)
+    _describe(settings, stack=stack, chosen=chosen.chosen)
     problems += _foresee(settings, source=source, stack=stack)
     if stack != "local":
         from commands.check_remote import check_remote
@@ -73,7 +73,7 @@ def _foresee(settings: Config, *, source: SourceDescription | None, stack: str) 
     return list(seen.problems)
 
 
-def _describe(settings: Config, *, stack: str) -> None:
+def _describe(settings: Config, *, stack: str, chosen: Config) -> None:
     tuning = settings.tuning
     trials = f"{trials_wanted(tuning)} trials" if tuning.enabled else "no tuning"
     click.echo(
@@ -81,5 +81,5 @@ def _describe(settings: Config, *, stack: str) -> None:
         f"{settings.model.image_size} px, {trials}"
     )
     click.echo(f"Stack          {stack}")
-    for line in ineffective_settings(settings, stack=stack):
+    for line in ineffective_settings(settings, stack=stack, chosen=chosen):
         click.echo(f"Note           {line}")

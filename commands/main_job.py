@@ -79,7 +79,7 @@ def run_training(
     with ready(stack, faults=faults) as stand_in:
         name = _run_name(settings)
         progress.message(f"Run {name} on stack {stack}")
-        for line in ineffective_settings(settings, stack=stack):
+        for line in ineffective_settings(settings, stack=stack, chosen=chosen.chosen):
             progress.message(line)
         lock = _lock_of(settings, version=version or "") if stack == "local" else None
         held = alone(lock, doing=_DOING, name=name, progress=progress) if lock else nullcontext()

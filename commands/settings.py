@@ -1,7 +1,7 @@
 """Which configuration a command goes by: the user's, that of the model's own run, or one made."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from commands.own_images import own_settings, told
@@ -22,6 +22,8 @@ class Settings:
     origin: str
     told: tuple[str, ...] = ()
     """What was chosen for the user, a line each."""
+    chosen: Config = field(default_factory=Config)
+    """What it would be, had the user set nothing."""
 
 
 def settings_to_train(
@@ -48,10 +50,10 @@ def settings_to_train(
         return Settings(load_config(config, overrides=overrides, data=data), str(config))
     given = overridden_keys(overrides)
     if data is None and not any(key in ("data", "data.source") for key in given):
-        return Settings(load_config(DIGITS, overrides=overrides), str(DIGITS))
+        return _of_digits(overrides, data=data)
     plain = load_config(PHOTOGRAPHS, overrides=overrides, data=data)
     if plain.data.source == "digits":
-        return Settings(load_config(DIGITS, overrides=overrides, data=data), str(DIGITS))
+        return _of_digits(overrides, data=data)
     chosen = own_settings(
         plain.data.source, config=plain, given=given, stack=stack, progress=progress
     )
@@ -60,4 +62,10 @@ def settings_to_train(
         load_config(PHOTOGRAPHS, overrides=[*made, *overrides], data=data),
         origin=f"{PHOTOGRAPHS}, fitted to the images",
         told=tuple(told(chosen)),
+        chosen=load_config(PHOTOGRAPHS, overrides=made, data=data),
     )
+
+
+def _of_digits(overrides: Sequence[str], *, data: str | None) -> Settings:
+    config = load_config(DIGITS, overrides=overrides, data=data)
+    return Settings(config, str(DIGITS), chosen=load_config(DIGITS))

@@ -1,10 +1,12 @@
 """Each setting changes what is sent or trained with, or is said to have no effect."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 
+from commands.settings import settings_to_train
 from darkroom.backends.sagemaker.hosting_names import HostingNames
 from darkroom.backends.sagemaker.identity import tags_of
 from darkroom.backends.sagemaker.preflight import requests as preflight_requests
@@ -15,6 +17,7 @@ from darkroom.config import Config
 from darkroom.config.ineffective import ineffective_settings
 from darkroom.config.loading import load_config
 from darkroom.config.sections import Section
+from pictures import write_image_folder
 
 SECTIONS = ("training", "tuning", "recording", "diagnosis", "deployment", "batch", "sagemaker")
 REALTIME: dict[str, Any] = {
@@ -255,3 +258,16 @@ def test_settings_that_nothing_reads_are_named(overrides: list[str], stack: str,
 @pytest.mark.parametrize("stack", ["local", "rehearsal", "sagemaker"])
 def test_the_defaults_are_not_spoken_of(stack: str) -> None:
     assert ineffective_settings(Config(), stack=stack) == []
+
+
+def test_what_nobody_set_is_not_spoken_of(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "pets", per_class=10)
+    for data in (None, str(tmp_path / "pets")):
+        settings = settings_to_train(
+            config=None,
+            data=data,
+            overrides=["tuning.enabled=false", "tuning.trials=3", "model.weights=none"],
+            stack="local",
+        )
+        told = ineffective_settings(settings.config, stack="local", chosen=settings.chosen)
+        assert told == ["no effect while tuning.enabled is false: tuning.trials"]

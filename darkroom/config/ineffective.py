@@ -25,15 +25,21 @@ class _Unread:
     """One that ends in a dot stands for all below it."""
 
 
-def ineffective_settings(config: Config, *, stack: str) -> list[str]:
-    """Sentences on the settings that differ from their defaults and change nothing in a run.
+def ineffective_settings(
+    config: Config,
+    *,
+    stack: str,
+    chosen: Config = Config(),  # noqa: B008 - immutable
+) -> list[str]:
+    """Sentences on the settings that somebody made and that change nothing in a run.
 
     Args:
         stack: local, rehearsal or sagemaker.
+        chosen: what it would be, had nobody set anything.
     """
     unread = _BY_STACK[stack]
     by_reason: dict[str, list[str]] = {}
-    for key in _changed(config.model_dump(), defaults=Config().model_dump()):
+    for key in _changed(config.model_dump(), defaults=chosen.model_dump()):
         reason = next(
             (one.reason for one in (*unread, *_ANYWHERE) if _is_unread(key, one, config)), ""
         )
