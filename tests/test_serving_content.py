@@ -1,5 +1,6 @@
 """What requests may hold, what answers come as, and what is asked for beside the classes."""
 
+import asyncio
 import base64
 import csv
 import io
@@ -14,6 +15,7 @@ import pytest
 from darkroom.prediction import Predictor
 from darkroom.serving.app import create_app
 from darkroom.serving.limits import MAXIMUM_IMAGES
+from darkroom.serving.multipart import read_files
 from served import Client, encoded, served
 from small_bundles import CLASSES, write_small_bundle
 
@@ -273,3 +275,23 @@ def test_batch_transform_is_told_what_to_ask_for(client: Client) -> None:
     parameters = client.send("GET", "/execution-parameters").content
     assert parameters["BatchStrategy"] == "SINGLE_RECORD"
     assert parameters["MaxPayloadInMB"] == 6
+
+
+def test_a_form_that_is_slow_to_parse_holds_up_nobody_else() -> None:
+    """Carriage returns are what the parser is slowest with: each may begin a boundary."""
+    content = b"\r" * 3_000_000
+    body = form(content)
+
+    async def parse_beside_others() -> tuple[list[bytes], int]:
+        parsing = asyncio.create_task(
+            read_files(body, content_type=f"multipart/form-data; boundary={BOUNDARY}")
+        )
+        served = 0
+        while not parsing.done():
+            await asyncio.sleep(0)
+            served += 1
+        return await parsing, served
+
+    files, served = asyncio.run(parse_beside_others())
+    assert files == [content]
+    assert served > 20

@@ -1,11 +1,14 @@
 """multipart/form-data: several images in one request, as a browser or `curl -F` sends them."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from darkroom.serving.limits import MAXIMUM_IMAGES, refused, too_many_images
+
+_PIECE_BYTES = 1 << 16
 
 
 class _InMemoryParser(MultiPartParser):
@@ -22,7 +25,7 @@ async def read_files(body: bytes, *, content_type: str) -> list[bytes]:
     """
     parser = _InMemoryParser(
         Headers({"content-type": content_type}),
-        _once(body),
+        _in_pieces(body),
         max_files=MAXIMUM_IMAGES,
         max_fields=0,
     )
@@ -44,5 +47,8 @@ async def read_files(body: bytes, *, content_type: str) -> list[bytes]:
     return contents
 
 
-async def _once(body: bytes) -> AsyncGenerator[bytes, None]:
-    yield body
+async def _in_pieces(body: bytes) -> AsyncGenerator[bytes, None]:
+    """The parser is written in Python: between two pieces it is the turn of other requests."""
+    for start in range(0, len(body), _PIECE_BYTES):
+        yield body[start : start + _PIECE_BYTES]
+        await asyncio.sleep(0)
