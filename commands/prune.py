@@ -164,6 +164,7 @@ def _left_over(runs: Sequence[KeptRun], *, going: set[str]) -> list[_Part]:
             else [p for p in (home / "cache").glob("*") if _PIXEL_CACHE.fullmatch(p.name)],
         ),
         _Part("work", "of compilations and batches", _scratch(home)),
+        _Part("errors", "tracebacks of faults of Darkroom's", list((home / "errors").glob("*"))),
     ]
 
 

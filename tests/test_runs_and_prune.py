@@ -60,6 +60,7 @@ def home(tmp_path: Path) -> Path:
     write(home / "data" / "unpacked" / "digest" / "1.png", "u" * 1000)
     write(home / "bundles" / "old" / "model.onnx", "o" * 1000)
     write(home / "recordings" / "left" / "recording.json", "left")
+    write(home / "errors" / "20261130-120000-1.txt", "Traceback")
     return home
 
 
@@ -110,7 +111,7 @@ def test_prune_tells_and_removes_nothing_unless_it_is_said(
 ) -> None:
     prune(names=[], keep=None, yes=False)
     told = capsys.readouterr().out
-    for kind in ("caches", "checkpoints", "data", "bundles", "recordings"):
+    for kind in ("caches", "checkpoints", "data", "bundles", "recordings", "errors"):
         assert kind in told
     assert "Nothing was removed" in told
     assert (home / "cache" / ("0" * 32)).is_dir()
@@ -121,7 +122,8 @@ def test_prune_removes_what_no_run_needs_and_nothing_else(
 ) -> None:
     prune(names=[], keep=None, yes=True)
     gone = ["cache/" + "0" * 32, "training/abc", "data/unpacked/digest", "bundles/old"]
-    assert not any((home / path).exists() for path in [*gone, "recordings/left"])
+    gone += ["recordings/left", "errors/20261130-120000-1.txt"]
+    assert not any((home / path).exists() for path in gone)
     assert (home / "cache" / "fontlist.json").exists()
     assert (home / "runs" / TWO / "model" / "model.onnx").is_file()
     assert len(list((home / "bundles").iterdir())) == 1
