@@ -2,9 +2,9 @@
 
 Run by path, with the standard library alone: `python -I -S init_process.py [CONTROL]`. From
 standard input it reads one line of JSON (the sandbox and the program, see container.py), then
-orders: "START" starts the program, "TERM" sends it SIGTERM, the end of the input kills everything. So nothing is
-left when the emulator is killed. In namespaces this process is number 1 of its own, and when it
-ends the kernel kills what the program has started.
+orders: "START" starts the program, "TERM" sends it SIGTERM, the end of the input kills everything.
+So nothing is left when the emulator is killed. In namespaces this process is number 1 of its own,
+and when it ends the kernel kills what the program has started.
 
 CONTROL is the number of a Unix socket (SEQPACKET) to the emulator, see doors.py. Over it go, once,
 the walls that stand and sockets that listen inside; and for each "connect PORT" that comes, a
