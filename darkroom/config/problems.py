@@ -1,6 +1,7 @@
 """Wording what is wrong with a configuration, so that a person can mend it in one go."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from difflib import get_close_matches
 from typing import Any
 
@@ -73,14 +74,24 @@ def _fault(detail: ErrorDetails, *, expected: Schema) -> str:
     value = detail["input"]
     if detail["loc"] == ("model", "architecture") and isinstance(value, str):
         return _unknown_architecture(value)
+    if detail["type"] == "value_error":
+        return detail["msg"].removeprefix("Value error, ")
     choices = expected.get("enum")
     if choices:
         return f"is not one of the choices; {_suggestion(value, choices=choices)}"
     if _has_type(value, expected["type"]):
         wrong = "is not allowed" if isinstance(value, str) else "is out of range"
         return f"{wrong}; allowed: {_limits(expected) or detail['msg']}"
-    limits = _limits(expected)
-    return f"is not {_described_type(expected)}" + (f"; allowed: {limits}" if limits else "")
+    wrong, limits = f"is not {_described_type(expected)}", _limits(expected)
+    if _is_text(expected) and isinstance(value, int | float | date):  # YAML saw more in it
+        return f'{wrong}; in quotes it is one: "{shown(value)}"'
+    return f"{wrong}; allowed: {limits}" if limits else wrong
+
+
+def _is_text(expected: Schema) -> bool:
+    """Whether text is wanted, or a list of it, for which one text may stand."""
+    wanted = expected.get("items", expected) if expected["type"] == "array" else expected
+    return wanted.get("type") == "string"
 
 
 def _has_type(value: object, name: str) -> bool:
