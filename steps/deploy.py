@@ -9,7 +9,7 @@ from darkroom.config import DeploymentConfig
 from darkroom.config.placement import Placement
 from darkroom.model.bundle import Bundle
 from darkroom.progress import terminal_progress
-from darkroom.tracking.registry import RegisteredModel
+from darkroom.tracking.registry import RegisteredModel, approve
 from steps.chosen_backend import chosen_backend
 
 
@@ -21,7 +21,9 @@ def deploy_model(
     keep_endpoint: bool,
     placement: Placement,
 ) -> Annotated[Endpoint, "endpoint"]:
-    """Start an endpoint and wait until it is in service.
+    """Call the model approved, start an endpoint and wait until it is in service.
+
+    Only what passed the gate gets here; what an earlier run registered may be approved once more.
 
     Args:
         bundle: the packed model.
@@ -30,6 +32,7 @@ def deploy_model(
         keep_endpoint: whether the endpoint outlives this run.
         placement: the `serve` program on a loopback port, or an endpoint of SageMaker.
     """
+    approve(registered)
     return chosen_backend(placement).deploy(
         bundle,
         name=registered.name,

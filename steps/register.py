@@ -38,7 +38,7 @@ def register_model(
         evaluation: of the test split.
         name: of the model in every registry.
         training_job: the managed job that trained it; empty: none.
-        deployment: the gate, which decides whether it is registered as approved.
+        deployment: the gate, which decides whether SageMaker's registry has it as approved.
         placement: whether SageMaker's registry gets it too.
     """
     metrics = {f"test_{metric}": value for metric, value in evaluation.values().items()}
@@ -52,7 +52,7 @@ def register_model(
         training_job=training_job,
         passed=passed,
     )
-    registered = register(bundle, name=name, example=example, metrics=metrics, passed=passed)
+    registered = register(bundle, name=name, example=example, metrics=metrics)
     log_metadata(
         {
             "metrics": metrics,

@@ -250,6 +250,23 @@ def test_a_changed_setting_repeats_what_depends_on_it_and_the_gate_refuses(
     assert str(approved.version) == passed["version"]
 
 
+def test_the_last_run_that_passes_the_gate_is_the_approved_one_whoever_registered_it(
+    workplace: Workplace, first: dict
+) -> None:
+    store, name = (
+        first["artifacts"]["mlflow_store"],
+        first["artifacts"]["registered_model"]["name"],
+    )
+    another = workplace.main_job("--set", "evaluation.bootstrap_samples=110")
+    client = MlflowClient(store)
+    versions = [client.get_model_version_by_alias(name, "approved").version]
+    workplace.main_job()
+    versions.append(client.get_model_version_by_alias(name, "approved").version)
+    registered = [run["artifacts"]["registered_model"]["version"] for run in (another, first)]
+    assert [str(version) for version in versions] == registered
+    assert registered[0] != registered[1]
+
+
 def test_a_changed_image_repeats_everything(workplace: Workplace, first: dict) -> None:
     image = workplace.folder / "images" / "blue" / "0000.png"
     content = image.read_bytes()

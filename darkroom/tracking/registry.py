@@ -27,7 +27,7 @@ _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+|latest)|@(?P<
 _COLUMNS = ("class", "probability")
 """Of what the model answers, beside one of probabilities a class."""
 PASSED_ALIAS = "approved"
-"""The newest version that passed the gate."""
+"""The version of the last run that passed the gate."""
 _TAKEN = "RESOURCE_ALREADY_EXISTS"
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -120,7 +120,7 @@ def _version_of(
 
 
 def register(
-    bundle: Bundle, *, name: str, example: bytes, metrics: Mapping[str, float], passed: bool
+    bundle: Bundle, *, name: str, example: bytes, metrics: Mapping[str, float]
 ) -> RegisteredModel:
     """Log the bundle to the active run and register it.
 
@@ -129,7 +129,6 @@ def register(
         name: of the registered model.
         example: an encoded image, stored as the input example.
         metrics: shown with the version.
-        passed: whether it passed the gate: then the alias 'approved' is moved to it.
     """
     logged = mlflow.pyfunc.log_model(
         name="model",
@@ -143,9 +142,12 @@ def register(
     _share(bundle, logged=logged)
     model_version = _new_version(name, logged=logged)
     _describe(bundle, name=name, version=model_version, metrics=metrics)
-    if passed:
-        MlflowClient().set_registered_model_alias(name, PASSED_ALIAS, model_version)
     return RegisteredModel(name=name, version=model_version, uri=f"models:/{name}/{model_version}")
+
+
+def approve(model: RegisteredModel) -> None:
+    """Move the alias 'approved' to a version, which may be older than the one that has it."""
+    MlflowClient().set_registered_model_alias(model.name, PASSED_ALIAS, model.version)
 
 
 def _share(bundle: Bundle, *, logged: ModelInfo) -> None:
