@@ -194,6 +194,25 @@ class Newcomer:
             process.wait(timeout=30)
 
 
+def _write_sources(folder: Path) -> None:
+    """The archives and label files of docs/data.md."""
+    for name, parts in {
+        "brain-tumor-mri": ("Training", "Testing"),
+        "photos": ("early", "late/a", "latest"),
+    }.items():
+        for part in parts:
+            write_image_folder(folder / "made" / name / part, per_class=4)
+        shutil.make_archive(str(folder / name), "zip", folder / "made" / name)
+    shutil.make_archive(str(folder / "photos"), "tar", folder / "photos")
+    files = sorted((folder / "photos").rglob("*.png"))
+    rows = [(str(file.relative_to(folder / "photos")), file.parent.name) for file in files]
+    lines = ["file,label", *(f"{path},{label}" for path, label in rows)]
+    (folder / "labels.csv").write_text("\n".join(lines))
+    splits = ("train", "train", "train", "validation", "test")
+    people = [f"{rows[at][0]},{rows[at][1]},{splits[at % 5]},p{at % 5}" for at in range(len(rows))]
+    (folder / "people.csv").write_text("\n".join(["Foto,Sorte,Teil,person", *people]))
+
+
 def _answers(url: str) -> bool:
     try:
         return requests.get(url, timeout=10).ok
@@ -219,8 +238,8 @@ def newcomer(tmp_path_factory: pytest.TempPathFactory) -> Newcomer:
     picture = next((folder / "photos").rglob("*.png"))
     for name in ("some.jpg", "photo.jpg", "dress.jpg", "hat.png"):
         shutil.copy(picture, folder / name)
-    for name in ("photos", "archive"):
-        shutil.make_archive(str(folder / name), "zip", folder / "photos")
+    shutil.make_archive(str(folder / "archive"), "zip", folder / "photos")
+    _write_sources(folder)
     after = newcomer.train()
     before = newcomer.train("--set training.learning_rate=0.01")
     for run, names in ((before, ("RUN", "BEFORE")), (after, ("AFTER", "OTHER_RUN"))):
