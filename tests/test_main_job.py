@@ -27,7 +27,7 @@ from darkroom.summary import Summary
 from pictures import write_image_folder
 
 # A run takes 20 s on an idle machine, and much longer beside others.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMPONENTS = [
@@ -78,7 +78,7 @@ class Workplace:
             text=True,
             cwd=self.folder,
             env=self.environment,
-            timeout=280,
+            timeout=500,
             check=False,
         )
 
