@@ -132,4 +132,4 @@ def test_class_names_of_200_characters_fit_400_pixels(tmp_path: Path) -> None:
             assert tab.console == []
             return int(await tab.evaluate("document.documentElement.scrollWidth"))
 
-    assert asyncio.run(width()) == 400
+    assert asyncio.run(width()) <= 400  # a scroll bar may take some of it
