@@ -78,7 +78,7 @@ def explained(error: BaseException) -> DarkroomError | None:
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY in str(error):
         return DarkroomError(
             "the memory is used up. End other programs, or make the work smaller: "
-            "training.batch_size, model.image_size, training.workers"
+            "training.batch_size, model.image_size, training.processes"
         )
     if isinstance(error, RuntimeError) and _NO_HOME in str(error):
         return UserError("a path begins with ~ and the name of nobody here: write it out in full")
