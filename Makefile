@@ -3,6 +3,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 INSTALLED := .venv/.installed
 IMAGE ?= darkroom
 HOSTING_IMAGE ?= darkroom-hosting
@@ -19,13 +20,13 @@ run: setup  ## the main job on the embedded digits; ARGS="--data FOLDER" and so 
 	$(BIN)/python run.py --stack local $(ARGS)
 
 test: setup  ## the fast suite, in parallel
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
-coverage: setup  ## the fast suite, and which lines it reaches; fails below pyproject.toml's floor
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow" --cov --cov-report=term $(ARGS)
+test-slow: setup  ## what takes seconds or minutes
+	$(PYTEST) -m slow $(ARGS)
 
-test-slow: setup  ## what takes minutes
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow $(ARGS)
+coverage: setup  ## both suites, and which lines they reach; fails below pyproject.toml's floor
+	$(PYTEST) --cov --cov-report=term $(ARGS)
 
 lint: setup  ## ruff, mypy, and what nothing reaches
 	$(BIN)/ruff check .

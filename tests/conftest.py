@@ -55,6 +55,20 @@ from pictures import write_image_folder
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
 
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that may take longest, as their tests' timeouts say.
+
+    Workers take whole files in this order. One that began at the end would keep the others idle.
+    """
+    longest: dict[Path, float] = {}
+    for item in items:
+        mark = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest.get(item.path, 0), mark.args[0] if mark else 0)
+    items.sort(key=lambda item: -longest[item.path])
+
+
 _FOREIGN = ("AWS_", "DARKROOM_", "MLFLOW_", "SAGEMAKER_", "SM_", "ZENML_")
 
 

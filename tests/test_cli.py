@@ -125,6 +125,7 @@ def test_all_mistakes_in_a_configuration_are_reported_at_once() -> None:
     assert "model.architecture" in result.stderr
 
 
+@pytest.mark.slow
 def test_check_says_what_would_run_and_leaves_no_store_behind(image_folder) -> None:
     result = run("check", "--data", str(image_folder()))
     assert result.returncode == 0, result.stderr
@@ -132,6 +133,7 @@ def test_check_says_what_would_run_and_leaves_no_store_behind(image_folder) -> N
     assert not (Path(os.environ["DARKROOM_HOME"]) / "zenml").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--data", "EMPTY"], ["check", "--data", "EMPTY"]])
 def test_an_empty_folder_is_refused(arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
@@ -169,6 +171,7 @@ run_and_exit(cli)
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_an_interruption_that_a_library_swallows_comes_again() -> None:
     script = """
 import contextlib, os, signal, time

@@ -278,6 +278,7 @@ def test_several_bundles_are_deployed_joined_and_removed_on_aws(
     assert (row["kind"], row["models"]) == ("multi-model", ["colours", "moods"])
 
 
+@pytest.mark.slow
 def test_an_image_that_nobody_built_is_asked_for(
     aws: Rehearsed, colours: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -87,6 +87,7 @@ def test_the_confusion_matrix_names_every_class_on_both_sides(classes: int) -> N
     assert drawn(figure).std() > 1
 
 
+@pytest.mark.slow
 def test_names_in_the_confusion_matrix_do_not_overlap() -> None:
     names = [f"a rather long class name {number}" for number in range(133)]
     figure = confusion_figure(evaluation_of(names, images=266))

@@ -31,6 +31,7 @@ def test_there_are_many_of_every_kind() -> None:
     assert len({case.kind for case in CASES}) == 11
 
 
+@pytest.mark.slow
 def test_the_same_ones_come_from_the_same_seed() -> None:
     assert [case.content for case in image_cases()] == [case.content for case in CASES]
 
@@ -44,6 +45,7 @@ def test_each_is_refused_with_a_reason_or_decoded_and_soon(kind: str) -> None:
         assert reason or not case.is_refused, case.name
 
 
+@pytest.mark.slow
 def test_a_bomb_takes_little_memory() -> None:
     program = (
         "import resource, sys; sys.path[:0] = ['.', 'tests']\n"

@@ -310,6 +310,7 @@ def test_no_bytes_raise_anything_but_an_image_error(content: bytes) -> None:
             continue
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=4))
 def test_no_damage_to_a_real_file_raises_anything_but_an_image_error(
@@ -468,6 +469,7 @@ def test_a_jpeg_whose_scan_ends_early_is_refused_although_it_has_its_end_mark(
             decode(whole[: -2 - missing] + b"\xff\xd9")
 
 
+@pytest.mark.slow
 def test_lack_of_memory_is_not_a_broken_image(tmp_path: Path) -> None:
     """At every amount of memory: decoded, or short of memory, whichever library notices."""
     flat = Image.new("RGBA", (3000, 3000), "red")

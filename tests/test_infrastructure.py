@@ -94,6 +94,7 @@ def allowed(name: str) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_the_linter_finds_nothing_in_the_template() -> None:
     linter = Path(sys.executable).with_name("cfn-lint")
     checks = ["--include-checks", "I3042", "W", "--", str(TEMPLATE)]

@@ -78,6 +78,7 @@ def test_copies_of_one_image_are_not_parted(image_folder, tmp_path):
     assert len(split_of) == 90
 
 
+@pytest.mark.slow
 def test_the_embedded_digits_are_written_as_they_are(tmp_path):
     dataset = _ingest("digits", tmp_path)
     digits = load_digits()
@@ -98,6 +99,7 @@ def test_the_digits_are_written_once(tmp_path):
     assert first.file(first.records[0]).stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_digits_that_were_replaced_are_written_again(tmp_path):
     first = _ingest("digits", tmp_path)
     for path in (first.root / "3").iterdir():

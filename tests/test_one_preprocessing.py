@@ -100,6 +100,7 @@ def test_every_field_is_tried() -> None:
     assert {name for change in CHANGES for name in change} == set(Preprocessing.model_fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{}, CHANGES[4] | CHANGES[0] | CHANGES[2] | CHANGES[3]], ids=str)
 def test_a_server_sees_what_training_saw_and_says_the_same(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]

@@ -57,6 +57,7 @@ def test_a_wrong_region_is_named(region: str, sentence: str) -> None:
     assert sentence in problem(check_region(region))
 
 
+@pytest.mark.slow
 def test_a_role_that_sagemaker_may_assume_is_fine(account: Clients) -> None:
     arn = create_role(account)
     found = check_role(arn, subject="execution role", caller=CALLER, iam=account.iam)

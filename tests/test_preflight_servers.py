@@ -111,6 +111,7 @@ def test_a_managed_mlflow_has_to_be_awake(status: str) -> None:
     assert levels(found) == ["ok" if status == "Created" else "problem"]
 
 
+@pytest.mark.slow
 def test_a_managed_mlflow_app_is_asked_about_by_its_arn() -> None:
     sagemaker, stubber = stubbed("sagemaker")
     arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:mlflow-app/app-ABCDEFGHIJKL"

@@ -41,6 +41,7 @@ def test_a_bucket_in_the_region_is_fine(account: Clients) -> None:
     assert found == [Finding("bucket", "ok", "photos is reachable, in eu-west-1.")]
 
 
+@pytest.mark.slow
 def test_a_missing_bucket_says_what_to_do(account: Clients) -> None:
     text = problem(check_bucket("s3://photos/darkroom", region=REGION, s3=account.s3))
     assert text.startswith("the bucket 'photos' does not exist.")
@@ -77,6 +78,7 @@ def test_an_open_or_versioned_bucket_is_a_note(account: Clients) -> None:
     assert "keeps old versions" in found[2].text
 
 
+@pytest.mark.slow
 def test_a_repository_is_enough_where_the_run_builds_the_image(account: Clients) -> None:
     account.ecr.create_repository(repositoryName="darkroom")
     found = check_image(f"{REGISTRY}/darkroom", region=REGION, ecr=account.ecr)
@@ -131,5 +133,6 @@ def test_an_image_that_is_too_large_for_serverless_is_named() -> None:
     assert levels(check_image(uri, region=REGION, ecr=ecr)) == ["ok", "ok"]
 
 
+@pytest.mark.slow
 def test_an_image_whose_name_zenml_chooses_is_a_note(account: Clients) -> None:
     assert levels(check_image("", region=REGION, ecr=account.ecr)) == ["note"]

@@ -42,6 +42,7 @@ def test_a_real_run_is_sampled(tmp_path):
     assert (samples.loaders == 0).all()
 
 
+@pytest.mark.slow
 def test_memory_that_is_taken_shows(tmp_path):
     path = tmp_path / "system.jsonl"
     with SystemSampler(path, interval_ms=100):
@@ -52,6 +53,7 @@ def test_memory_that_is_taken_shows(tmp_path):
     assert memory[-1] - memory[0] > 0.9 * taken.nbytes
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_in_the_same_file(tmp_path):
     path = tmp_path / "system.jsonl"
     first = sampled(path, seconds=1.0)

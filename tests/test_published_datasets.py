@@ -134,6 +134,7 @@ def test_a_file_that_changed_is_found_and_nothing_counts_as_published(
     assert not any("manifest" in key for key in keys(s3))
 
 
+@pytest.mark.slow
 def test_a_bucket_that_is_missing_is_said(s3: Any, dataset: Dataset) -> None:
     with pytest.raises(UserError, match=r"bucket of 's3://other/.* does not exist"):
         publish(dataset, root="s3://other/darkroom", client=s3)

@@ -14,6 +14,8 @@ from botocore.exceptions import ClientError
 from rehearsal.emulator.server import Running, emulator
 from rehearsal.services import start_emulator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Running]:

@@ -14,6 +14,8 @@ from emulated import BUCKET, training_request, until
 from rehearsal.emulator.clients import isolated_session
 from rehearsal.emulator.server import emulator, main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

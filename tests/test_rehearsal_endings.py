@@ -12,6 +12,7 @@ IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 ROLE = "arn:aws:iam::123456789012:role/Tiny"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sandboxed", [None, False])
 def test_no_serving_process_outlives_the_emulator(sandboxed: bool | None, tmp_path: Path) -> None:
     image = write_tiny_image(tmp_path / "image")

@@ -16,6 +16,8 @@ from rehearsal.emulator.faults import parse_fault
 from rehearsal.emulator.records import STARTUP_SECONDS
 from rehearsal.emulator.server import Running, emulator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:

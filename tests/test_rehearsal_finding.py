@@ -12,6 +12,8 @@ from rehearsal.emulator.errors import NOT_EXECUTED
 from rehearsal.emulator.server import emulator
 from tiny_images import CachedClients
 
+pytestmark = pytest.mark.slow
+
 METRIC = [{"Name": "score", "Regex": "score=([0-9.]+)"}]
 
 

@@ -10,6 +10,8 @@ from botocore.exceptions import ClientError
 from emulated import BUCKET, IMAGES, ROLE, shell, training_request
 from rehearsal.emulator.server import Running, emulator
 
+pytestmark = pytest.mark.slow
+
 STRANGE = "763104351884.dkr.ecr.us-east-1.amazonaws.com/pytorch-training:2.3.0-cpu-py311"
 MACHINE = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 5}
 

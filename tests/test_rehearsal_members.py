@@ -11,6 +11,8 @@ from rehearsal.emulator import members, operations
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import Running, emulator
 
+pytestmark = pytest.mark.slow
+
 RUNTIME = ("InvokeEndpoint", "InvokeEndpointAsync")
 PLACE = {"S3OutputPath": f"s3://{BUCKET}/debug"}
 

@@ -20,6 +20,8 @@ from emulated import (
 )
 from rehearsal.emulator.server import Running, emulator
 
+pytestmark = pytest.mark.slow
+
 INPUT, OUTPUT = "/opt/ml/processing/input/data", "/opt/ml/processing/output/data"
 
 

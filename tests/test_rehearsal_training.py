@@ -22,6 +22,8 @@ from emulated import (
 from rehearsal.emulator.server import Running, emulator
 from rehearsal.jobs import sandbox
 
+pytestmark = pytest.mark.slow
+
 LOGS = "/aws/sagemaker/TrainingJobs"
 
 

@@ -14,6 +14,8 @@ from rehearsal.hosting import usual_port
 from rehearsal.jobs.container import is_sandboxed
 from tiny_images import write_tiny_image
 
+pytestmark = pytest.mark.slow
+
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/tiny:1"
 GIVEN = 'int(os.environ["SAGEMAKER_BIND_TO_PORT"])'
 

@@ -13,6 +13,8 @@ from botocore.exceptions import ClientError
 from emulated import BUCKET, ROLE
 from rehearsal.emulator.server import Running, emulator
 
+pytestmark = pytest.mark.slow
+
 _PENDING = "NotExecutedInRehearsal"
 
 

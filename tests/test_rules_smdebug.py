@@ -71,6 +71,7 @@ def test_its_parameters_are_given_by_name(trial: Path) -> None:
         smdebug_rule("vanishing_gradient")(create_trial(str(trial)), limit=1)
 
 
+@pytest.mark.slow
 def test_three_equal_weights_are_unchanged_and_two_are_not(trial: Path) -> None:
     rule = smdebug_rule("unchanged_tensor")
     chosen = {"collection_names": "weights"}

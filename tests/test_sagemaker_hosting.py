@@ -15,6 +15,8 @@ from darkroom.errors import UserError
 from darkroom.model.bundle import ONNX_FILE
 from rehearsed_hosting import Rehearsed, briefly, enter, rehearsed
 
+pytestmark = pytest.mark.slow
+
 CANARY = {"strategy": "canary", "wait_seconds": 0, "termination_wait_seconds": 0}
 
 
@@ -57,7 +59,6 @@ def test_an_endpoint_answers_as_evaluated_and_is_noted_as_checked(aws: Rehearsed
     assert not [name for name in aws.names() if "noted" in name]
 
 
-@pytest.mark.slow
 def test_an_update_is_watched_and_leaves_nothing_of_the_model_before(aws: Rehearsed) -> None:
     first = aws.kept("updated")
     bundle = aws.bundle("updated-2")
@@ -79,7 +80,6 @@ def test_an_update_is_watched_and_leaves_nothing_of_the_model_before(aws: Rehear
     assert targets["ScalableTargets"] == []
 
 
-@pytest.mark.slow
 def test_an_endpoint_that_may_not_scale_is_not_left_behind_unchecked(aws: Rehearsed) -> None:
     def deny(**_: object) -> None:
         error = {"Code": "AccessDeniedException", "Message": "not you"}
@@ -96,7 +96,6 @@ def test_an_endpoint_that_may_not_scale_is_not_left_behind_unchecked(aws: Rehear
     assert not [name for name in aws.names() if "denied" in name]
 
 
-@pytest.mark.slow
 def test_an_endpoint_that_scales_changes_its_machines_and_goes_back(aws: Rehearsed) -> None:
     scaled = {"min_instances": 1, "max_instances": 3}
     first = aws.kept("scaled", hosting={"autoscaling": scaled})
@@ -122,7 +121,6 @@ def test_an_update_that_answers_wrongly_is_taken_back(aws: Rehearsed) -> None:
     assert second.configuration not in aws.names()
 
 
-@pytest.mark.slow
 def test_an_update_that_an_alarm_stops_is_told_and_leaves_the_model_before(
     aws: Rehearsed,
 ) -> None:
@@ -143,7 +141,6 @@ def test_an_update_that_an_alarm_stops_is_told_and_leaves_the_model_before(
     assert len([name for name in aws.names() if name.startswith("alarm-")]) == 2
 
 
-@pytest.mark.slow
 def test_a_new_endpoint_that_answers_wrongly_is_removed(aws: Rehearsed) -> None:
     bundle = aws.bundle("wrong")
     endpoint = aws.deploy(bundle, site=aws.site(), name="wrong")
@@ -152,7 +149,6 @@ def test_a_new_endpoint_that_answers_wrongly_is_removed(aws: Rehearsed) -> None:
     assert not [name for name in aws.names() if "wrong" in name]
 
 
-@pytest.mark.slow
 def test_what_was_checked_before_is_not_removed_when_a_later_check_fails(aws: Rehearsed) -> None:
     aws.kept("again")
     bundle = aws.bundle("again")
@@ -162,7 +158,6 @@ def test_what_was_checked_before_is_not_removed_when_a_later_check_fails(aws: Re
     assert served(aws, "again") == endpoint.configuration
 
 
-@pytest.mark.slow
 def test_a_check_never_touches_the_endpoint_that_is_kept(aws: Rehearsed) -> None:
     kept = aws.kept("beside")
     bundle = aws.bundle("beside-2")
@@ -176,7 +171,6 @@ def test_a_check_never_touches_the_endpoint_that_is_kept(aws: Rehearsed) -> None
     assert not [name for name in aws.names() if "beside-check" in name]
 
 
-@pytest.mark.slow
 def test_a_model_that_does_not_start_is_told_by_its_last_words_and_removed(
     aws: Rehearsed,
 ) -> None:
@@ -187,7 +181,6 @@ def test_a_model_that_does_not_start_is_told_by_its_last_words_and_removed(
     assert not [name for name in aws.names() if "broken" in name]
 
 
-@pytest.mark.slow
 def test_an_update_that_does_not_start_leaves_the_model_before(aws: Rehearsed) -> None:
     first = aws.kept("stays")
     bundle = aws.bundle("stays-2")
@@ -213,7 +206,6 @@ def test_an_interrupted_deployment_goes_on(aws: Rehearsed) -> None:
     assert len([name for name in aws.names() if name.startswith("on-")]) == 2
 
 
-@pytest.mark.slow
 def test_an_update_that_was_never_checked_is_not_what_one_goes_back_to(aws: Rehearsed) -> None:
     first = aws.kept("skip")
     aws.deploy(aws.bundle("skip-2"), site=aws.site(), name="skip")
@@ -221,7 +213,6 @@ def test_an_update_that_was_never_checked_is_not_what_one_goes_back_to(aws: Rehe
     assert third.previous == first.configuration
 
 
-@pytest.mark.slow
 def test_an_endpoint_of_somebody_else_is_left_alone(aws: Rehearsed) -> None:
     endpoint = aws.kept("theirs")
     arn = aws.clients.sagemaker.describe_endpoint(EndpointName="theirs")["EndpointArn"]
@@ -231,7 +222,6 @@ def test_an_endpoint_of_somebody_else_is_left_alone(aws: Rehearsed) -> None:
     assert served(aws, "theirs") == endpoint.configuration
 
 
-@pytest.mark.slow
 def test_serverless_serves_too(aws: Rehearsed) -> None:
     bundle = aws.bundle("less")
     site = aws.site(hosting={"kind": "serverless"})
@@ -249,7 +239,6 @@ def test_serverless_with_a_network_is_refused_before_anything_is_sent(
         deploy(None, name="x", keep=True, site=site, clients=None)  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 def test_the_containers_own_words_are_the_error(aws: Rehearsed) -> None:
     aws.kept("words")
     answering = SageMakerEndpoint("words", clients=aws.clients, pause=briefly)

@@ -15,6 +15,8 @@ from darkroom.errors import UserError
 from emulated import training_request
 from rehearsed_hosting import Rehearsed, briefly, enter, rehearsed
 
+pytestmark = pytest.mark.slow
+
 _NOTHING: dict[str, Any] = {"name": None, "run": None, "everything": False, "expired": False}
 
 
@@ -109,7 +111,6 @@ def test_an_endpoint_goes_by_its_name_with_all_that_belongs_to_it(
     assert all(name.startswith("two") for name in left)
 
 
-@pytest.mark.slow
 def test_what_has_expired_goes_and_what_has_not_stays(aws: Rehearsed) -> None:
     for name in ("old", "young"):
         site = aws.site(hosting={"time_to_live_hours": 1})
@@ -120,7 +121,6 @@ def test_what_has_expired_goes_and_what_has_not_stays(aws: Rehearsed) -> None:
     assert {name.split("-")[0] for name in aws.names()} == {"young"}
 
 
-@pytest.mark.slow
 def test_a_run_goes_but_not_what_a_later_run_serves(aws: Rehearsed) -> None:
     aws.kept("live")
     aws.deploy(aws.bundle("check"), site=aws.site(), name="check", keep=False)

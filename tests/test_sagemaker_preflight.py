@@ -49,6 +49,7 @@ def test_all_problems_of_an_account_are_found_at_once(account: Clients) -> None:
     assert found[0].level == "ok"
 
 
+@pytest.mark.slow
 def test_an_account_in_order_has_no_problems_but_the_servers(account: Clients) -> None:
     create_role(account)
     create_bucket(account)

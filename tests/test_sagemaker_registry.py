@@ -18,6 +18,8 @@ from darkroom.model.bundle import Bundle, read_bundle
 from golden_requests import assert_golden, problems
 from small_bundles import rewrite_digests, write_other_weights, write_small_bundle
 
+pytestmark = pytest.mark.slow
+
 DATASET = Dataset(
     root=Path("nowhere"), records=(), classes=("a", "b"), source="pets", shards="s3://b/datasets/1/"
 )

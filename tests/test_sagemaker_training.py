@@ -20,6 +20,8 @@ from darkroom.training.history import EpochMetrics
 from pretended_jobs import Account, account
 from small_trainings import write_dataset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
@@ -221,7 +223,6 @@ def test_weights_of_the_user_reach_the_job(aws: Account, dataset: Dataset, tmp_p
     assert aws.clients.s3.get_object(Bucket="bucket", Key=key)["Body"].read() == b"weights"
 
 
-@pytest.mark.slow
 def test_a_spot_job_that_loses_its_machine_goes_on_by_itself(train: Any, aws: Account) -> None:
     told: list[int] = []
     states: list[str] = []

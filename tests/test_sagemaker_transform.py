@@ -25,6 +25,8 @@ from darkroom.model.bundle import ONNX_FILE
 from golden_requests import assert_golden
 from rehearsed_hosting import BUCKET, Rehearsed, briefly, enter, rehearsed
 
+pytestmark = pytest.mark.slow
+
 ANSWER = b'{"class": "red", "probability": 0.5, "top_k": [{"class": "red", "probability": 0.5}]}'
 
 
@@ -91,7 +93,6 @@ def test_a_batch_is_answered_as_by_this_machine_and_only_once(
     assert not [name for name in aws.names() if "transform" in name]
 
 
-@pytest.mark.slow
 def test_an_interrupted_job_goes_on(aws: Rehearsed) -> None:
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -105,7 +106,6 @@ def test_an_interrupted_job_goes_on(aws: Rehearsed) -> None:
     assert jobs(aws) == before + 1
 
 
-@pytest.mark.slow
 def test_images_on_s3_are_rows_by_key_even_where_some_cannot_be_read(aws: Rehearsed) -> None:
     for index, path in enumerate(aws.images):
         put(aws, f"photos/{index % 2}/{path.name}-{index}.png", path.read_bytes())
@@ -122,7 +122,6 @@ def test_images_on_s3_are_rows_by_key_even_where_some_cannot_be_read(aws: Rehear
     assert [row.source for row in failed] == [f"s3://{BUCKET}/photos/1/broken.png"]
 
 
-@pytest.mark.slow
 def test_a_failed_job_is_told_by_its_last_words_and_tried_again_next_time(aws: Rehearsed) -> None:
     bundle = aws.bundle("fails")
     good = (bundle.folder / ONNX_FILE).read_bytes()
@@ -137,7 +136,6 @@ def test_a_failed_job_is_told_by_its_last_words_and_tried_again_next_time(aws: R
     assert all(row.class_name for row in rows)
 
 
-@pytest.mark.slow
 def test_a_job_that_answered_nothing_has_failed_whoever_is_blamed(aws: Rehearsed) -> None:
     put(aws, "broken/1.png", b"no image")
     with pytest.raises(DarkroomError, match="Failed: ClientError"):

@@ -84,6 +84,7 @@ def test_a_decoder_says_what_this_process_says(
         assert answer.content == npy.write(predictor.predict([body]))
 
 
+@pytest.mark.slow
 def test_what_takes_too_long_is_ended_named_and_refused_when_it_comes_again(
     server: tuple[Supervisor, Client],
 ) -> None:
@@ -154,6 +155,7 @@ def test_without_a_source_of_decoders_the_process_is_replaced(bundle: Path) -> N
         assert client.send("GET", "/ping").content["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_left_when_the_server_is_killed(bundle: Path) -> None:
     with running(str(bundle)) as (supervisor, client):
         assert client.send(body=encoded(picture(), "PNG")).status == 200
@@ -165,6 +167,7 @@ def test_nothing_is_left_when_the_server_is_killed(bundle: Path) -> None:
         assert client.send("GET", "/ping").content["restarts"] == 1
 
 
+@pytest.mark.slow
 def test_lack_of_memory_is_told_as_such(bundle: Path) -> None:
     """Under `ulimit -v`, as in a container that is too small."""
     large = encoded(Image.new("RGBA", (4900, 4900), "red"), "PNG")

@@ -58,6 +58,7 @@ def faults(outcomes: list[Outcome]) -> list[str]:
     return [f"{o.case.kind}, {o.case.name}: {o.fault}" for o in outcomes if o.fault]
 
 
+@pytest.mark.slow
 def test_there_are_more_than_two_hundred_cases() -> None:
     cases = [*body_cases(), *raw_cases(), *slow_cases(), *model_cases()]
     assert len(cases) >= 400

@@ -144,6 +144,7 @@ def test_an_end_that_comes_while_it_starts_is_not_lost(models: Path, moment: flo
         assert child.wait(15) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_takes_its_server_with_it(models: Path) -> None:
     with running(str(models / "first")) as (supervisor, _):
         server = server_of(supervisor)

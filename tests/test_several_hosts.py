@@ -24,6 +24,8 @@ from darkroom.training.channels import read_channels
 from darkroom.training.hyperparameters import to_strings
 from pictures import write_image_folder
 
+pytestmark = pytest.mark.slow
+
 HOSTS = ("localhost", "127.0.0.1")
 HYPERPARAMETERS = Hyperparameters(
     architecture="squeezenet1_1",
@@ -209,7 +211,6 @@ def test_the_failure_of_a_host_names_it(
 # Two hosts.
 
 
-@pytest.mark.slow
 def test_two_hosts_train_as_two_processes_of_one(dataset: Dataset, tmp_path: Path) -> None:
     one = write_job(tmp_path / "one", dataset=dataset, processes=2)
     two = write_hosts(tmp_path, dataset=dataset, sharded=False)
@@ -229,7 +230,6 @@ def test_two_hosts_train_as_two_processes_of_one(dataset: Dataset, tmp_path: Pat
     assert history_of(two[0]) == [ours for ours, _ in pairs]
 
 
-@pytest.mark.slow
 def test_hosts_with_a_part_of_the_images_each_learn_from_all(
     dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -243,7 +243,6 @@ def test_hosts_with_a_part_of_the_images_each_learn_from_all(
     assert list((hosts[1] / "model").iterdir()) == []
 
 
-@pytest.mark.slow
 def test_the_host_that_failed_says_why_and_the_other_that_it_was_not_the_first(
     tmp_path: Path,
 ) -> None:

@@ -143,7 +143,7 @@ def test_links_in_a_circle_and_to_nothing_are_left_out_and_named(tmp_path):
 
 
 def test_folders_that_link_to_each_other_come_to_an_end(tmp_path):
-    names = [f"class{number}" for number in range(8)]
+    names = [f"class{number}" for number in range(6)]
     _read(tmp_path, *_images(*names, of=1))
     for name in names:
         for other in names:

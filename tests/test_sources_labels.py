@@ -298,6 +298,7 @@ def test_a_label_file_beside_the_source_is_part_of_its_version(tmp_path):
     assert len(versions) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
 def test_most_validation_photographs_of_clothing_show_people_who_are_in_train():
     people = [f"data.labels={SHARED / 'clothing-people.csv'}", "data.group=person"]

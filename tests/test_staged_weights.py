@@ -13,6 +13,8 @@ from darkroom.errors import UserError
 from darkroom.model.bundle import METADATA_FILE
 from small_bundles import write_small_bundle
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

@@ -9,6 +9,8 @@ from darkroom.backends.sagemaker.rollback import remove_endpoint
 from emulated import training_request
 from rehearsed_hosting import briefly, enter, rehearsed
 
+pytestmark = pytest.mark.slow
+
 
 def test_jobs_are_stopped_and_an_endpoint_that_goes_on_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -194,6 +194,7 @@ def test_large_objects_are_fetched_in_parts(s3, tmp_path, monkeypatch):
     assert counting.calls == {"list_objects_v2": 1, "head_object": len(_FILES)}
 
 
+@pytest.mark.slow
 def test_hidden_objects_and_folder_markers_are_not_fetched(s3, tmp_path):
     for key in ("data/", "data/cat/", "data/.DS_Store", "data/__MACOSX/1.jpg"):
         s3.put_object(Bucket="photos", Key=key, Body=b"")
@@ -229,6 +230,7 @@ def test_an_object_of_the_folders_own_name_is_passed_over(s3, tmp_path, content)
     assert found.left_out == {MARK: 1}
 
 
+@pytest.mark.slow
 def test_an_archive_and_a_folder_of_one_name_are_told_apart_by_a_slash(s3, tmp_path):
     s3.put_object(Bucket="photos", Key="data", Body=b"PK\x05\x06" + bytes(18))
     with pytest.raises(UserError, match=r"an archive, and a folder of 12 objects.*photos/data/'"):
@@ -287,6 +289,7 @@ def test_a_denied_access_names_the_action_and_the_caller(s3, tmp_path, operation
     assert f"'arn:aws:sts::123456789012:user/moto' lacks {action!r} on '{resource}" in message
 
 
+@pytest.mark.slow
 def test_expired_credentials_are_told_apart_from_missing_permission(s3, tmp_path):
     _respond(s3, "ListObjectsV2", status=400, code="ExpiredToken")
     with pytest.raises(UserError, match=r"does not accept the credentials.*ExpiredToken"):
@@ -349,6 +352,7 @@ def test_large_files_are_uploaded_in_parts(s3, tmp_path, monkeypatch):
     assert _content(_fetch(s3, tmp_path / "other", "s3://photos/copy")) == _FILES
 
 
+@pytest.mark.slow
 def test_a_denied_upload_names_the_action(s3, tmp_path):
     folder = _fetch(s3, tmp_path)
     _respond(s3, "PutObject", status=403, code="AccessDenied")
