@@ -137,7 +137,9 @@ def test_the_accept_header_chooses_the_answers_form(client: Client, accept: str,
     assert answer.headers["content-type"].partition(";")[0] == kind
 
 
-@pytest.mark.parametrize("accept", ["image/png", "application/json;q=0", "application/json;q=x"])
+@pytest.mark.parametrize(
+    "accept", ["image/png", "application/json;q=0", "application/json;q=x", "text/csv," * 65]
+)
 def test_an_answer_that_does_not_exist_is_told_which_do(client: Client, accept: str) -> None:
     answer = client.send(body=encoded(), headers={"Accept": accept})
     assert answer.status == 406

@@ -1,5 +1,7 @@
 """Images are decoded in processes that may be killed; by the front door."""
 
+import base64
+import json
 import resource
 import signal
 import subprocess
@@ -15,6 +17,7 @@ import pytest
 from hostile.costly import bmp_rle, costly_images
 from hostile.images import encoded, picture
 from PIL import Image
+from test_serving_content import REFUSED_JSON
 from test_serving_supervisor import Supervisor, running, server_of
 
 from darkroom.prediction import Predictor
@@ -61,6 +64,19 @@ def _niceness(process: psutil.Process) -> int:
         return int(process.nice())
     except psutil.NoSuchProcess:
         return 0
+
+
+def live_decoders(supervisor: Supervisor) -> list[psutil.Process]:
+    (source,) = server_of(supervisor).children()
+    return [d for d in source.children() if d.status() != psutil.STATUS_ZOMBIE]
+
+
+def end_decoders(supervisor: Supervisor) -> None:
+    """They become zombies, until the server looks at them."""
+    (source,) = server_of(supervisor).children()
+    for decoder in source.children():
+        decoder.kill()
+        psutil.wait_procs([decoder], timeout=1)
 
 
 def send_aside(client: Client, body: bytes) -> tuple[threading.Thread, list[Answer]]:
@@ -135,10 +151,7 @@ def test_a_decoder_that_dies_while_it_waits_costs_nobody_anything(
 ) -> None:
     supervisor, client = server
     assert client.send(body=encoded(picture(), "PNG")).status == 200
-    (source,) = server_of(supervisor).children()
-    for decoder in source.children():
-        decoder.kill()
-        psutil.wait_procs([decoder], timeout=1)
+    end_decoders(supervisor)
     assert client.send(body=encoded(picture(), "PNG")).status == 200
 
 
@@ -243,6 +256,47 @@ def _megabytes(process: psutil.Process) -> float:
         return float(process.memory_info().rss) / 2**20
     except psutil.NoSuchProcess:
         return 0.0
+
+
+def test_large_json_is_parsed_by_a_decoder_and_not_in_the_event_loop(
+    server: tuple[Supervisor, Client],
+) -> None:
+    supervisor, client = server
+    end_decoders(supervisor)
+    small, large = (b'{"image": ["%s"]}' % (b"\x7f" * size) for size in (100, 500_000))
+    answer = client.send(body=small, content_type="application/json")
+    assert answer.status == 400
+    assert live_decoders(supervisor) == []
+    answer = client.send(body=large, content_type="application/json")
+    assert answer.status == 400
+    assert len(live_decoders(supervisor)) == 1
+    assert "'image' holds ['\\x7f\\x7f" in answer.content["error"]
+    assert len(answer.content["error"]) < 300
+
+
+@pytest.mark.parametrize(("content", "words"), REFUSED_JSON, ids=lambda value: str(value)[:30])
+def test_large_json_is_answered_as_small_json_is(
+    server: tuple[Supervisor, Client], content: object, words: str
+) -> None:
+    small = content if isinstance(content, bytes) else json.dumps(content).encode()
+    for body in (small, small + b" " * 70_000):
+        answer = server[1].send(body=body, content_type="application/json")
+        assert answer.status == 400
+        assert words in answer.content["error"]
+
+
+def test_images_in_large_json_are_those_that_were_sent(server: tuple[Supervisor, Client]) -> None:
+    _, client = server
+    images = [encoded(Image.new("RGB", (300, 200), c), "BMP") for c in ("red", "blue", "green")]
+    texts = [base64.b64encode(image).decode() for image in images]
+    for given in (texts, [base64.encodebytes(image).decode() for image in images]):
+        body = json.dumps({"images": given}).encode()
+        answer = client.send(body=body, content_type="application/json")
+        assert [p["class"] for p in answer.content["predictions"]] == ["red", "blue", "green"]
+    body = json.dumps({"image": f"data:image/bmp;base64,{texts[1]}"}).encode()
+    assert len(body) > 2**16
+    answer = client.send(body=body, content_type="application/json")
+    assert answer.content["class"] == "blue"
 
 
 def test_arrays_are_answered_without_decoding(server: tuple[Supervisor, Client]) -> None:

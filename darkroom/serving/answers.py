@@ -22,6 +22,9 @@ from darkroom.serving.limits import refused
 ANSWER_TYPES = ("application/json", "text/csv", "application/x-npy")
 """The first is the default."""
 
+_MOST_WISHES = 64
+"""In an Accept header; browsers send up to eight."""
+
 VERSION_HEADER = "X-Model-Version"
 ENGINE_HEADER = "X-Model-Engine"
 
@@ -50,7 +53,11 @@ def choose_type(accept: str | None) -> str:
     """
     if not accept or accept == "*/*":
         return ANSWER_TYPES[0]
-    wishes = [_wish(part) for part in accept.split(",")]
+    parts = accept.split(",")
+    if len(parts) > _MOST_WISHES:  # 64 kB of them would hold up the event loop
+        message = f"accept names {len(parts):,} forms; at most {_MOST_WISHES} are looked at"
+        raise refused(f"{message}; answers come as {', '.join(ANSWER_TYPES)}", status=406)
+    wishes = [_wish(part) for part in parts]
     ranked = sorted((w for w in wishes if w[1] > 0), key=lambda w: -w[1])
     for pattern, _ in ranked:
         for kind in ANSWER_TYPES:

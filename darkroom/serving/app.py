@@ -155,6 +155,7 @@ class _Frame:
                 metrics=around.metrics,
             ),
             fetch=self._fetching(),
+            read_large_json=self._pools.read_json,
             witness=around.witness,
             on_exchange=around.on_exchange,
         )

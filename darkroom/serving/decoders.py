@@ -1,11 +1,11 @@
-"""Decoding images so that no client imposes its costs on others.
+"""Decoding images, and bodies that hold them, so that no client imposes its costs on others.
 
-Each image is decoded in a process of its own (decoding_process.py). Most take some
-milliseconds. One that takes longer, or much memory, leaves the quick lane: its process gets
-a low priority, and another one takes its place, so that the next image finds the
-processor and a decoder free. Memory is granted before it is taken, from one budget. What
-takes too much processor time is ended; what ended a decoder is known by its digest, and
-refused when it comes again.
+Each image, and each large body of JSON, is decoded in a process of its own
+(decoding_process.py). Most take some milliseconds. One that takes longer, or much memory, leaves
+the quick lane: its process gets a low priority, and another one takes its place, so that the
+next image finds the processor and a decoder free. Memory is granted before it is taken, from
+one budget. What takes too much processor time is ended; what ended a decoder is known by its
+digest, and refused when it comes again.
 """
 
 import hashlib
@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from darkroom.engines.protocol import Floats
 from darkroom.errors import DarkroomError
@@ -35,7 +36,8 @@ from darkroom.serving.decoding_process import (
     receive_message,
     send_message,
 )
-from darkroom.serving.limits import DECODING_SECONDS
+from darkroom.serving.json_bodies import JsonImages
+from darkroom.serving.limits import DECODING_SECONDS, refused
 
 QUICK_SECONDS = 0.05
 """Of processor time, in which an image of usual size is decoded."""
@@ -53,6 +55,9 @@ _LONGEST_SECONDS = 50
 _PROCESS_CLOCK = 2  # clock_getcpuclockid(3): which clock of a process, below its inverted id
 _KNOWN = 1024
 _LARGE_BYTES = 2**20
+
+T = TypeVar("T")
+Message = dict[str, Any]
 
 Note = Callable[..., None]
 """Writes an event with its fields to the log."""
@@ -88,7 +93,7 @@ class Decoder:
         except OSError:
             return False
 
-    def answer(self, *, until: float) -> dict[str, Any] | None:
+    def answer(self, *, until: float) -> Message | None:
         """Its next message; None: it has ended.
 
         Raises:
@@ -162,11 +167,11 @@ class MemoryBudget:
 
 @dataclass
 class _Job:
-    """One image on its way."""
+    """One image, or body, on its way."""
 
     content: bytes
-    how: str
-    """A `Preprocessing` as JSON."""
+    how: str | None
+    """A `Preprocessing` as JSON; none: the content is a body of JSON."""
     is_quick: bool = True
     granted: int = 0
     has_slow_turn: bool = False
@@ -208,27 +213,39 @@ class Decoders:
             ImageError: it cannot be used.
             BusyError, MemoryShortageError: it may be used another time.
         """
-        if self._known and (reason := self._known.get(_digest(content))):
-            raise ImageError(f"an image that was refused before: {reason}")
-        job = _Job(content, _as_text(preprocessing))
-        self._quick.acquire()
-        try:
-            while True:
-                array = self._try(job)
-                if array is not None:
-                    return array
-        finally:
-            self._leave(job)
+        return self._work(_Job(content, _as_text(preprocessing)), read=_array)
+
+    def read_json(self, body: bytes) -> JsonImages:
+        """The images that a body of JSON names.
+
+        Raises:
+            HTTPException: 4xx says what is wrong with it.
+            ImageError: parsing it takes too much.
+            BusyError, MemoryShortageError: it may be parsed another time.
+        """
+        return self._work(_Job(body, None), read=_json_images)
 
     def close(self) -> None:
         """End all of them."""
         self.source.close()
 
-    def _try(self, job: _Job) -> Floats | None:
-        """The array; None: it has to be begun again, now that it is its turn."""
+    def _work(self, job: _Job, *, read: Callable[[Message, mmap.mmap], T]) -> T:
+        """What a decoder makes of it; `read` takes that from its message and its memory."""
+        if self._known and (reason := self._known.get(_digest(job.content))):
+            raise ImageError(f"this was refused before: {reason}")
+        self._quick.acquire()
+        try:
+            while True:
+                if found := self._try(job, read=read):
+                    return found[0]
+        finally:
+            self._leave(job)
+
+    def _try(self, job: _Job, *, read: Callable[[Message, mmap.mmap], T]) -> tuple[T] | None:
+        """The one that `read` returns; None: it has to be begun again, now that it is its turn."""
         with self._decoder(job) as decoder:
             decoder.memory[: len(job.content)] = job.content
-            order = {"size": len(job.content), "how": job.how, "seconds": self.seconds}
+            order: Message = {"size": len(job.content), "how": job.how, "seconds": self.seconds}
             began = time.monotonic()
             until = time.monotonic() + QUICK_SECONDS
             if not job.is_quick:
@@ -252,7 +269,8 @@ class Decoders:
                 if message is None:
                     raise self._over(job, decoder=decoder)
                 if "needs" not in message:
-                    return self._result(message, decoder=decoder)
+                    self._check(message, decoder=decoder)
+                    return (read(message, decoder.memory),)
                 if not self._grant(job, needed=message["needs"], decoder=decoder):
                     return None
                 until = time.monotonic() + _LONGEST_SECONDS
@@ -306,7 +324,7 @@ class Decoders:
             is_usable = not decoder.is_slow
         except NeverFitsError:
             raise  # it waits for an answer
-        except ImageError:
+        except (ImageError, HTTPException):
             is_usable = bool(decoder.pid) and not decoder.is_slow
             raise
         finally:
@@ -371,19 +389,30 @@ class Decoders:
                 self._known.popitem(last=False)
         return ImageError(known)
 
-    def _result(self, message: dict[str, Any], *, decoder: Decoder) -> Floats:
+    def _check(self, message: Message, *, decoder: Decoder) -> None:
+        """Raise what it says, if the decoder has made nothing of it."""
         decoder.used_before = message["used"]
         if reason := message.get("refused"):
-            raise ImageError(reason)
+            status = message.get("status")
+            raise refused(reason, status=status) if status else ImageError(reason)
         if reason := message.get("short"):
             self.note("out_of_memory", reason=reason)
             raise MemoryShortageError(reason)
         if reason := message.get("failed"):
             raise RuntimeError(f"decoding failed: {reason}")
-        shape = tuple(message["shape"])
-        start = len(decoder.memory) - RESULT_BYTES
-        flat = np.frombuffer(decoder.memory, np.float32, int(np.prod(shape)), start)
-        return flat.reshape(shape).copy()
+
+
+def _array(message: Message, memory: mmap.mmap) -> Floats:
+    shape = tuple(message["shape"])
+    start = len(memory) - RESULT_BYTES
+    flat = np.frombuffer(memory, np.float32, int(np.prod(shape)), start)
+    return flat.reshape(shape).copy()
+
+
+def _json_images(message: Message, memory: mmap.mmap) -> JsonImages:
+    memory.seek(0)
+    images = tuple(memory.read(size) for size in message["sizes"])
+    return JsonImages(urls=tuple(message["urls"]), images=images, is_list=message["is_list"])
 
 
 @contextmanager

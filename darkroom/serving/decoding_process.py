@@ -1,6 +1,6 @@
 """Processes that decode images and may be killed: what a hostile image costs, it costs them.
 
-    server ── source ─┬─ decoder      one image at a time, through shared memory
+    server ── source ─┬─ decoder      one image, or body of JSON, at a time, through shared memory
                       └─ decoder      with limits on memory and processor time
 
 The source is forked from the server's process while that has one thread and no network yet,
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from starlette.exceptions import HTTPException
 
 from darkroom.images import (
     REQUESTED_IMAGES,
@@ -33,6 +34,11 @@ from darkroom.images import (
     Preprocessing,
     prepare,
 )
+from darkroom.serving.json_bodies import read_json
+
+JSON_FACTOR = 4
+"""Memory that parsing takes over the size of a body that holds base64: its text, the text of
+the image, and what that stands for."""
 
 GRANTED_BYTES = 32 * 2**20
 """That a decoder may take without asking: enough for pictures of two megapixels."""
@@ -189,7 +195,11 @@ def _decode_until_the_end(channel_descriptor: int, memory_descriptor: int) -> No
 
 
 def _decode(order: dict[str, Any], *, channel: socket.socket, memory: mmap.mmap) -> dict[str, Any]:
-    """The answer to an order; the array lies in the memory, behind the room for the image."""
+    """The answer to an order: how an image is prepared, or none for a body of JSON.
+
+    The array lies in the memory behind the room for what was sent, the images of a body at its
+    beginning.
+    """
     granted = GRANTED_BYTES
 
     def reserve(needed: int) -> None:
@@ -201,21 +211,37 @@ def _decode(order: dict[str, Any], *, channel: socket.socket, memory: mmap.mmap)
             granted = needed
             _limit_memory(granted + len(memory))
 
-    how = _preprocessing(order["how"])
+    how, size = order["how"], order["size"]
     _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + order["seconds"])
     try:
-        array = prepare(memory[: order["size"]], how, limits=REQUESTED_IMAGES, reserve=reserve)
+        if how is None:
+            reserve(JSON_FACTOR * size)
+            return _put_images(memory, size=size)
+        array = prepare(
+            memory[:size], _preprocessing(how), limits=REQUESTED_IMAGES, reserve=reserve
+        )
+    except HTTPException as error:
+        return {"refused": error.detail[:1000], "status": error.status_code}
     except ImageError as error:
         return {"refused": str(error)[:1000]}
-    except MemoryShortageError as error:
+    except (MemoryShortageError, MemoryError) as error:
         if _can_be_had(granted):
-            return {"refused": "it takes more memory than an image of its kind and size does"}
-        return {"short": str(error)}
+            return {"refused": "it takes more memory than others of its kind and size do"}
+        return {"short": str(error) or "not enough memory to read the body; try again later"}
     except Exception as error:  # whatever it is, the server's log has to name it
         return {"failed": repr(error)[:1000]}
     start = len(memory) - RESULT_BYTES
     memory[start : start + array.nbytes] = array.data.cast("B")
     return {"shape": array.shape}
+
+
+def _put_images(memory: mmap.mmap, *, size: int) -> dict[str, Any]:
+    """Parse a body, and put its images, which are smaller, where it was."""
+    found = read_json(memory[:size])
+    memory.seek(0)
+    for image in found.images:
+        memory.write(image)
+    return {"urls": found.urls, "sizes": [*map(len, found.images)], "is_list": found.is_list}
 
 
 @cache

@@ -19,6 +19,7 @@ from darkroom.serving.answers import Classified
 from darkroom.serving.batching import Batcher, Outcome
 from darkroom.serving.content import Content
 from darkroom.serving.decoders import Decoders
+from darkroom.serving.json_bodies import JsonImages, read_json
 from darkroom.serving.limits import LOADING_SECONDS
 from darkroom.serving.metrics import ServingMetrics
 from darkroom.serving.options import Options
@@ -47,6 +48,15 @@ class Pools:
     def run_aside(self, work: Callable[[], T]) -> "asyncio.Future[T]":
         """Run what is no request in a thread of its own, one after the other."""
         return asyncio.get_running_loop().run_in_executor(self._aside, work)
+
+    def read_json(self, body: bytes) -> "asyncio.Future[JsonImages]":
+        """What a large body of JSON names, parsed beside the event loop.
+
+        Raises:
+            HTTPException, DarkroomError: as `Decoders.read_json`.
+        """
+        read = self.decoders.read_json if self.decoders else read_json
+        return asyncio.get_running_loop().run_in_executor(self.images, read, body)
 
     async def load(self, work: Callable[[], T]) -> T:
         """Load a model in a thread; at most two at a time, as each takes twice its memory.

@@ -10,7 +10,7 @@ from darkroom.errors import UserError
 from darkroom.images import MemoryShortageError
 from darkroom.serving.admission import Admission
 from darkroom.serving.answers import Classified, choose_type, render
-from darkroom.serving.content import FetchUrls, media_type, read_content
+from darkroom.serving.content import FetchUrls, ReadJson, media_type, read_content
 from darkroom.serving.decoders import BusyError, NeverFitsError
 from darkroom.serving.hosted_model import HostedModel, Timing
 from darkroom.serving.limits import not_now, refused
@@ -31,6 +31,7 @@ class Invocations:
     Args:
         witness: told of the requests under way.
         fetch: brings the images behind URLs, or refuses to.
+        read_large_json: parses what would hold up the event loop.
         on_exchange: for data capture.
     """
 
@@ -39,11 +40,13 @@ class Invocations:
         *,
         admission: Admission,
         fetch: FetchUrls,
+        read_large_json: ReadJson,
         witness: Witness,
         on_exchange: OnExchange = ignore_exchange,
     ) -> None:
         self.admission = admission
         self._fetch = fetch
+        self._read_large_json = read_large_json
         self._witness = witness
         self._on_exchange = on_exchange
 
@@ -80,7 +83,11 @@ class Invocations:
         try:
             with self._witness.watch(digest):
                 content = await read_content(
-                    body, header=header, image_size=model.image_size, fetch=self._fetch
+                    body,
+                    header=header,
+                    image_size=model.image_size,
+                    fetch=self._fetch,
+                    read_large_json=self._read_large_json,
                 )
                 return await model.classify(content, options=options)
         except (BusyError, MemoryShortageError) as error:

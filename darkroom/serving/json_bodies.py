@@ -3,17 +3,19 @@
 {"url": "https://…"}           {"urls": ["https://…", …]}
 {"image": "base64…"}           {"images": ["base64…", …]}
 
-Python's parser holds the interpreter while it works: 6 MB of brackets would keep all others
-waiting for most of a second. Such bodies are told by their punctuation, which is counted first.
+Python's parser holds the interpreter while it works, so that large bodies are parsed in a process
+of their own (decoders.py). 6 MB of brackets would take most of a second of its time, and ten
+times their memory. Such bodies are told by their punctuation, which is counted first.
 """
 
 import binascii
 import json
 import re
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom.serving.limits import MAXIMUM_IMAGES, refused, too_many_images
+from darkroom.serving.limits import LONGEST_URL, MAXIMUM_IMAGES, refused, too_many_images
 
 _ACCEPTED = 'one of {"url": …}, {"urls": […]}, {"image": base64}, {"images": [base64, …]}'
 _KEYS = ("url", "urls", "image", "images")
@@ -44,6 +46,8 @@ def read_json(body: bytes) -> JsonImages:
     is_list = key.endswith("s")
     texts = _texts(key, value) if is_list else [_text(key, value)]
     if key.startswith("url"):
+        if (longest := max(map(len, texts))) > LONGEST_URL:
+            raise refused(f"a URL of {longest:,} characters; at most {LONGEST_URL:,}")
         return JsonImages(urls=tuple(texts), is_list=is_list)
     images = tuple(_decoded(text, position=position) for position, text in enumerate(texts, 1))
     return JsonImages(images=images, is_list=is_list)
@@ -63,8 +67,8 @@ def _parsed(body: bytes) -> Any:  # noqa: ANN401 - whatever was sent
 
 def _only_pair(content: object) -> tuple[str, object]:
     if not isinstance(content, dict) or len(content) != 1 or not {*content} <= {*_KEYS}:
-        found = sorted(map(str, content))[:5] if isinstance(content, dict) else type(content)
-        raise refused(f"the body holds {found!r:.200}; accepted is {_ACCEPTED}")
+        found = reprlib.repr(sorted(content) if isinstance(content, dict) else content)
+        raise refused(f"the body holds {found}; accepted is {_ACCEPTED}")
     return next(iter(content.items()))
 
 
@@ -78,7 +82,8 @@ def _texts(key: str, value: object) -> list[str]:
 
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str):
-        raise refused(f"{key!r} holds {value!r:.100}, which is no text; accepted is {_ACCEPTED}")
+        shown = reprlib.repr(value)  # what was sent may be large
+        raise refused(f"{key!r} holds {shown}, which is no text; accepted is {_ACCEPTED}")
     return value
 
 

@@ -10,6 +10,9 @@ MAXIMUM_BODY_BYTES = 6 * 2**20
 MAXIMUM_IMAGES = 64
 """In one request."""
 
+LONGEST_URL = 2048
+"""Characters of a URL that an image is fetched from."""
+
 DECODING_SECONDS = 10
 """Of processor time for one image. The slowest that was found within all other limits takes
 a third of it (benchmarks/decoding_cost.py)."""

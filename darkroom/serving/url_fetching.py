@@ -18,9 +18,9 @@ from yarl import URL
 from darkroom.images import ImageError
 from darkroom.serving.addresses import is_public
 from darkroom.serving.allowed_hosts import HostPattern, is_among
+from darkroom.serving.limits import LONGEST_URL
 from darkroom.serving.look_ups import LookUps
 
-_LONGEST_URL = 2048
 _CHUNK_BYTES = 2**16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HEADERS: Mapping[str, str] = {
@@ -159,8 +159,8 @@ def _session(
 
 
 def _parsed(text: str) -> URL:
-    if len(text) > _LONGEST_URL:
-        raise UrlRefusedError(f"a URL of {len(text):,} characters; at most {_LONGEST_URL:,}")
+    if len(text) > LONGEST_URL:
+        raise UrlRefusedError(f"a URL of {len(text):,} characters; at most {LONGEST_URL:,}")
     if not text.isprintable() or "\\" in text or text != text.strip():
         raise UrlRefusedError("the URL holds characters that no URL has")
     try:
