@@ -98,7 +98,8 @@ def own_settings(
     return [
         setting
         for setting in found
-        if not any(setting.key == key or setting.key.startswith(f"{key}.") for key in given)
+        if f"{setting.key}.choices" not in given
+        and not any(setting.key == key or setting.key.startswith(f"{key}.") for key in given)
     ]
 
 

@@ -47,12 +47,16 @@ def reference() -> str:
 def _sections_named(section_schema: dict[str, Any]) -> list[str]:
     """The sections that a section's keys hold, each once."""
     options = [
-        option
-        for field in section_schema["properties"].values()
-        for option in (field, *field.get("anyOf", ()))
+        option for field in section_schema["properties"].values() for option in _alternatives(field)
     ]
     names = [option["$ref"].rsplit("/", 1)[-1] for option in options if "$ref" in option]
     return list(dict.fromkeys(names))
+
+
+def _alternatives(field: dict[str, Any]) -> list[dict[str, Any]]:
+    """The kinds of value that a key takes."""
+    kinds = field.get("anyOf") or field.get("oneOf")
+    return [one for kind in kinds for one in _alternatives(kind)] if kinds else [field]
 
 
 def _resolve(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -76,8 +80,9 @@ def _values(field: dict[str, Any]) -> str:
     """Type and limits, such as `integer ≥ 1`."""
     if "enum" in field:
         return ", ".join(f"`{choice}`" for choice in field["enum"])
-    if "anyOf" in field:
-        return " or ".join(_values(option) for option in field["anyOf"])
+    alternatives = _alternatives(field)
+    if len(alternatives) > 1:
+        return " or ".join(map(_values, alternatives))
     if "$ref" in field:
         return f"`{field['$ref'].rsplit('/', 1)[-1]}`"
     limits = " ".join(f"{sign} {field[key]:g}" for key, sign in _BOUNDS.items() if key in field)

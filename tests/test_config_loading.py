@@ -1,5 +1,6 @@
 """Configurations from files and the command line, and the messages about bad ones."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,18 @@ def test_values_of_a_file_are_typed(load) -> None:
             lambda config: config.tuning.search_space.batch_size.choices == (8, 16),
         ),
         (
+            "tuning.search_space.learning_rate.choices=[1e-3, 3.3e-4, 1]",
+            lambda config: config.tuning.search_space.learning_rate.choices == (0.001, 0.00033, 1),
+        ),
+        (
+            "tuning.search_space.weight_decay={choices: [0, .01]}",
+            lambda config: config.tuning.search_space.weight_decay.choices == (0.0, 0.01),
+        ),
+        (
+            "tuning.search_space.epochs.choices=[2, 5]",
+            lambda config: config.tuning.search_space.epochs.choices == (2, 5),
+        ),
+        (
             "tuning.search_space.epochs={low: 1, high: 2}",
             lambda config: config.tuning.search_space.epochs.high == 2,
         ),
@@ -85,6 +98,16 @@ def test_an_override_changes_one_value_of_a_default_range() -> None:
     space = load_config(None, overrides=["tuning.search_space.epochs.high=5"]).tuning.search_space
 
     assert space.epochs == Config().tuning.search_space.epochs.model_copy(update={"high": 5})
+
+
+def test_choices_take_the_place_of_a_range_and_a_range_that_of_choices(load) -> None:
+    text = "tuning: {search_space: {weight_decay: {choices: [0.1]}}}"
+    overrides = ["learning_rate.choices=[0.1]", "weight_decay.low=0", "weight_decay.high=1"]
+    config = load(text, overrides=[f"tuning.search_space.{one}" for one in overrides])
+    space = config.tuning.search_space.model_dump()
+    assert space["learning_rate"] == {"choices": (0.1,)}
+    assert space["weight_decay"] == {"low": 0, "high": 1, "log": False}
+    assert load(to_yaml(config)) == config
 
 
 def test_an_override_keeps_the_other_values_of_the_file(load) -> None:
@@ -159,6 +182,24 @@ def test_text_that_looks_like_something_else_survives_its_own_yaml(text: str, lo
         ("tuning.search_space.epochs={low: 1}", "tuning.search_space.epochs.high: missing"),
         ("tuning.search_space.batch_size=[1]", "is not a mapping (keys: choices) or null"),
         ("tuning.search_space.batch_size.choices=[]", "allowed: at least 1 item"),
+        ("tuning.search_space.batch_size.choices=[0]", "choices.0: 0 is out of range; allowed: gr"),
+        ("tuning.search_space.batch_size.choices=[8, 4, 8]", "has 8 more than once; give each"),
+        ("tuning.search_space.learning_rate.choices=[]", "[] is not allowed; allowed: at least 1"),
+        ("tuning.search_space.learning_rate.choices=[.1, 1e-1]", "has 0.1 more than once"),
+        ("tuning.search_space.learning_rate.choices=['1e-3']", "without quotes it is a number"),
+        ("tuning.search_space.learning_rate.choices=[.1, x]", "choices.1: 'x' is not a number"),
+        ("tuning.search_space.learning_rate.choices=[true]", "choices.0: true is not a number"),
+        ("tuning.search_space.learning_rate.choices=1e-3", "choices: 0.001 is not a list whose"),
+        ("tuning.search_space.learning_rate.choices=[.1, 0]", "choices: 0.0 is out of range; allo"),
+        ("tuning.search_space.learning_rate.choices=[-1]", "-1.0 is out of range; allowed: greate"),
+        ("tuning.search_space.weight_decay.choices=[0, 11]", "11.0 is out of range; allowed: at l"),
+        ("tuning.search_space.learning_rate=[.1]", "to choose from are {choices: [0.1]}"),
+        ("tuning.search_space.epochs.choices=[2.5]", "choices.0: 2.5 is not a whole number"),
+        ("tuning.search_space.epochs.chioces=[2]", "unknown key; did you mean 'choices'?"),
+        (
+            "tuning.search_space.learning_rate={low: 1e-3, high: 1, choices: [1e-3]}",
+            "has choices and low, high; give either choices, or low and high (and log)",
+        ),
         (
             "tracking.model_name=a b",
             "tracking.model_name: 'a b' is not allowed; allowed: text that",
@@ -247,6 +288,16 @@ def test_a_malformed_override_is_named(override: str, message: str) -> None:
             ],
             "tuning.trials: 7, but a grid tries all of its 24 combinations",
         ),
+        (
+            [
+                "tuning.strategy=grid",
+                "tuning.search_space.learning_rate=null",
+                "tuning.search_space.weight_decay=null",
+                "tuning.search_space.epochs.high=20000000000000000000002",
+            ],
+            "batch_size 3 × epochs 20000000000000000000000 are 60000000000000000000000 "
+            "combinations, of which in a grid at most 10000 are allowed; give fewer values",
+        ),
     ],
 )
 def test_values_that_cannot_work_together_are_refused(overrides: list[str], message: str) -> None:
@@ -256,12 +307,27 @@ def test_values_that_cannot_work_together_are_refused(overrides: list[str], mess
     assert message in problems[0]
 
 
-def test_every_continuous_dimension_of_a_grid_is_named() -> None:
+def test_every_continuous_dimension_of_a_grid_is_named_with_what_to_write() -> None:
     problems = problems_of("tuning.strategy=grid")
+    offered = [shlex.split(problem)[problem.split().index("--set") + 1] for problem in problems]
+    config = load_config(None, overrides=["tuning.strategy=grid", *(o.strip(",") for o in offered)])
+    assert trials_wanted(config.tuning) == 2 * 2 * 24
     assert [problem.partition(":")[0] for problem in problems] == [
         "tuning.search_space.learning_rate",
         "tuning.search_space.weight_decay",
     ]
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "random", "hyperband"])
+def test_choices_of_fractions_suit_every_strategy(strategy: str) -> None:
+    epochs = "null" if strategy == "hyperband" else "{choices: [2, 4]}"
+    space = ["learning_rate.choices=[0.1, 0.2]", f"epochs={epochs}"]
+    config = load_config(
+        None,
+        overrides=[f"tuning.strategy={strategy}", *(f"tuning.search_space.{o}" for o in space)],
+    )
+    assert managed_problems(config) == []
+    assert trials_wanted(config.tuning) == 4
 
 
 def test_a_grid_of_choices_is_accepted() -> None:
@@ -278,6 +344,25 @@ def test_a_grid_of_choices_is_accepted() -> None:
         (["tuning.patience_trials=2"], "SageMaker takes 0 or at least 3"),
         (["tuning.timeout_seconds=60"], "SageMaker takes 0 or at least 120"),
         (["training.warmup_epochs=3"], "must be less than tuning.search_space.epochs.low (3)"),
+        (
+            ["training.warmup_epochs=2", "tuning.search_space.epochs.choices=[4, 2]"],
+            "must be less than tuning.search_space.epochs.choices (2)",
+        ),
+        (
+            [f"tuning.search_space.learning_rate.choices={[n / 100 for n in range(1, 32)]}"],
+            "tuning.search_space.learning_rate: 31 values, but SageMaker takes at most 30",
+        ),
+        (
+            [
+                "tuning.strategy=grid",
+                f"tuning.search_space.learning_rate.choices={[n / 100 for n in range(1, 31)]}",
+                f"tuning.search_space.weight_decay.choices={[n / 100 for n in range(26)]}",
+                "tuning.search_space.batch_size=null",
+                "tuning.search_space.epochs=null",
+            ],
+            "learning_rate 30 × weight_decay 26 are 780 combinations, of which on SageMaker at "
+            "most 750 are allowed",
+        ),
         (
             [f"tuning.search_space.batch_size.choices={list(range(16, 47))}"],
             "tuning.search_space.batch_size: 31 values, but SageMaker takes at most 30",

@@ -86,6 +86,21 @@ def test_what_the_user_sets_stays(tmp_path: Path) -> None:
     assert found["batches"] == (3,)
 
 
+def test_what_is_told_of_choices_is_not_what_the_users_own_took_the_place_of(
+    tmp_path: Path,
+) -> None:
+    folder = photographs(tmp_path / "pets", size=(90, 90), count=3)
+    keys = [f"tuning.search_space.{name}.choices" for name in ("batch_size", "learning_rate")]
+    settings = settings_to_train(
+        config=None,
+        data=str(folder),
+        overrides=[f"{keys[0]}=[3]", f"{keys[1]}=[0.1]", "tuning.strategy=random"],
+        stack="local",
+    )
+    assert settings.config.tuning.search_space.learning_rate.model_dump() == {"choices": (0.1,)}
+    assert not [line for line in settings.told if "search_space" in line]
+
+
 def test_weights_that_can_be_had_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_images, "_imagenet_problem", lambda _architecture: None)
     assert settled(photographs(tmp_path / "pets", size=(90, 90)))["weights"] == "imagenet"

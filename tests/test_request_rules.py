@@ -201,6 +201,28 @@ def test_grid_counts_its_combinations() -> None:
 
 
 @pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        ((30, 25), ""),
+        ((30, 26), "the strategy Grid makes 780 training jobs of these ranges, and 750 are"),
+        ((31,), "the parameter 'p0' has 31 values, and 30 are allowed"),
+    ],
+)
+def test_a_grid_is_limited_though_its_jobs_are_not_counted(
+    counts: tuple[int, ...], told: str
+) -> None:
+    ranges = [
+        {"Name": f"p{place}", "Values": [str(number) for number in range(count)]}
+        for place, count in enumerate(counts)
+    ]
+    request = _with(TUNING, RANGES, {"CategoricalParameterRanges": ranges})
+    request = _with(request, f"{TUNED}.Strategy", "Grid")
+    del request[TUNED]["ResourceLimits"]["MaxNumberOfTrainingJobs"]
+    assert _messages("CreateHyperParameterTuningJob", request).startswith(told)
+    assert bool(problems("CreateHyperParameterTuningJob", request)) is bool(told)
+
+
+@pytest.mark.parametrize(
     ("path", "value", "told"),
     [
         ("VpcConfig", {"Subnets": ["s"], "SecurityGroupIds": ["g"]}, "takes no VpcConfig"),

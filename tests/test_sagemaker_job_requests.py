@@ -1,5 +1,6 @@
 """What is sent to train and to tune."""
 
+import json
 import re
 from typing import Any
 
@@ -10,14 +11,24 @@ from darkroom.backends.sagemaker.request_rules import problems as broken_rules
 from darkroom.backends.sagemaker.requests.training import training_request
 from darkroom.backends.sagemaker.requests.tuning import tuning_request
 from darkroom.backends.sagemaker.site import Site
+from darkroom.backends.sagemaker.trial_jobs import typed_values
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging, RecordingConfig
+from darkroom.config.grid import grid
 from darkroom.config.sagemaker import SageMakerConfig
-from darkroom.config.tuning import Choices, FloatRange, IntRange, SearchSpace, TuningConfig
+from darkroom.config.tuning import (
+    Choices,
+    FloatChoices,
+    FloatRange,
+    IntRange,
+    SearchSpace,
+    TuningConfig,
+)
 from darkroom.errors import UserError
 from darkroom.training.history import EpochMetrics
 from darkroom.training.hyperparameters import from_strings
 from golden_requests import assert_golden
+from rehearsal.tuning.space import read_space
 
 DATASET = f"s3://bucket/darkroom/datasets/{'0' * 64}"
 HYPERPARAMETERS = Hyperparameters(learning_rate=3e-4, epochs=9, weights="none")
@@ -160,8 +171,8 @@ def test_every_metric_is_found_in_what_training_prints_and_no_other() -> None:
 
 
 GRID = {
-    "learning_rate": None,
-    "weight_decay": None,
+    "learning_rate": FloatChoices(choices=(0.001, 1e-05, 0.1 + 0.2)),
+    "weight_decay": FloatChoices(choices=(0.0, 1.0)),
     "batch_size": Choices(choices=(16, 32)),
     "epochs": IntRange(low=3, high=5),
 }
@@ -201,6 +212,32 @@ def test_a_tuning_job(name: str, settings: dict[str, Any], config: dict[str, Any
     operation = "CreateHyperParameterTuningJob"
     assert_golden(request, operation=f"sagemaker:{operation}", name=f"tuning_{name}")
     assert broken_rules(operation, request) == []
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+def test_a_grid_has_the_same_trials_here_and_there(quoted: bool) -> None:
+    """The emulator makes the combinations of the request; jobs read strings, maybe quoted."""
+    request = tuning(strategy="grid", search_space=GRID)
+    fixed = request["TrainingJobDefinition"]["StaticHyperParameters"]
+    there = []
+    for strings in read_space(request["HyperParameterTuningJobConfig"]["ParameterRanges"]).grid():
+        tuned = {name: json.dumps(text) if quoted else text for name, text in strings.items()}
+        there.append(typed_values(tuned))
+        assert from_strings({**fixed, **tuned}) == HYPERPARAMETERS.replace(**there[-1])
+    here = grid(SearchSpace.model_validate(GRID))
+    assert repr(there) == repr([{name: one[name] for name in there[0]} for one in here])
+    assert len(here) == 3 * 2 * 2 * 3
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "random", "hyperband"])
+def test_choices_of_fractions_are_categories_for_every_strategy(strategy: str) -> None:
+    choices = FloatChoices(choices=(0.001, 0.01))
+    request = tuning(strategy=strategy, search_space={"learning_rate": choices, "epochs": None})
+    ranges = request["HyperParameterTuningJobConfig"]["ParameterRanges"]
+    assert {"Name": "learning_rate", "Values": ["0.001", "0.01"]} in ranges[
+        "CategoricalParameterRanges"
+    ]
+    assert broken_rules("CreateHyperParameterTuningJob", request) == []
 
 
 def test_what_is_searched_is_not_fixed_as_well() -> None:
@@ -247,7 +284,7 @@ def test_no_more_jobs_run_at_once_than_there_are() -> None:
 
 
 def test_a_grid_with_a_continuous_dimension_is_refused() -> None:
-    with pytest.raises(UserError, match="a grid needs choices"):
+    with pytest.raises(UserError, match="give those to try"):
         tuning(strategy="grid")
 
 

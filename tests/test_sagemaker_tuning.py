@@ -12,7 +12,7 @@ from darkroom.backends.sagemaker.following import JobInterrupted
 from darkroom.backends.sagemaker.training import run_training
 from darkroom.backends.sagemaker.tuning import run_tuning
 from darkroom.config import Hyperparameters
-from darkroom.config.tuning import Choices, FloatRange, IntRange, TuningConfig
+from darkroom.config.tuning import Choices, FloatChoices, FloatRange, IntRange, TuningConfig
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.tuning.results import Trial, TuningResult
@@ -174,9 +174,10 @@ def test_a_search_without_a_complete_trial_says_why(
 
 
 def test_a_grid_tries_every_combination(tune: Any) -> None:
-    result = tune(seed=6, strategy="grid", search_space=SPACE | {"learning_rate": None})
-    tried = sorted((trial.values["batch_size"], trial.values["epochs"]) for trial in result.trials)
-    assert tried == [(16, 2), (16, 3), (16, 4), (32, 2), (32, 3), (32, 4)]
+    space = {"learning_rate": FloatChoices(choices=(1e-05, 0.1 + 0.2)), "batch_size": None}
+    result = tune(seed=6, strategy="grid", search_space=SPACE | space)
+    tried = sorted((one.values["learning_rate"], one.values["epochs"]) for one in result.trials)
+    assert tried == [(rate, epochs) for rate in (1e-05, 0.1 + 0.2) for epochs in (2, 3, 4)]
 
 
 def test_a_reached_target_ends_the_search(tune: Any) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,14 @@ import pytest
 
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging
-from darkroom.config.tuning import Choices, FloatRange, IntRange, SearchSpace, TuningConfig
+from darkroom.config.tuning import (
+    Choices,
+    FloatChoices,
+    FloatRange,
+    IntRange,
+    SearchSpace,
+    TuningConfig,
+)
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.errors import DarkroomError, UserError
 from darkroom.training.checkpoints import training_folder
@@ -313,6 +321,49 @@ def test_a_grid_tries_every_combination_once(search: Any) -> None:
     assert tried == [(16, 2), (16, 3), (16, 4), (32, 2), (32, 3), (32, 4)]
 
 
+FRACTIONS = SearchSpace(
+    learning_rate=FloatChoices(choices=(0.1 + 0.2, 1e-3, 1.0)),
+    weight_decay=FloatChoices(choices=(0.0, 5e-324)),
+    batch_size=None,
+    epochs=Choices(choices=(3, 2)),
+)
+"""Values that lose something wherever a digit or a type is lost."""
+
+
+def test_a_grid_of_fractions_trains_with_exactly_these(search: Any) -> None:
+    training = Training()
+    result = search(training, strategy="grid", search_space=FRACTIONS, pruning="none")
+    tried = [tuple(trial.values.values()) for trial in result.trials]
+    wanted = list(product((0.1 + 0.2, 1e-3, 1.0), (0.0, 5e-324), (3, 2)))
+    assert repr(tried) == repr(wanted)
+    assert [(h.learning_rate, h.weight_decay, h.epochs) for h in training.calls] == wanted
+    assert TuningResult.model_validate_json(result.model_dump_json()) == result
+
+
+def test_a_grid_of_fractions_goes_on_after_a_kill(search: Any) -> None:
+    settings: Any = {"strategy": "grid", "search_space": FRACTIONS, "pruning": "none"}
+    with pytest.raises(KeyboardInterrupt):
+        search(Training(raises={5: KeyboardInterrupt()}), **settings)
+    tried = [tuple(trial.values.values()) for trial in search(Training(), **settings).trials]
+    assert repr(tried) == repr(list(product((0.1 + 0.2, 1e-3, 1.0), (0.0, 5e-324), (3, 2))))
+
+
+@pytest.mark.parametrize("strategy", ["tpe", "random", "hyperband"])
+def test_every_strategy_takes_fractions_to_choose_from(search: Any, strategy: str) -> None:
+    epochs = {"epochs": None} if strategy == "hyperband" else {}
+    space = FRACTIONS.model_copy(update=epochs)
+    result = search(Training(), strategy=strategy, search_space=space, trials=12)
+    rates = {trial.values["learning_rate"] for trial in result.trials}
+    assert rates <= {0.1 + 0.2, 1e-3, 1.0}
+    assert len(rates) > 1
+
+
+def test_a_trial_is_told_with_whole_numbers_as_they_are() -> None:
+    values = {"batch_size": 1024, "learning_rate": 0.00123456}
+    trial = Trial(number=0, values=values, state="complete", objective=1, epochs=1, seconds=1)
+    assert trial.in_words("f1") == "trial 0: f1 1.0000 (batch_size 1024, learning_rate 0.00123)"
+
+
 def test_a_grid_that_was_killed_goes_on_without_trying_anything_twice(search: Any) -> None:
     settings: Any = {"strategy": "grid", "search_space": GRID, "pruning": "none"}
     with pytest.raises(KeyboardInterrupt):
@@ -323,7 +374,9 @@ def test_a_grid_that_was_killed_goes_on_without_trying_anything_twice(search: An
 
 
 def test_a_grid_has_no_continuous_dimension(search: Any) -> None:
-    with pytest.raises(UserError, match=r"search_space\.learning_rate: a grid needs choices.*null"):
+    with pytest.raises(
+        UserError, match=r"learning_rate: from 0\.0001 to 0\.01 there are .*choices="
+    ):
         search(Training(), strategy="grid")
 
 

@@ -1,20 +1,28 @@
 """What no single key of a configuration shows: values that cannot work together."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from darkroom.config import Config, DeploymentConfig, TrainingConfig
-from darkroom.config.grid import continuous_problem, dimensions, grid, grid_values
+from darkroom.config.grid import (
+    Dimension,
+    continuous_problem,
+    counts,
+    dimensions,
+    trials_wanted,
+)
 from darkroom.config.hosting_kinds import kind_problems
 from darkroom.config.metrics import natural_direction
 from darkroom.config.problems import allowed_values, near_miss
-from darkroom.config.tuning import Choices, FloatRange, IntRange, TuningConfig
+from darkroom.config.tuning import Choices, FloatChoices, FloatRange, TuningConfig
 
 _WEIGHTS_SUFFIXES = (".safetensors", ".tar.gz", ".tgz")
 _SHORTEST_START_SECONDS = 60  # of ContainerStartupHealthCheckTimeoutInSeconds
 _MOST_CHOICES = 30  # values of a categorical dimension, by SageMaker's API
+_MOST_COMBINATIONS = 10_000  # as many as the largest search that SageMaker ever allows
+_MOST_MANAGED_COMBINATIONS = 750
+"""https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-limits.html"""
 
 
 def consistency_problems(config: Config) -> list[str]:
@@ -51,26 +59,31 @@ def _managed_search_problems(config: Config) -> list[str]:
             "least 120"
         )
     if space.epochs and space.epochs.low <= config.training.warmup_epochs:
+        least = "choices" if isinstance(space.epochs, Choices) else "low"
         problems.append(
             f"training.warmup_epochs: {config.training.warmup_epochs:g} must be less than "
-            f"tuning.search_space.epochs.low ({space.epochs.low}) on SageMaker, where all jobs of "
-            "a tuning share it"
+            f"tuning.search_space.epochs.{least} ({space.epochs.low}) on SageMaker, where all jobs "
+            "of a tuning share it"
         )
+    if tuning.strategy == "grid":
+        problems += _size_problems(tuning, most=_MOST_MANAGED_COMBINATIONS, where="on SageMaker")
     return problems + [
-        f"tuning.search_space.{name}: {len(values)} values, but SageMaker takes at most "
-        f"{_MOST_CHOICES}"
-        for name, values in _categories(tuning).items()
-        if len(values) > _MOST_CHOICES
+        f"tuning.search_space.{name}: {number} values, but SageMaker takes at most {_MOST_CHOICES}"
+        for name, number in _categories(tuning).items()
+        if number > _MOST_CHOICES
     ]
 
 
-def _categories(tuning: TuningConfig) -> dict[str, Sequence[int]]:
-    """The dimensions that SageMaker gets as lists of values."""
-    kinds = (Choices, IntRange) if tuning.strategy == "grid" else (Choices,)
+def _categories(tuning: TuningConfig) -> dict[str, int]:
+    """How many values each dimension has that SageMaker gets as a list of them."""
+    space = tuning.search_space
+    if tuning.strategy == "grid":
+        return counts(space)
+    listed = dimensions(space).items()
     return {
-        name: grid_values(name, searched=searched)
-        for name, searched in dimensions(tuning.search_space).items()
-        if isinstance(searched, kinds)
+        name: len(searched.choices)
+        for name, searched in listed
+        if isinstance(searched, Choices | FloatChoices)
     }
 
 
@@ -129,13 +142,12 @@ def _search_problems(tuning: TuningConfig) -> list[str]:
             "tuning.search_space: every range is null, so there is nothing to search; "
             "give one, or set tuning.enabled to false"
         ]
-    ranges = [
+    values = [
         problem
-        for name, searched in space
-        if isinstance(searched, FloatRange)
-        for problem in _range_problems(name, searched=searched)
+        for name, searched in dimensions(space).items()
+        for problem in _value_problems(name, searched=searched)
     ]
-    return ranges + _strategy_problems(tuning)
+    return values + _strategy_problems(tuning)
 
 
 def _strategy_problems(tuning: TuningConfig) -> list[str]:
@@ -147,32 +159,49 @@ def _strategy_problems(tuning: TuningConfig) -> list[str]:
         ]
     if tuning.strategy != "grid":
         return []
-    continuous = [name for name, searched in space if isinstance(searched, FloatRange)]
-    if continuous:
-        return [continuous_problem(name) for name in continuous]
-    return _grid_size_problems(tuning)
+    continuous = [
+        continuous_problem(name, searched=searched)
+        for name, searched in dimensions(space).items()
+        if isinstance(searched, FloatRange)
+    ]
+    return continuous or _grid_size_problems(tuning)
 
 
 def _grid_size_problems(tuning: TuningConfig) -> list[str]:
     """A grid tries everything; another number than the default must be meant otherwise."""
-    combinations = len(grid(tuning.search_space))
-    if tuning.trials in (combinations, TuningConfig.model_fields["trials"].default):
+    wanted = trials_wanted(tuning)
+    if tuning.trials not in (wanted, TuningConfig.model_fields["trials"].default):
+        return [
+            f"tuning.trials: {tuning.trials}, but a grid tries all of its {wanted} "
+            "combinations; leave tuning.trials out, or use the strategy 'random'"
+        ]
+    return _size_problems(tuning, most=_MOST_COMBINATIONS, where="in a grid")
+
+
+def _size_problems(tuning: TuningConfig, *, most: int, where: str) -> list[str]:
+    wanted = trials_wanted(tuning)
+    if wanted <= most:
         return []
+    factors = " × ".join(f"{name} {count}" for name, count in counts(tuning.search_space).items())
     return [
-        f"tuning.trials: {tuning.trials}, but a grid tries all of its {combinations} "
-        "combinations; leave tuning.trials out, or use the strategy 'random'"
+        f"tuning.search_space: {factors} are {wanted} combinations, of which {where} at most "
+        f"{most} are allowed; give fewer values, or use the strategy 'random'"
     ]
 
 
-def _range_problems(name: str, *, searched: FloatRange) -> list[str]:
-    """Ends of a search range that training itself would refuse."""
+def _value_problems(name: str, *, searched: Dimension) -> list[str]:
+    """Values of a search that training itself would refuse."""
+    if isinstance(searched, Choices | FloatChoices):
+        values = [("choices", value) for value in searched.choices]
+    else:
+        values = [("low", searched.low), ("high", searched.high)]
     problems = []
-    for end, value in (("low", searched.low), ("high", searched.high)):
+    for key, value in values:
         try:
             TrainingConfig.model_validate({name: value})
         except ValidationError:
             problems.append(
-                f"tuning.search_space.{name}.{end}: {value!r} is out of range; "
+                f"tuning.search_space.{name}.{key}: {value!r} is out of range; "
                 f"allowed: {allowed_values(['training', name])}"
             )
     return problems

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from darkroom.config import Config
 from darkroom.config.consistency import consistency_problems
-from darkroom.config.problems import describe_problems, shown
+from darkroom.config.problems import describe_problems, place_of, shown
+from darkroom.config.tuning import FloatRange
 from darkroom.config.yaml_reading import format_yaml, parse_yaml
 from darkroom.errors import UserError
 
@@ -62,7 +63,7 @@ def _readable(content: dict[str, Any], *, error: ValidationError) -> Config | No
     """What is left of a configuration without the values that are wrong."""
     left = json.loads(json.dumps(content, default=str))
     for detail in error.errors(include_url=False):
-        node, path = left, [*detail["loc"]]
+        node, path = left, place_of(detail)
         while len(path) > 1 and isinstance(node, dict) and isinstance(node.get(path[0]), dict):
             node = node[path.pop(0)]
         if isinstance(node, dict):
@@ -145,12 +146,26 @@ def _override(content: dict[str, Any], text: str) -> str | None:
     if not equals or not all(parts):
         return f"--set {text!r}: not of the form key.path=value, such as training.epochs=5"
     try:
-        _section_at(content, parts[:-1])[parts[-1]] = parse_yaml(value, origin=f"--set {text!r}")
+        section = _section_at(content, parts[:-1])
+        section[parts[-1]] = parse_yaml(value, origin=f"--set {text!r}")
+        if parts[:-2] == _SEARCH_SPACE:
+            _of_one_kind(section, by=parts[-1])
     except _NotASectionError as error:
         return f"--set {text!r}: {error}"
     except UserError as error:
         return str(error)
     return None
+
+
+_SEARCH_SPACE = ["tuning", "search_space"]
+
+
+def _of_one_kind(dimension: dict[str, Any], *, by: str) -> None:
+    """Let choices take the place of a range, and a range that of choices."""
+    kinds = {"choices"}, {*FloatRange.model_fields}
+    for this, other in (kinds, kinds[::-1]):
+        for key in other if by in this else ():
+            dimension.pop(key, None)
 
 
 class _NotASectionError(Exception):

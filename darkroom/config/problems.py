@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from darkroom.config import Config
 from darkroom.config.architectures import ARCHITECTURES
+from darkroom.config.tuning import AS_CHOICES, AS_RANGE
 
 Schema = Mapping[str, Any]
 
@@ -34,7 +35,18 @@ _BOUNDS = {
 def describe_problems(error: ValidationError) -> list[str]:
     """One line for each problem: key, value, what is wrong, what is allowed."""
     schema = Config.model_json_schema()
-    return [_describe(detail, schema=schema) for detail in error.errors(include_url=False)]
+    details = error.errors(include_url=False)
+    return [_describe(detail, schema=schema) for detail in details if not _follows(detail)]
+
+
+def _follows(detail: ErrorDetails) -> bool:
+    """Whether it is but a consequence: pydantic counts the valid items of a list alone."""
+    return detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]
+
+
+def place_of(detail: ErrorDetails) -> list[str | int]:
+    """Keys and positions down to the value that a problem is about."""
+    return [part for part in detail["loc"] if part not in (AS_RANGE, AS_CHOICES)]
 
 
 def near_miss(name: str, *, among: Iterable[str]) -> str | None:
@@ -48,7 +60,7 @@ def shown(value: object) -> str:
     """A value as the user may have written it, shortened."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
-    text = repr(value)
+    text = repr(list(value) if isinstance(value, tuple) else value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
@@ -58,7 +70,7 @@ def allowed_values(path: Sequence[str]) -> str:
 
 
 def _describe(detail: ErrorDetails, *, schema: Schema) -> str:
-    path = [str(part) for part in detail["loc"]]
+    path = [str(part) for part in place_of(detail)]
     key = ".".join(path)
     if detail["type"] in ("extra_forbidden", "invalid_key"):
         return f"{key}: unknown key; {_known_key(path, schema=schema)}"
@@ -80,11 +92,15 @@ def _fault(detail: ErrorDetails, *, expected: Schema) -> str:
     if choices:
         return f"is not one of the choices; {_suggestion(value, choices=choices)}"
     if _has_type(value, expected["type"]):
-        wrong = "is not allowed" if isinstance(value, str) else "is out of range"
+        wrong = "is out of range" if isinstance(value, int | float) else "is not allowed"
         return f"{wrong}; allowed: {_limits(expected) or detail['msg']}"
     wrong, limits = f"is not {_described_type(expected)}", _limits(expected)
     if _is_text(expected) and isinstance(value, int | float | date):  # YAML saw more in it
         return f'{wrong}; in quotes it is one: "{shown(value)}"'
+    if isinstance(value, str) and _is_number(value) and expected["type"] in ("integer", "number"):
+        return f"{wrong}; without quotes it is a number"
+    if isinstance(value, list) and "choices" in expected.get("properties", ()):
+        return f"{wrong}; values to choose from are {{choices: {shown(value)}}}"
     return f"{wrong}; allowed: {limits}" if limits else wrong
 
 
@@ -94,6 +110,14 @@ def _is_text(expected: Schema) -> bool:
     return wanted.get("type") == "string"
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _has_type(value: object, name: str) -> bool:
     """Whether a value of YAML has a type of JSON Schema."""
     types: dict[str, type | tuple[type, ...]] = {
@@ -101,7 +125,7 @@ def _has_type(value: object, name: str) -> bool:
         "number": (int, float),
         "boolean": bool,
         "string": str,
-        "array": list,
+        "array": (list, tuple),
         "object": dict,
     }
     is_number_slot = name in ("integer", "number")
@@ -182,10 +206,14 @@ def schema_at(path: Sequence[str], *, schema: Schema) -> Schema:
 
 
 def _resolved(node: Schema, *, schema: Schema) -> Schema:
-    """Follow a reference, and take the one alternative that is not null."""
+    """Follow a reference; take the one alternative that is not null; join kinds of one section."""
     if "anyOf" in node:
         alternative = next(option for option in node["anyOf"] if option.get("type") != "null")
         return {**_resolved(alternative, schema=schema), "nullable": True}
+    if "oneOf" in node:
+        kinds = [_resolved(option, schema=schema) for option in node["oneOf"]]
+        properties = {key: value for kind in kinds for key, value in kind["properties"].items()}
+        return {"type": "object", "properties": properties}
     if "$ref" in node:
         return _resolved(schema["$defs"][node["$ref"].rsplit("/", 1)[-1]], schema=schema)
     return node

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from darkroom.config import Config
 from darkroom.config.consistency import batch_sizes
 from darkroom.config.grid import trials_wanted
-from darkroom.config.tuning import IntRange
+from darkroom.config.tuning import Choices
 from darkroom.errors import UserError
 from darkroom.files import workspace
 from darkroom.model.network import build_model, has_active_batch_norm
@@ -116,9 +116,10 @@ def _epochs(config: Config) -> float:
     if not tuning.enabled:
         return epochs
     searched = tuning.search_space.epochs
-    if isinstance(searched, IntRange):
-        return trials_wanted(tuning) * (searched.low + searched.high) / 2 + searched.high
-    return (trials_wanted(tuning) + 1) * epochs
+    if searched is None:
+        return (trials_wanted(tuning) + 1) * epochs
+    values = searched.choices if isinstance(searched, Choices) else (searched.low, searched.high)
+    return trials_wanted(tuning) * sum(values) / len(values) + searched.high
 
 
 def _duration(config: Config, *, images: int, trained: int, model: torch.nn.Module) -> str:

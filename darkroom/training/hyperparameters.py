@@ -27,7 +27,7 @@ _SCRIPT_REFUSED = (
 
 def to_strings(hyperparameters: Hyperparameters) -> dict[str, str]:
     """Every hyperparameter by name, as text that `from_strings` reads back unchanged."""
-    return {name: _encode(value) for name, value in hyperparameters.model_dump().items()}
+    return {name: encoded(value) for name, value in hyperparameters.model_dump().items()}
 
 
 def debugging_strings(debugging: Debugging) -> dict[str, str]:
@@ -77,7 +77,8 @@ def from_strings(strings: Mapping[str, str]) -> Hyperparameters:
     return hyperparameters
 
 
-def _encode(value: int | float | str | bool) -> str:
+def encoded(value: int | float | str | bool) -> str:
+    """One value as text, a number with all its digits."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

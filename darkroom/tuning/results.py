@@ -38,10 +38,14 @@ class Trial(BaseModel):
 
     def in_words(self, objective: str) -> str:
         """One line for people."""
-        values = ", ".join(f"{name} {value:.3g}" for name, value in self.values.items())
+        values = ", ".join(f"{name} {_shown(value)}" for name, value in self.values.items())
         outcome = self.state if self.objective is None else f"{objective} {self.objective:.4f}"
         pruned = ", pruned" if self.state == "pruned" else ""
         return f"trial {self.number}: {outcome}{pruned} ({values})"
+
+
+def _shown(value: Value) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
 class TuningResult(BaseModel):

@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom.config.grid import Dimension, dimensions, grid
-from darkroom.config.tuning import Choices, IntRange, TuningConfig
+from darkroom.config.tuning import Choices, FloatChoices, IntRange, TuningConfig
 from darkroom.tuning.results import State, Trial, Value
 
 _CONTINUES = "continues"
@@ -120,8 +120,9 @@ def _pruner(tuning: TuningConfig, *, epochs: int) -> optuna.pruners.BasePruner:
 
 
 def _suggest(trial: optuna.Trial, *, name: str, dimension: Dimension) -> Value:
-    if isinstance(dimension, Choices):
-        return int(trial.suggest_categorical(name, dimension.choices))
+    if isinstance(dimension, Choices | FloatChoices):
+        chosen: Value = trial.suggest_categorical(name, dimension.choices)
+        return chosen
     if isinstance(dimension, IntRange):
         return trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
     return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)

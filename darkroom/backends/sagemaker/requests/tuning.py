@@ -13,8 +13,8 @@ from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging
 from darkroom.config.grid import Dimension, dimensions, grid_values, trials_wanted
 from darkroom.config.sagemaker import TuningJobConfig
-from darkroom.config.tuning import Choices, FloatRange, IntRange, TuningConfig
-from darkroom.training.hyperparameters import debugging_strings, to_strings
+from darkroom.config.tuning import Choices, FloatChoices, FloatRange, IntRange, TuningConfig
+from darkroom.training.hyperparameters import debugging_strings, encoded, to_strings
 
 _VALUES_AFTER_EPOCHS = 1
 """A job emits the objective once an epoch, and at its end once more: that of the kept epoch.
@@ -127,7 +127,7 @@ def _ranges(tuning: TuningConfig) -> Request:
     }
     for name, searched in dimensions(tuning.search_space).items():
         if _is_categorical(searched, tuning=tuning):
-            values = [str(value) for value in grid_values(name, searched=searched)]
+            values = [encoded(value) for value in grid_values(name, searched=searched)]
             ranges["CategoricalParameterRanges"].append({"Name": name, "Values": values})
         elif isinstance(searched, FloatRange):
             ranges["ContinuousParameterRanges"].append(_range(name, searched=searched))
@@ -138,7 +138,7 @@ def _ranges(tuning: TuningConfig) -> Request:
 
 def _is_categorical(searched: Dimension, *, tuning: TuningConfig) -> bool:
     """A grid has nothing else; and a range of one value is none."""
-    if tuning.strategy == "grid" or isinstance(searched, Choices):
+    if tuning.strategy == "grid" or isinstance(searched, Choices | FloatChoices):
         return True
     return isinstance(searched, IntRange) and searched.low == searched.high
 

@@ -12,7 +12,8 @@ from darkroom.backends.sagemaker.rules.members import repeated
 from darkroom.backends.sagemaker.rules.problem import RuleProblem
 
 _MOST_SEARCHED = 30
-_MOST_JOBS = {"Bayesian": 750, "Random": 10_000, "Hyperband": 750}
+_MOST_JOBS = {"Bayesian": 750, "Random": 10_000, "Hyperband": 750, "Grid": 750}
+_MOST_VALUES = 30
 _MOST_PARALLEL = 100
 _KINDS = ("ContinuousParameterRanges", "IntegerParameterRanges", "CategoricalParameterRanges")
 Problems = Iterator[RuleProblem]
@@ -53,6 +54,11 @@ def _grid(config: Mapping[str, Any]) -> Problems:
     combinations = 1
     for parameter in ranges.get(_KINDS[2], ()):
         combinations *= len(parameter.get("Values", ()))
+    if combinations > _MOST_JOBS["Grid"]:
+        yield RuleProblem(
+            f"the strategy Grid makes {combinations} training jobs of these ranges, and "
+            f"{_MOST_JOBS['Grid']} are allowed"
+        )
     most = config.get("ResourceLimits", {}).get("MaxNumberOfTrainingJobs")
     if most is not None and most != combinations:
         yield RuleProblem(
@@ -64,7 +70,7 @@ def _grid(config: Mapping[str, Any]) -> Problems:
 def _limits(config: Mapping[str, Any]) -> Problems:
     limits, strategy = config.get("ResourceLimits", {}), str(config.get("Strategy"))
     jobs, parallel = limits.get("MaxNumberOfTrainingJobs"), limits.get("MaxParallelTrainingJobs", 1)
-    if strategy in _MOST_JOBS and jobs is None:
+    if strategy in _MOST_JOBS and strategy != "Grid" and jobs is None:
         yield RuleProblem(f"MaxNumberOfTrainingJobs is required with the strategy {strategy}")
     if jobs is not None and jobs > _MOST_JOBS.get(strategy, jobs):
         most = _MOST_JOBS[strategy]
@@ -152,6 +158,11 @@ def _ranges(ranges: Mapping[str, Any], *, fixed: Mapping[str, str]) -> Problems:
         for parameter in ranges.get(kind, ()):
             yield from _interval(parameter, whole=kind == "IntegerParameterRanges")
     for parameter in ranges.get(_KINDS[2], ()):
+        if len(parameter.get("Values", ())) > _MOST_VALUES:
+            yield RuleProblem(
+                f"the parameter {parameter.get('Name')!r} has {len(parameter['Values'])} values, "
+                f"and {_MOST_VALUES} are allowed"
+            )
         for value in repeated(parameter.get("Values", ())):
             yield RuleProblem(f"the parameter {parameter.get('Name')!r} has {value!r} twice")
 
