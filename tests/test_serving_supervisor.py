@@ -1,5 +1,7 @@
 """A serving process that crashes is started again, and says so."""
 
+import fcntl
+import http.client
 import json
 import os
 import signal
@@ -8,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
@@ -166,6 +168,31 @@ def test_a_request_under_way_is_answered_before_the_end(models: Path) -> None:
             connection.sendall(body[-5:])
             assert connection.recv(65536).startswith(b"HTTP/1.1 200 OK")
         assert supervisor.wait(20) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_log_that_nobody_reads_stops_neither_the_server_nor_its_supervisor(
+    models: Path, is_gone: bool
+) -> None:
+    with running(str(models / "first"), "--log", "json") as (supervisor, client):
+        for stream in (supervisor.stdout, supervisor.stderr):
+            fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, 4096)  # else it takes some hundred requests
+            if is_gone:
+                stream.close()
+        with closing(http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)) as asking:
+            for _ in range(100):
+                asking.request("GET", "/none")
+                assert json.loads(asking.getresponse().read())["error"]
+        crash(supervisor)
+        assert client.send(body=encoded("red")).content["class"] == "red"
+        metrics = client.send("GET", "/metrics").content.decode()
+        dropped = float(metrics.partition("\ndarkroom_log_lines_dropped ")[2].split()[0])
+        assert (dropped > 0) == is_gone
+        started = time.monotonic()
+        supervisor.terminate()
+        assert supervisor.wait(20) == 0
+        assert time.monotonic() - started < 10
 
 
 def test_the_supervisor_itself_is_small(models: Path) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 
 from darkroom.prediction import Predictor
 from darkroom.serving.app import Surroundings, create_app
-from darkroom.serving.logs import EventLog
+from darkroom.serving.logs import EventLog, UnreadStream
 from served import Client, encoded, served
 from small_bundles import write_small_bundle
 
@@ -79,6 +81,34 @@ def test_metrics_count_images_batches_and_refusals_in_few_series(client: Client)
     assert 'darkroom_requests_total{route="other",status="404"} 20.0' in metrics
     assert "darkroom_batch_size_count 1.0" in metrics
     assert "invented" not in metrics
+
+
+def test_what_nobody_reads_is_dropped_and_counted_and_nobody_waits_for_it() -> None:
+    reading, writing = os.pipe()
+    stream = UnreadStream(writing, missing=lambda lines: f"missing {lines}\n", most=1000)
+    sent = 0
+    while stream.dropped < 2:  # the pipe takes 64 KiB
+        stream.write(f"{sent:099}\n")
+        sent += 1
+    with os.fdopen(reading, "rb") as reader:
+        found = [reader.readline() for _ in range(sent - stream.dropped)]
+        while not select.select([reading], [], [], 0.01)[0]:
+            stream.write("and on\n")  # as soon as it has noticed that there is room
+        assert [*map(int, found)] == [*range(sent - 2)]
+        assert reader.readline() == b"missing %d\n" % stream.dropped
+        assert reader.readline() == b"and on\n"
+    stream.close()
+    os.close(writing)
+
+
+def test_a_reader_that_is_gone_costs_its_lines_alone() -> None:
+    reading, writing = os.pipe()
+    stream = UnreadStream(writing, missing=lambda lines: f"missing {lines}\n")
+    os.close(reading)
+    stream.write("to nobody\n")
+    stream.close()
+    assert stream.dropped == 1
+    os.close(writing)
 
 
 def test_text_lines_stay_one_line_each(stream: io.StringIO) -> None:

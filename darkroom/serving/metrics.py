@@ -81,6 +81,11 @@ class ServingMetrics:
         self.restarts = Gauge(
             "darkroom_restarts", "Times the model process was started again.", registry=registry
         )
+        self.log_lines_dropped = Gauge(
+            "darkroom_log_lines_dropped",
+            "Log lines lost, as nobody has read the server's output.",
+            registry=registry,
+        )
         self.captured = Counter(
             "darkroom_captured", "Requests stored by data capture.", registry=registry
         )

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -19,7 +20,7 @@ from darkroom.serving.decoding_process import DecoderSource
 from darkroom.serving.invocations import OnExchange, ignore_exchange
 from darkroom.serving.journal import Journal
 from darkroom.serving.limits import MOST_CONNECTIONS, RUN_SECONDS
-from darkroom.serving.logs import EventLog
+from darkroom.serving.logs import EventLog, unread_output
 from darkroom.serving.memory import default_decoding_bytes, use_one_arena
 from darkroom.serving.metrics import ServingMetrics
 from darkroom.serving.model_names import ModelNames
@@ -71,7 +72,11 @@ def serve_task(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = _settings(task)
     log, metrics = EventLog(settings.log or "text"), ServingMetrics()
-    with _capturing(settings, log=log, metrics=metrics) as on_exchange:
+    with (
+        unread_output(log) as dropped,
+        _capturing(settings, log=log, metrics=metrics) as on_exchange,
+    ):
+        metrics.log_lines_dropped.set_function(dropped)
         around = Surroundings(
             settings,
             log=log,
@@ -103,6 +108,7 @@ def _decoders(
     def begin_anew() -> None:
         """Let the supervisor start another process: this one cannot make a source safely."""
         log.write("source_ended")
+        sys.stdout.close()  # hands on what waits, where somebody reads
         witness.clear()  # no request is to blame
         os._exit(_SOURCE_ENDED)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from darkroom.errors import DarkroomError, UserError
 from darkroom.serving.journal import Journal
-from darkroom.serving.logs import EventLog
+from darkroom.serving.logs import EventLog, write_if_read
 from darkroom.serving.supervisor import supervise
 from darkroom.serving.witness import Witness
 
@@ -223,8 +223,8 @@ def _default_port() -> int:
 
 
 def _say(event: str, **fields: object) -> None:
-    """The supervisor's own words, on stderr."""
-    EventLog("text", stream=sys.stderr).write(event, **fields)
+    """The supervisor's own words, on stderr; it waits for nobody to read them."""
+    write_if_read(sys.stderr.fileno(), EventLog("text").line(event, **fields))
 
 
 if __name__ == "__main__":
