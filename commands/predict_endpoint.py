@@ -5,7 +5,11 @@ from contextlib import contextmanager
 from threading import Event
 
 from darkroom.backends.asking import Asker, pause_until
+from darkroom.backends.endpoint import EndpointError
+from darkroom.errors import DarkroomError, UserError
 from darkroom.serving.model_names import ARCHIVE_ENDINGS
+
+_NOT_FOUND = 404
 
 
 @contextmanager
@@ -26,17 +30,28 @@ def asked_endpoint(name: str, *, stack: str, target_model: str, top_k: int) -> I
         from darkroom.backends.local_records import address_of
 
         with EndpointClient(address_of(name), target_model=target_model) as client:
-            yield Asker(client, top_k=top_k)
+            try:
+                yield Asker(client, top_k=top_k)
+            except EndpointError as error:
+                if error.status == _NOT_FOUND:  # it says which models there are
+                    raise UserError(str(error)) from error
+                raise
         return
     from commands.endpoints import account
     from darkroom.backends.sagemaker.answering import answering_at
+    from darkroom.backends.sagemaker.several_models import target_problem
 
     with account(stack) as clients:
         ended = Event()
         answering = answering_at(
             name, clients=clients, target_model=target_model, pause=pause_until(ended)
         )
-        yield Asker(answering, top_k=top_k, ended=ended)
+        try:
+            yield Asker(answering, top_k=top_k, ended=ended)
+        except DarkroomError as error:
+            if problem := target_problem(target_model, endpoint=name, clients=clients):
+                raise UserError(problem) from error
+            raise
 
 
 def _archive(model: str) -> str:

@@ -24,6 +24,7 @@ from darkroom.model.parity import parity_picture
 from darkroom.prediction import Predictor
 from pictures import write_image_folder
 from rehearsed_hosting import Rehearsed, enter, rehearsed
+from run import cli
 from small_bundles import CLASSES, pack_small_bundle, write_small_bundle
 
 MOODS = ("calm", "fresh", "angry")
@@ -171,6 +172,10 @@ def test_several_bundles_serve_on_this_machine_and_others_join_them(
         assert classes_at(kept.url, model=model, images=images) == set(classes)
     with pytest.raises(UserError, match="another model 'more'"):
         deploy(f"more={moods}", name="both")
+    for target, told in (("nope", "no model 'nope.tar.gz'"), ("", "no model is named")):
+        said = predict_by(target, endpoint="both", stack="local", images=images)
+        assert told in said
+        assert "there are 'colours.tar.gz', 'moods.tar.gz', 'more.tar.gz'" in said
     down(
         stack="local",
         name="both",
@@ -201,6 +206,15 @@ def test_a_model_that_answers_wrongly_does_not_join_the_others_on_this_machine(
     kept = several_named("both")
     assert kept is not None
     assert models_of(kept) == ["colours"]
+
+
+def predict_by(target: str, *, endpoint: str, stack: str, images: Path) -> str:
+    """What `predict` has against a target model."""
+    arguments = ["predict", str(images), "--endpoint", endpoint, "--stack", stack, "--csv"]
+    ran = CliRunner().invoke(cli, [*arguments, *(["--target-model", target] if target else [])])
+    assert isinstance(ran.exception, UserError)
+    assert ran.stdout == ""
+    return str(ran.exception)
 
 
 def classes_at(url: str, *, model: str, images: Path) -> set[str]:
@@ -244,6 +258,9 @@ def test_a_bundle_is_deployed_as_each_kind_of_endpoint(
     )
     said = capsys.readouterr().out
     assert f"one-{kind} serves on the stack sagemaker in us-east-1 ({kind})" in said
+    if kind == "realtime":
+        refusal = predict_by("dogs", endpoint=f"one-{kind}", stack="sagemaker", images=images)
+        assert refusal.endswith("has one model alone: leave out --target-model 'dogs.tar.gz'")
     assert "answers as here to 6 images" in said
     list_endpoints(stack="sagemaker", as_json=True)
     (row,) = json.loads(capsys.readouterr().out)
@@ -260,6 +277,10 @@ def test_several_bundles_are_deployed_joined_and_removed_on_aws(
     assert "colours: answers as here to 6 images" in said
     assert "--target-model colours.tar.gz" in said
     deploy(f"more={moods}", stack="sagemaker", name="both", check=images)
+    said = predict_by("nope", endpoint="both", stack="sagemaker", images=images)
+    assert "no model 'nope.tar.gz'; it has colours.tar.gz, moods.tar.gz, more.tar.gz" in said
+    said = predict_by("", endpoint="both", stack="sagemaker", images=images)
+    assert "needs --target-model, one of: colours.tar.gz, moods.tar.gz, more.tar.gz" in said
     answering = answering_at("both", clients=aws.clients, target_model="more.tar.gz")
     image = next(images.rglob("*.png")).read_bytes()
     assert answering.invoke(image, content_type="image/png")["class"] in MOODS

@@ -12,7 +12,7 @@ import pytest
 from test_serving_supervisor import running
 
 from darkroom.prediction import Predictor
-from darkroom.serving.app import Surroundings, create_multi_model_app
+from darkroom.serving.app import Surroundings, create_app, create_multi_model_app
 from darkroom.serving.memory import memory_of
 from darkroom.serving.metrics import MOST_MODELS
 from darkroom.serving.models_api import TARGET_MODEL
@@ -99,9 +99,30 @@ def test_a_name_with_something_behind_it_is_not_the_name(client: Client, ending:
 
 
 def test_a_request_that_names_no_model_is_told_how(client: Client) -> None:
+    assert load(client, "mine", "colours").status == 200
     answer = client.send(body=encoded())
-    assert answer.status == 400
+    assert answer.status == 404
     assert TARGET_MODEL in answer.content["error"]
+    assert "there are 'mine'" in answer.content["error"]
+
+
+@pytest.mark.parametrize("name", ["nope", "no pe", "../nope", "nope/", "x" * 5000])
+def test_a_name_of_no_model_is_answered_with_those_that_there_are(
+    client: Client, name: str
+) -> None:
+    assert load(client, "mine", "colours").status == 200
+    answer = ask(client, name)
+    assert answer.status == 404
+    assert "there are 'mine'" in answer.content["error"]
+    assert len(answer.content["error"]) < 800
+
+
+def test_a_server_of_one_model_refuses_the_name_of_another(tmp_path: Path) -> None:
+    app = create_app(Predictor.load(write_small_bundle(tmp_path / "colours")))
+    with served(app) as client:
+        answer = ask(client, "dogs.tar.gz")
+        assert (answer.status, client.send(body=encoded("red")).status) == (404, 200)
+    assert answer.content["error"].startswith("no model 'dogs.tar.gz': this server has one model")
 
 
 def test_a_broken_model_says_why_and_touches_no_other(client: Client, folder: Path) -> None:

@@ -28,6 +28,7 @@ from starlette.routing import BaseRoute, Route
 from darkroom.errors import DarkroomError, UserError
 from darkroom.prediction import Predictor, available_cores
 from darkroom.serving.admission import WAITING_PER_WORKER, Admission
+from darkroom.serving.answers import refused
 from darkroom.serving.content import FetchUrls
 from darkroom.serving.decoders import Decoders
 from darkroom.serving.fetching_images import fetch_images
@@ -45,7 +46,7 @@ from darkroom.serving.metrics import CONTENT_TYPE, ServingMetrics
 from darkroom.serving.middleware import Watching
 from darkroom.serving.model_names import ModelNames
 from darkroom.serving.models import Models
-from darkroom.serving.models_api import ModelsApi
+from darkroom.serving.models_api import TARGET_MODEL, ModelsApi
 from darkroom.serving.origins import OriginCheck, OriginPolicy
 from darkroom.serving.settings import ServingSettings
 from darkroom.serving.witness import Witness
@@ -94,6 +95,12 @@ def create_app(predictor: Predictor, *, surroundings: Surroundings | None = None
     version = predictor.metadata.version
 
     async def invoke(request: Request) -> Response:
+        if name := request.headers.get(TARGET_MODEL):
+            raise refused(
+                f"no model {name!r:.200}: this server has one model alone, without a name; leave "
+                f"out {TARGET_MODEL} (run.py predict: --target-model)",
+                status=404,
+            )
         return await frame.invocations.answer(request, nullcontext(model))
 
     async def ping(request: Request) -> Response:

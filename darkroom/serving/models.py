@@ -116,7 +116,7 @@ class Models:
         try:
             self._names.check(name)
         except UserError as error:
-            raise UnknownModelError(f"no model {name!r:.200}: {error}") from error
+            raise UnknownModelError(f"no model {name!r:.200}; {self.known()}. {error}") from error
         if not self._names.is_bundle(self._names.place(name)):
             raise UnknownModelError(f"no model {name!r:.200}; {self.known()}")
         self.announce(name, url=name)

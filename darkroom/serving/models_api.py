@@ -94,7 +94,11 @@ class ModelsApi:
         """Classify with the model that the header names."""
         name = request.headers.get(TARGET_MODEL, "")
         if not name:
-            raise refused(f"name a model by the header {TARGET_MODEL}; {self._models.known()}")
+            raise refused(
+                f"no model is named: give the header {TARGET_MODEL} (run.py predict: "
+                f"--target-model NAME); {self._models.known()}",
+                status=404,
+            )
         self._models.discover(name)
         return await self._invoke(request, name=name)
 

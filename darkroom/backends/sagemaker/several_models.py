@@ -8,6 +8,8 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/add-models-to-endpoint.html
 
 from collections.abc import Collection, Mapping
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from darkroom.backends.endpoint import (
     Answering,
     Endpoint,
@@ -138,6 +140,26 @@ def remove_model(model: str, *, endpoint: str, clients: Clients, pause: Pause = 
     names, prefix = found
     require_one_of(model, models=names, endpoint=endpoint)
     patient.ask(lambda renewed: _delete([model], prefix=prefix, clients=renewed))
+
+
+def target_problem(target: str, *, endpoint: str, clients: Clients) -> str:
+    """Why no model of an endpoint is called by `target`; '': one is, or nobody can tell.
+
+    Args:
+        target: what requests name, such as "dogs.tar.gz"; '': nothing.
+    """
+    try:
+        found = _models_of(endpoint, clients=clients)
+    except (ClientError, BotoCoreError):  # may not be asked: SageMaker's own words will do
+        return ""
+    if found is None:
+        alone = f"the endpoint {endpoint!r} has one model alone: leave out --target-model"
+        return f"{alone} {target!r}" if target else ""
+    known = ", ".join(map(target_of, found[0])) or "none"
+    if not target:
+        return f"the endpoint {endpoint!r} needs --target-model, one of: {known}"
+    has_it = target in map(target_of, found[0])
+    return "" if has_it else f"the endpoint {endpoint!r} has no model {target!r}; it has {known}"
 
 
 def _make_room(
