@@ -28,7 +28,6 @@ from starlette.routing import BaseRoute, Route
 from darkroom.errors import DarkroomError, UserError
 from darkroom.prediction import Predictor, available_cores
 from darkroom.serving.admission import WAITING_PER_WORKER, Admission
-from darkroom.serving.answers import refused
 from darkroom.serving.content import FetchUrls
 from darkroom.serving.decoders import Decoders
 from darkroom.serving.fetching_images import fetch_images
@@ -39,7 +38,7 @@ from darkroom.serving.invocations import (
     ignore_exchange,
     refuse_urls,
 )
-from darkroom.serving.limits import RUN_SECONDS
+from darkroom.serving.limits import RUN_SECONDS, refused
 from darkroom.serving.logs import EventLog
 from darkroom.serving.memory import default_limit, give_back_freed
 from darkroom.serving.metrics import CONTENT_TYPE, ServingMetrics
