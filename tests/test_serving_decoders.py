@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -229,6 +230,41 @@ def _take(budget: MemoryBudget, size: int, order: list[int]) -> None:
     assert budget.take(size, seconds=PATIENCE)
     order.append(size)
     budget.give_back(size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [(signal.SIGTERM, False), (signal.SIGINT, True), (signal.SIGHUP, True), (signal.SIGHUP, False)],
+)
+def test_an_end_while_an_image_is_decoded_answers_it_and_leaves_no_process(
+    bundle: Path, number: signal.Signals, to_all: bool
+) -> None:
+    """A terminal sends its signals to all processes of the group."""
+    with running(str(bundle), "--decode-seconds", "1") as (supervisor, client):
+        server = server_of(supervisor)
+        thread, answers = send_aside(client, slow_image())
+        slow_decoder(supervisor)
+        processes = [server, *server.children(recursive=True)]
+        assert len(processes) >= 3
+        (os.killpg if to_all else os.kill)(supervisor.pid, number)
+        thread.join(PATIENCE)
+        assert (answers[0].status, answers[0].content["error"][-3:]) == (400, "1 s")
+        assert supervisor.wait(PATIENCE) == 0
+        assert psutil.wait_procs(processes, timeout=PATIENCE)[1] == []
+
+
+@pytest.mark.slow
+def test_a_server_outlives_its_terminal_where_it_is_told_to(bundle: Path) -> None:
+    """As nohup does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the program inherits it
+    try:
+        with running(str(bundle)) as (supervisor, client):
+            os.killpg(supervisor.pid, signal.SIGHUP)
+            assert client.send(body=encoded(picture(), "PNG")).status == 200
+            assert client.send("GET", "/ping").content["restarts"] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.slow

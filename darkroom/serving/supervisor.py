@@ -99,9 +99,11 @@ class _Supervisor:
         wakeup, wake = os.pipe()
         os.set_blocking(wake, False)
         previous = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        handlers = {
-            number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)
-        } | {signal.SIGCHLD: signal.signal(signal.SIGCHLD, _do_nothing)}
+        ending = [*_ENDING, signal.SIGHUP]
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup
+            ending.remove(signal.SIGHUP)
+        handlers = {number: signal.signal(number, self._end) for number in ending}
+        handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, _do_nothing)
         try:
             return self._run(wakeup)
         finally:
@@ -148,6 +150,9 @@ class _Supervisor:
             os.close(wakeup)
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # A terminal that is closed sends it to all processes here; this one is told by the
+            # supervisor, and answers what is under way.
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             os.environ[PARENT_VARIABLE] = str(supervisor)
             code = self.serve(self.restarts, lambda: _tell(tell_ready))
         except SystemExit as end:
