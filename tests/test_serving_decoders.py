@@ -5,11 +5,12 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +41,6 @@ def server(bundle: Path) -> Iterator[tuple[Supervisor, Client]]:
     with running(str(bundle), "--decode-seconds", "1", "--decode-memory-mb", "300") as found:
         yield found
         assert found[1].send("GET", "/ping").content["restarts"] == 0
-        found[0].terminate()
-        found[0].wait(PATIENCE)
-        assert "decoder_ended reason=SIGXCPU sha256=" in found[0].stdout.read()
 
 
 def slow_image(mark: int = 0) -> bytes:
@@ -78,6 +76,18 @@ def end_decoders(supervisor: Supervisor) -> None:
     for decoder in source.children():
         decoder.kill()
         psutil.wait_procs([decoder], timeout=1)
+
+
+def metrics(client: Client) -> bytes:
+    content: bytes = client.send("GET", "/metrics").content
+    return content
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def send_aside(client: Client, body: bytes) -> tuple[threading.Thread, list[Answer]]:
@@ -252,6 +262,29 @@ def test_an_end_while_an_image_is_decoded_answers_it_and_leaves_no_process(
         assert (answers[0].status, answers[0].content["error"][-3:]) == (400, "1 s")
         assert supervisor.wait(PATIENCE) == 0
         assert psutil.wait_procs(processes, timeout=PATIENCE)[1] == []
+        assert "decoder_ended reason=SIGXCPU sha256=" in supervisor.stdout.read()
+
+
+@pytest.mark.slow
+def test_nothing_more_is_decoded_for_a_client_that_has_left(
+    server: tuple[Supervisor, Client],
+) -> None:
+    """A minute of work; two images for each worker have begun."""
+    supervisor, client = server
+    images = [base64.b64encode(slow_image(mark)).decode() for mark in range(100, 164)]
+    body = json.dumps({"images": images}).encode()
+    with socket.create_connection(("127.0.0.1", client.port)) as connection:
+        head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: localhost\r\n" + head.encode())
+        connection.sendall(body)
+        slow_decoder(supervisor)
+    wait_until(lambda: b'route="/invocations",status="499"} 1.0' in metrics(client))
+    assert b"darkroom_requests_under_way 0.0" in metrics(client)
+    end_decoders(supervisor)  # those that had begun; no other follows
+    wait_until(lambda: not live_decoders(supervisor))
+    large = encoded(Image.new("RGBA", (3000, 3000), "red"), "PNG")  # takes most of the memory
+    assert client.send(body=large).content["class"] == "red"
+    assert len(live_decoders(supervisor)) <= 1
 
 
 @pytest.mark.slow

@@ -50,6 +50,9 @@ from darkroom.serving.origins import OriginCheck, OriginPolicy
 from darkroom.serving.settings import ServingSettings
 from darkroom.serving.witness import Witness
 
+LEFT = 499
+"""Status of a request whose client has left, as nginx has it."""
+
 _MEGABYTE = 2**20
 _SECONDS_BETWEEN_TIDYING = 20
 _SINGLE = "GET /ping, POST /invocations, GET /execution-parameters and GET /metrics"
@@ -312,7 +315,7 @@ async def _http_error(known: str, request: Request, error: Exception) -> Respons
 
 
 async def _client_gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # nobody reads it
+    return Response(status_code=LEFT)  # nobody reads it but the log
 
 
 async def _model_failed(request: Request, error: Exception) -> Response:

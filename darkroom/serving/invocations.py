@@ -1,9 +1,11 @@
 """POST /invocations, and /models/<name>/invoke alike: from a request to its answer."""
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from darkroom.errors import UserError
@@ -16,6 +18,9 @@ from darkroom.serving.hosted_model import HostedModel, Timing
 from darkroom.serving.limits import not_now, refused
 from darkroom.serving.options import Options, read_options
 from darkroom.serving.witness import Witness, digest_of
+
+UNDER_WAY = "darkroom.under_way"
+"""In the scope of a request: the tasks of its connection that end when the client leaves."""
 
 OnExchange = Callable[[Request, bytes, Response], None]
 """Told of every answer: the request, its body, and what was answered."""
@@ -61,14 +66,16 @@ class Invocations:
         Raises:
             HTTPException: 4xx says what is wrong with the request.
             DarkroomError: the model fails.
+            ClientDisconnect: the client is gone; what had not begun is not done any more.
         """
         header = request.headers.get("content-type")
         kind, _ = choose_type(request.headers.get("accept")), media_type(header)
         options = read_options(request)
-        async with self.admission.admit(request) as body, model as hosted:
-            classified, timing = await self._classify(
-                body, header=header, options=options, model=hosted
-            )
+        with _until_its_client_leaves(request):
+            async with self.admission.admit(request) as body, model as hosted:
+                classified, timing = await self._classify(
+                    body, header=header, options=options, model=hosted
+                )
         response = render(classified, kind=kind)
         response.headers["Server-Timing"] = timing.header
         self._on_exchange(request, body, response)
@@ -96,6 +103,28 @@ class Invocations:
             raise refused(str(error), status=413) from error
         except UserError as error:
             raise refused(str(error)) from error
+
+
+@contextmanager
+def _until_its_client_leaves(request: Request) -> Iterator[None]:
+    """Cancel the block when the connection is lost.
+
+    Raises:
+        ClientDisconnect: it was.
+    """
+    under_way: set[asyncio.Task[Any]] = request.scope.get(UNDER_WAY, set())
+    task = asyncio.current_task()
+    assert task  # noqa: S101 - this is a coroutine
+    under_way.add(task)
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        if task in under_way:  # somebody else's wish: the server ends
+            raise
+        task.uncancel()
+        raise ClientDisconnect from error
+    finally:
+        under_way.discard(task)
 
 
 async def refuse_urls(urls: tuple[str, ...]) -> list[bytes]:

@@ -7,10 +7,11 @@ one that sends headers without end fills the memory.
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from darkroom.serving.invocations import UNDER_WAY
 from darkroom.serving.limits import (
     HEADER_SECONDS,
     MAXIMUM_HEADER_BYTES,
@@ -36,6 +37,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     """Connections by the address that they come from; of all servers of the process."""
     _address = ""
 
+    _under_way: set["asyncio.Task[Any]"]
     _patience: asyncio.TimerHandle | None = None
     _is_in_head = True
     _received_bytes = 0
@@ -45,6 +47,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client has connected: its first head is awaited."""
         super().connection_made(transport)
+        self._under_way = set()
         self._address = self.client[0] if self.client else ""
         self.addresses[self._address] += 1
         if self.addresses[self._address] > MOST_CONNECTIONS_OF_ONE_ADDRESS:
@@ -53,8 +56,10 @@ class ImpatientProtocol(HttpToolsProtocol):
             self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is awaited any more."""
+        """Nothing is awaited any more, and nobody awaits an answer."""
         self._stop_waiting()
+        while self._under_way:
+            self._under_way.pop().cancel()
         self.addresses[self._address] -= 1
         if not self.addresses[self._address]:
             with suppress(KeyError):
@@ -73,6 +78,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
+        self.scope[UNDER_WAY] = self._under_way  # type: ignore[literal-required]
         self._is_in_head = True
         self._received_bytes = self._parsed_bytes = self._discarded_bytes = 0
         if self._patience is None:
@@ -111,6 +117,7 @@ class ImpatientProtocol(HttpToolsProtocol):
         """The request is whole."""
         if not self.transport.is_closing():
             super().on_message_complete()
+            self.flow.resume_reading()  # a large body has stopped it: else no end would be seen
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is told so in JSON, as all errors are."""
