@@ -25,6 +25,7 @@ def check(**options: object) -> None:
 @click.option("--endpoint", metavar="NAME", help="Ask an endpoint: its name, or a local address.")
 @STACK
 @click.option("--target-model", metavar="NAME", help="Which model, if the endpoint has several.")
+@click.option("--zip-encoding", metavar="NAME", help="Of a zip's old names, such as cp932.")
 @click.option("--top-k", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="A list of JSON objects, not a table.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV, not a table.")

@@ -222,7 +222,8 @@ def _looked(path: Path, *, source: Source, config: Config) -> _Looked | None:
         return _of_contents((path / name for name in chosen), total=len(names))
     from darkroom.inputs.archived import images_in_archive
 
-    found = islice(images_in_archive(path, name=str(path)), _SAMPLED)
+    encoding = config.data.zip_encoding
+    found = islice(images_in_archive(path, name=str(path), zip_encoding=encoding), _SAMPLED)
     return _of_contents((one.content for one in found if one.content), total=len(names))
 
 

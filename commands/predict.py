@@ -48,6 +48,7 @@ def predict_images(
     endpoint: str | None,
     stack: str,
     target_model: str | None,
+    zip_encoding: str | None,
     top_k: int,
     as_json: bool,
     as_csv: bool,
@@ -67,6 +68,7 @@ def predict_images(
         endpoint=endpoint,
         stack=stack,
         target_model=target_model or "",
+        zip_encoding=zip_encoding or "",
         top_k=top_k,
         as_json=as_json,
         as_csv=as_csv,
@@ -86,12 +88,13 @@ def predict_images(
 
 def _classify(sources: Sequence[Source], *, classifier: Classifier, options: Options) -> None:
     counts, choice = Counts(), _choice(options)
+    images = images_of(sources, zip_encoding=options.zip_encoding)
     started = time.monotonic()
     with (
         open_outputs(options, stream=sys.stdout) as output,
         _progress(options).task("predicting", total=count(sources)) as task,
     ):
-        for found, prediction in _told(classifier.rows(images_of(sources)), counts=counts):
+        for found, prediction in _told(classifier.rows(images), counts=counts):
             label = found.label(classifier.classes)
             _write(Row(prediction, label), output=output, counts=counts)
             if choice:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from darkroom.config import known_encoding
 from darkroom.errors import UserError
 
 FILE_FORMATS = (".json", ".csv")
@@ -18,6 +19,7 @@ class Options:
     endpoint: str | None
     stack: str
     target_model: str
+    zip_encoding: str
     top_k: int
     as_json: bool
     as_csv: bool
@@ -45,6 +47,10 @@ def check_options(options: Options) -> None:
 
 def _conflicts(options: Options) -> list[str]:
     problems = []
+    try:
+        known_encoding(options.zip_encoding)
+    except ValueError as error:
+        problems.append(f"--zip-encoding {options.zip_encoding!r} {error}")
     if options.as_json and options.as_csv:
         problems.append("--json and --csv exclude each other; --out FILE writes a second format")
     if options.model and options.endpoint:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from old_zips import zip_in
 from PIL import Image
 
 from commands import own_images
@@ -61,6 +62,18 @@ def test_an_archive_is_looked_into_like_a_folder(tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "pets"), "zip", folder))
     assert settled(archive) == settled(folder)
     assert zipfile.is_zipfile(archive)
+
+
+def test_a_zip_of_an_old_packer_is_looked_into_by_the_encoding_that_is_given(
+    tmp_path: Path,
+) -> None:
+    folder = photographs(tmp_path / "pets", size=(160, 120))
+    contents = {
+        f"{(number % 2 and 'ソファ') or '帽子'}/{number}.png": path.read_bytes()
+        for number, path in enumerate(sorted(folder.rglob("*.png")))
+    }
+    archive = zip_in("cp932", tmp_path / "pets.zip", contents)
+    assert settled(archive, "data.zip_encoding=cp932") == settled(folder)
 
 
 def test_small_pictures_are_neither_cropped_nor_mirrored(tmp_path: Path) -> None:

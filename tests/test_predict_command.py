@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from old_zips import zip_in
 from PIL import Image
 
 from commands import predict_output
 from commands.predict import predict_images
 from darkroom.errors import DarkroomError, UserError
+from run import cli
 from running_endpoint import local_endpoint
 from small_bundles import write_small_bundle
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-NOT_GIVEN = ("model", "endpoint", "target_model", "out", "grid")
+NOT_GIVEN = ("model", "endpoint", "target_model", "zip_encoding", "out", "grid")
 NOT_WANTED = ("as_json", "as_csv", "all_rows")
 DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(NOT_GIVEN),
@@ -142,6 +145,8 @@ def test_all_mistakes_are_told_at_once_and_before_anything_is_loaded(tmp_path: P
     [
         ({"target_model": "a"}, "--target-model 'a' needs --endpoint"),
         ({"stack": "sagemaker"}, "--stack sagemaker needs --endpoint"),
+        ({"zip_encoding": "cp9999"}, "--zip-encoding 'cp9999' must be an encoding that Python"),
+        ({"zip_encoding": "base64"}, "--zip-encoding 'base64' must be an encoding that Python"),
         ({"out": Path("/")}, "must end in .json or .csv"),
         ({"grid": Path("/absent/x.png")}, "its folder does not exist"),
         ({"endpoint": "pets"}, "no endpoint 'pets' on this machine"),
@@ -151,6 +156,20 @@ def test_all_mistakes_are_told_at_once_and_before_anything_is_loaded(tmp_path: P
 def test_a_mistake_is_told(options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
         predict_images(sources=["x.png"], **DEFAULTS | options)
+
+
+def test_an_archives_names_are_read_by_the_encoding_that_is_given(
+    bundle: Path, tmp_path: Path
+) -> None:
+    stream = io.BytesIO()
+    Image.new("RGB", (30, 30), "red").save(stream, "PNG")
+    archive = zip_in("cp932", tmp_path / "x.zip", {"帽子/ソファ.png": stream.getvalue()})
+    arguments = ["predict", str(archive), "--model", str(bundle), "--json"]
+    ran = CliRunner().invoke(cli, [*arguments, "--zip-encoding", "cp932"])
+    (row,) = json.loads(ran.stdout)
+    assert (row["source"], row["class"]) == (f"{archive}/帽子/ソファ.png", "red")
+    refused = CliRunner().invoke(cli, [*arguments, "--zip-encoding", "base64"])
+    assert isinstance(refused.exception, UserError)
 
 
 def test_it_fails_where_nothing_could_be_classified(

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from old_zips import zip_in
 from PIL import Image
 
 from darkroom.inputs import archived, fetched, finding
@@ -68,6 +69,28 @@ def write_folder(root: Path) -> Path:
 
 def found(*sources: str | Path) -> list[FoundImage]:
     return list(images_of(look_at([str(source) for source in sources])))
+
+
+@pytest.mark.parametrize("by", ["name", "pipe"])
+def test_a_zip_of_an_old_packer_is_read_as_told(tmp_path: Path, by: str) -> None:
+    pictures = {name: content_of("b/3.png") for name in ("ソファ/1.png", "帽子/2.png")}
+    archive = zip_in("cp932", tmp_path / "x.zip", pictures)
+    source, stdin = (str(archive), None) if by == "name" else ("-", archive.open("rb"))
+
+    def rows(encoding: str) -> list[FoundImage]:
+        if stdin:
+            stdin.seek(0)
+        return list(images_of(look_at([source]), zip_encoding=encoding, stdin=stdin))
+
+    (refused,) = rows("")
+    assert refused.error is not None
+    assert "predict: --zip-encoding" in refused.error
+    assert [row.folders[0] for row in rows("cp932")] == ["ソファ", "帽子"]
+    assert [row.source.rpartition("/")[2] for row in rows("cp932")] == ["1.png", "2.png"]
+    (wrong,) = rows("utf-8")
+    assert "not 'utf-8', as data.zip_encoding" in str(wrong.error)
+    if stdin:
+        stdin.close()
 
 
 @pytest.mark.parametrize("kind", ["zip", "w", "w:gz", "w:bz2", "w:xz"])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from old_zips import zip_in
 
 from darkroom.errors import UserError
 from darkroom.sources import unpacking
@@ -269,20 +270,6 @@ def test_headers_that_lead_tarfile_astray_are_refused(tmp_path, kind, content, m
         list_archive(archive, maximum_bytes=10**9, maximum_files=1000)
 
 
-def _zip_named(path: Path, names: dict[str, bytes], *, extra: bytes = b"") -> Path:
-    """A zip whose names are other bytes, not marked as UTF-8."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for position, name in enumerate(names):
-            info = zipfile.ZipInfo(f"{position:02}".ljust(len(names[name]), "_"))
-            info.extra = extra
-            archive.writestr(info, name)
-    content = path.read_bytes()
-    for position, raw in enumerate(names.values()):
-        content = content.replace(f"{position:02}".ljust(len(raw), "_").encode(), raw)
-    path.write_bytes(content)
-    return path
-
-
 def _listed(path: Path, **how: str) -> list[str]:
     listing = list_archive(path, maximum_bytes=10**9, maximum_files=10**6, **how)
     return [file.path for file in listing.files]
@@ -301,7 +288,7 @@ JAPANESE = ["ソファ/1.jpg", "ソックス/1.jpg", "帽子/1.jpg"]
     ],
 )
 def test_names_without_the_mark_of_utf_8_are_what_they_can_only_be(tmp_path, encoding, names):
-    archive = _zip_named(tmp_path / "a.zip", {name: name.encode(encoding) for name in names})
+    archive = zip_in(encoding, tmp_path / "a.zip", {name: name.encode() for name in names})
     assert _listed(archive) == sorted(names)
 
 
@@ -309,7 +296,7 @@ def test_names_without_the_mark_of_utf_8_are_what_they_can_only_be(tmp_path, enc
     ("encoding", "names"), [("cp932", JAPANESE), ("gbk", ["猫/1.jpg", "沙发/1.jpg"])]
 )
 def test_names_of_several_possible_encodings_are_refused_or_read_as_told(tmp_path, encoding, names):
-    archive = _zip_named(tmp_path / "a.zip", {name: name.encode(encoding) for name in names})
+    archive = zip_in(encoding, tmp_path / "a.zip", {name: name.encode() for name in names})
     refusal = _refused(archive)
     first = min(names, key=lambda name: name.encode(encoding))
     assert f"as {encoding}: {first!r}" in refusal
@@ -321,8 +308,8 @@ def test_names_of_several_possible_encodings_are_refused_or_read_as_told(tmp_pat
 
 
 def test_an_encoding_that_does_not_fit_is_refused(tmp_path):
-    archive = _zip_named(tmp_path / "a.zip", {"café": "café".encode("cp1252")})
-    with pytest.raises(UserError, match=r"not 'utf-8', as data\.zip_encoding says"):
+    archive = zip_in("cp1252", tmp_path / "a.zip", {"café": b"x"})
+    with pytest.raises(UserError, match=r"not 'utf-8', as data\.zip_encoding .*says"):
         _listed(archive, zip_encoding="utf-8")
 
 
@@ -330,7 +317,8 @@ def test_a_name_that_an_extra_field_has_in_unicode_is_taken_from_there(tmp_path)
     name, raw = "ソファ/1.jpg", "ソファ/1.jpg".encode("cp932")
     field = b"\x01" + zlib.crc32(raw).to_bytes(4, "little") + name.encode()
     extra = b"\x75\x70" + len(field).to_bytes(2, "little") + field
-    assert _listed(_zip_named(tmp_path / "a.zip", {name: raw}, extra=extra)) == [name]
+    archive = zip_in("cp932", tmp_path / "a.zip", {name: b"x"}, extra=extra)
+    assert _listed(archive) == [name]
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])

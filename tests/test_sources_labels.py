@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from old_zips import zip_in
 
 from darkroom.backends.ingestion import describe_source, ingest, source_version
 from darkroom.config.loading import load_config
@@ -285,6 +286,17 @@ def test_a_table_in_an_archive_is_read_before_it_is_unpacked(tmp_path):
         assert dataset.classes == ("fox", "pug")
         splits_of = {record.group: record.split for record in dataset.records}
         assert all(splits_of[record.group] == record.split for record in dataset.records)
+
+
+def test_a_table_in_a_zip_is_read_by_the_encoding_that_is_given(tmp_path):
+    pictures = {f"帽子/{n}.jpg": b"x" for n in range(4)}
+    table = "file,label\n" + "".join(f"{name},{'ab'[n % 2]}\n" for n, name in enumerate(pictures))
+    archive = zip_in("cp932", tmp_path / "x.zip", {**pictures, "帽子/labels.csv": table.encode()})
+    settings = ["data.zip_encoding=cp932", "data.labels=帽子/labels.csv"]
+    config = load_config(None, overrides=settings).data
+    foreseen = describe_source(str(archive), config=config, seed=3)
+    assert foreseen.dataset is not None
+    assert foreseen.dataset.classes == ("a", "b")
 
 
 def test_a_label_file_beside_the_source_is_part_of_its_version(tmp_path):

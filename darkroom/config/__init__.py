@@ -4,7 +4,6 @@ Every section is frozen, refuses unknown keys and has a default for each key, so
 says only what differs. Reading a file and wording its errors: loading.py.
 """
 
-import codecs
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
@@ -87,9 +86,14 @@ class LabelColumns(Section):
     """Column with its split; 'none': there is none, and folders are no splits either."""
 
 
-def _known_encoding(name: str) -> str:
+def known_encoding(name: str) -> str:
+    """The name of an encoding of text, or none.
+
+    Raises:
+        ValueError: Python does not know it.
+    """
     try:
-        codecs.lookup(name or "utf-8")
+        "".encode(name or "utf-8")  # codecs that make no text of bytes are none, such as base64
     except LookupError:
         raise ValueError("must be an encoding that Python knows, such as cp932 or gbk") from None
     return name
@@ -143,7 +147,7 @@ class DataConfig(Section):
     """An archive that unpacks to more is refused."""
     maximum_files: PositiveInt = 2_000_000
     """A source with more files is refused."""
-    zip_encoding: Annotated[str, AfterValidator(_known_encoding)] = ""
+    zip_encoding: Annotated[str, AfterValidator(known_encoding)] = ""
     """Of a zip's names that are not marked as UTF-8, such as cp932; empty: found out."""
     polyvore_classes: dict[str, tuple[int, ...]] = {}
     """Class name to Polyvore category ids; empty: each category is a class of its own."""

@@ -21,7 +21,7 @@ MAXIMUM_FILES = 2_000_000
 """As `data.maximum_archive_bytes` and `data.maximum_files` are by default."""
 
 
-def images_in_archive(path: Path, *, name: str) -> Iterator[FoundImage]:
+def images_in_archive(path: Path, *, name: str, zip_encoding: str = "") -> Iterator[FoundImage]:
     """The images of an archive, in its order; hidden files and other files are left out.
 
     An archive that turns out to be damaged, hostile or beyond the limits ends with one row
@@ -29,11 +29,12 @@ def images_in_archive(path: Path, *, name: str) -> Iterator[FoundImage]:
 
     Args:
         name: of the archive, in the names of the images.
+        zip_encoding: as `data.zip_encoding`.
     """
     meter = Meter.of(path, maximum_bytes=MAXIMUM_BYTES, maximum_files=MAXIMUM_FILES)
     images = 0
     try:
-        for entry in safe_entries(path, meter=meter):
+        for entry in safe_entries(path, meter=meter, zip_encoding=zip_encoding):
             if not entry.is_folder and not entry.is_hidden and is_image_name(entry.path):
                 images += 1
                 yield _read(entry, archive=path, name=name)

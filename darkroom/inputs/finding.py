@@ -60,12 +60,15 @@ def count(sources: Sequence[Source]) -> int | None:
     return sum(known) if len(known) == len(sources) else None
 
 
-def images_of(sources: Sequence[Source], *, stdin: BinaryIO | None = None) -> Iterator[FoundImage]:
+def images_of(
+    sources: Sequence[Source], *, zip_encoding: str = "", stdin: BinaryIO | None = None
+) -> Iterator[FoundImage]:
     """The images of all sources, in their order; what cannot be used is a row with an error.
 
     Only a few images are held at a time. URLs are fetched a little ahead.
 
     Args:
+        zip_encoding: of a zip's names that are not marked as UTF-8; empty: what they can only be.
         stdin: read for the source '-'; None: standard input.
     """
     opened = map_in_order(_fetched, sources, threads=_FETCHED_AT_ONCE)
@@ -73,9 +76,9 @@ def images_of(sources: Sequence[Source], *, stdin: BinaryIO | None = None) -> It
         if source.images is not None:
             yield from source.images
         elif source.name == STANDARD_INPUT:
-            yield from _from_stream(stdin or sys.stdin.buffer)
+            yield from _from_stream(stdin or sys.stdin.buffer, zip_encoding=zip_encoding)
         else:
-            yield from _from_content(content, name=source.name)
+            yield from _from_content(content, name=source.name, zip_encoding=zip_encoding)
 
 
 def _look_at(name: str) -> Source:
@@ -156,17 +159,19 @@ def _fetched(source: Source) -> bytes | Path | str:
     return Path(source.name).expanduser()
 
 
-def _from_content(content: bytes | Path | str, *, name: str) -> Iterator[FoundImage]:
+def _from_content(
+    content: bytes | Path | str, *, name: str, zip_encoding: str
+) -> Iterator[FoundImage]:
     name = _USER_INFO.sub(r"\1", name)
     if isinstance(content, Path):
-        yield from images_in_archive(content, name=shown(name))
+        yield from images_in_archive(content, name=shown(name), zip_encoding=zip_encoding)
     elif isinstance(content, bytes):
         yield FoundImage(shown(name), content=content)
     else:
         yield FoundImage(shown(name), error=content)
 
 
-def _from_stream(stream: BinaryIO) -> Iterator[FoundImage]:
+def _from_stream(stream: BinaryIO, *, zip_encoding: str) -> Iterator[FoundImage]:
     """One image or one archive from a pipe, by way of a file that is gone afterwards."""
     with _kept(stream) as path:
         if path.stat().st_size == 0:
@@ -174,7 +179,7 @@ def _from_stream(stream: BinaryIO) -> Iterator[FoundImage]:
         elif path.stat().st_size > MAXIMUM_BYTES:
             yield FoundImage(STANDARD_INPUT, error=f"larger than {MAXIMUM_BYTES:,} bytes")
         elif is_archive(path):
-            yield from images_in_archive(path, name=STANDARD_INPUT)
+            yield from images_in_archive(path, name=STANDARD_INPUT, zip_encoding=zip_encoding)
         else:
             # Its bytes: the file may be gone before they are needed.
             yield from _image_of(path)

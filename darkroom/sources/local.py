@@ -103,7 +103,7 @@ def read_in_archive(path: Path, *, config: DataConfig) -> Callable[[str], bytes]
             path, maximum_bytes=config.maximum_archive_bytes, maximum_files=config.maximum_files
         )
         kept: dict[str, bytes] = {}
-        for entry in safe_entries(path, meter=meter):
+        for entry in safe_entries(path, meter=meter, zip_encoding=config.zip_encoding):
             if not entry.is_folder and may_be_labels(entry.path, size=entry.size):
                 with closing(entry.open()) as file:
                     kept[entry.path] = file.read()

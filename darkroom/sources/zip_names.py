@@ -34,6 +34,7 @@ _WIDE_MARKS = frozenset(("Pc", "Pd", "Pe", "Po", "Ps", "Nd", "Zs"))
 """Brackets, dots and digits, of which East Asian encodings have their own."""
 
 _SHOWN = 3
+_SETTING = "data.zip_encoding (predict: --zip-encoding)"
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _decode_all(names: set[bytes], *, encoding: str) -> tuple[dict[bytes, str], 
     if encoding:
         readings = {raw: _decoded(raw, encoding=encoding) for raw in names}
         wrong = sorted(raw for raw, name in readings.items() if name is None)
-        problem = f"its names are not {encoding!r}, as data.zip_encoding says: {wrong[:_SHOWN]!r}"
+        problem = f"its names are not {encoding!r}, as {_SETTING} says: {wrong[:_SHOWN]!r}"
         known = {raw: name for raw, name in readings.items() if name is not None}
         return known, problem if wrong else ""
     readings = {raw: _decoded(raw, encoding="utf-8") for raw in names}
@@ -152,7 +153,7 @@ def _ambiguous(names: set[bytes], *, found: dict[str, dict[bytes, str]]) -> str:
     )
     return (
         f"its names are not marked as UTF-8, and may be of several encodings: {first!r} reads "
-        f"{readings or 'as no text in any that is known'}. Set data.zip_encoding to the right one "
+        f"{readings or 'as no text in any that is known'}. Set {_SETTING} to the right one "
         "(Japanese Windows: cp932, Chinese: gbk, western: cp1252), or pack the files again with "
         "names in UTF-8"
     )
