@@ -24,7 +24,7 @@ OPTIONS = {
     },
     "check": {*_CONFIGURED, "--refresh-prices"},
     "predict": {
-        *("--model", "--endpoint", "--stack", "--target-model", "--top-k"),
+        *("--model", "--endpoint", "--stack", "--target-model", "--zip-encoding", "--top-k"),
         *("--json", "--csv", "--all-rows", "--out", "--grid", "--grid-images"),
     },
     "serve": {
