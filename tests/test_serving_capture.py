@@ -1,10 +1,13 @@
 """Some requests and their answers are stored, and no request suffers from it."""
 
 import base64
+import dataclasses
+import errno
 import io
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +166,30 @@ def test_a_store_that_is_too_slow_loses_what_it_cannot_take_and_delays_nobody() 
     assert counts.stored + counts.lost == 1000
 
 
+def test_a_store_that_stands_still_keeps_no_more_than_its_share_of_memory() -> None:
+    store, counts = Memory(), Counts()
+    store.go_on.clear()
+    capture = Capture(
+        store, percent=100, on_stored=counts.store, on_lost=counts.lose, file_seconds=0
+    )
+    large = dataclasses.replace(EXCHANGE, sent=bytes(6 * 2**20))
+    for _ in range(100):
+        capture.record(large)
+    assert counts.lost > 100 - 64 // 6 - 3  # one or two are in the thread's hands
+    store.go_on.set()
+    capture.close()
+    assert counts.stored + counts.lost == 100
+
+
+def test_a_full_disk_is_told_in_the_systems_words_without_the_names_of_files() -> None:
+    counts = Counts()
+    full = OSError(errno.ENOSPC, "No space left on device", "/kept/2026/11/30/20/59-59-abc.jsonl")
+    capture = capture_into(Memory(error=full), counts)
+    capture.record(EXCHANGE)
+    capture.close()
+    assert counts.reasons == ["No space left on device"]
+
+
 @pytest.fixture
 def predictor(tmp_path: Path) -> Predictor:
     return Predictor.load(write_small_bundle(tmp_path / "bundle"))
@@ -182,6 +209,38 @@ def test_a_server_stores_requests_in_a_folder(predictor: Predictor, tmp_path: Pa
     assert stored["eventMetadata"]["inferenceId"] == "seven"
     assert json.loads(stored["captureData"]["endpointOutput"]["data"])["class"] == "red"
     assert b"darkroom_captured_total 1.0" in metrics.text()
+
+
+def test_a_folder_that_fails_for_a_while_is_told_of_once_and_no_request_suffers(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    place, stream, metrics = tmp_path / "kept", io.StringIO(), ServingMetrics()
+    settings = ServingSettings(capture=str(place), maximum_body_bytes=2**23)
+    large = encoded("red", kind="BMP", size=(1600, 1600))  # fills a file
+    with capturing(settings, log=EventLog("text", stream=stream), metrics=metrics) as on_exchange:
+        around = Surroundings(settings, metrics=metrics, on_exchange=on_exchange)
+        with served(create_app(predictor, surroundings=around)) as client:
+            place.rmdir()
+            place.write_text("in the way")
+            for number in range(1, 4):
+                assert client.send(body=large).content["class"] == "red"
+                _wait_until(client, f"darkroom_capture_lost_total {number}.0")
+            place.unlink()
+            assert client.send(body=large).content["class"] == "red"
+            _wait_until(client, "darkroom_captured_total 1.0")
+    lines = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
+    assert lines == [
+        f"capture_lost reason='Not a directory' place={place}",
+        "capture_resumed lost=3",
+    ]
+    assert len(list(place.rglob("*.jsonl"))) == 1
+
+
+def _wait_until(client: Client, line: str) -> None:
+    until = time.monotonic() + 20
+    while line not in client.send("GET", "/metrics").content.decode():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_a_folder_that_cannot_be_is_refused_at_the_start(tmp_path: Path) -> None:

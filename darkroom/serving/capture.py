@@ -24,7 +24,9 @@ from typing import Protocol
 from darkroom.files import atomic_path
 
 _PENDING = 256
-"""Exchanges that wait for the store; more are lost. Their bodies are in memory."""
+"""Exchanges that wait for the store; more are lost."""
+_PENDING_BYTES = 64 * 2**20
+"""Of their bodies, which are in memory."""
 _FILE_BYTES = 8 * 2**20
 _FILE_SECONDS = 10.0
 """A file is stored when it is so large, or so old."""
@@ -68,6 +70,11 @@ class Exchange:
     custom_attributes: str = ""
     target_model: str = ""
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory."""
+        return len(self.sent) + len(self.answer)
+
 
 class Capture:
     """Takes exchanges at once, and stores them in a thread of its own.
@@ -92,6 +99,8 @@ class Capture:
         self._on_stored, self._on_lost = on_stored, on_lost
         self._file_seconds = file_seconds
         self._pending: queue.Queue[Exchange | None] = queue.Queue(_PENDING)
+        self._pending_bytes = 0
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name="capture", daemon=True)
         self._thread.start()
 
@@ -99,10 +108,13 @@ class Capture:
         """Keep an exchange, if it is among those that are stored."""
         if not is_sampled(exchange.request_id, percent=self._percent):
             return
-        try:
-            self._pending.put_nowait(exchange)
-        except queue.Full:
-            self._on_lost(1, "the store is too slow")
+        with self._lock:
+            is_room = self._pending_bytes + exchange.size <= _PENDING_BYTES
+            if is_room and not self._pending.full():  # nobody else puts
+                self._pending_bytes += exchange.size
+                self._pending.put_nowait(exchange)
+                return
+        self._on_lost(1, "the store is too slow")
 
     def close(self) -> None:
         """Store what is left; give up after ten seconds."""
@@ -131,6 +143,8 @@ class Capture:
                 return lines, True
             if exchange is None:
                 return lines, False
+            with self._lock:
+                self._pending_bytes -= exchange.size
             lines.append(line_of(exchange))
             size += len(lines[-1])
             end = min(end, time.monotonic() + self._file_seconds)
@@ -142,9 +156,16 @@ class Capture:
         try:
             self._store.put(name, b"".join(lines))
         except Exception as error:  # whatever a store raises: no request may suffer from it
-            self._on_lost(len(lines), str(error))
+            self._on_lost(len(lines), _reason(error))
         else:
             self._on_stored(len(lines))
+
+
+def _reason(error: Exception) -> str:
+    """The system's own words, without the name of a file that was to be written."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
 
 
 def is_sampled(request_id: str, *, percent: float) -> bool:

@@ -27,18 +27,26 @@ def capturing(
     Raises:
         UserError: nothing can be stored where the settings say.
     """
-    reasons: set[str] = set()
+    lost = 0  # since something was stored
 
     def note_loss(count: int, reason: str) -> None:
+        nonlocal lost
         metrics.capture_lost.inc(count)
-        if reason not in reasons:  # once: a store that is down is down for many requests
-            reasons.add(reason)
-            log.write("capture_lost", reason=reason)
+        if not lost:  # once: a store that is down is down for many requests
+            log.write("capture_lost", reason=reason, place=settings.capture)
+        lost += count
+
+    def note_stored(count: int) -> None:
+        nonlocal lost
+        metrics.captured.inc(count)
+        if lost:
+            log.write("capture_resumed", lost=lost)
+            lost = 0
 
     capture = Capture(
         store_at(settings.capture),
         percent=settings.capture_percent,
-        on_stored=metrics.captured.inc,
+        on_stored=note_stored,
         on_lost=note_loss,
     )
 
