@@ -1,11 +1,13 @@
 """Writing files so that a crash leaves the old content or the new, never half of it."""
 
+import csv
 import errno
 import hashlib
+import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,6 +87,17 @@ def csv_text(text: str | None) -> str | None:
     the table is opened. JSON and Parquet hold names as they are.
     """
     return f"'{text}" if text and text.startswith(_BEGIN_FORMULAS) else text
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """A line of a CSV, with the cells quoted that need it.
+
+    Before Python 3.13 its own writer leaves a carriage return as it is, unless lines end in one;
+    there readers break the row in two.
+    """
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue()[:-2] + "\n"
 
 
 def write_bytes(path: Path, content: bytes) -> None:

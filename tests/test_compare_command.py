@@ -1,5 +1,7 @@
 """`run.py compare RUN RUN`: runs are found, compared, and what is wrong is said at once."""
 
+import io
+import re
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,48 @@ def test_the_most_telling_is_printed_and_the_page_is_written(
     assert str(page) in told.replace("\n", "")
     for word in ("F1 macro", "seconds", "Gradients vanish", "went", "new-1 was not judged"):
         assert word in told
+
+
+class Terminal(io.StringIO):
+    """What a program writes to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+COLOUR = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[1-7]|9[0-7])m")
+
+
+@pytest.mark.parametrize(
+    ("stream", "variables", "coloured", "escapes"),
+    [
+        (Terminal, {}, True, True),
+        (Terminal, {"NO_COLOR": "1"}, False, True),  # bold is no colour
+        (Terminal, {"TERM": "dumb"}, False, False),
+        (io.StringIO, {}, False, False),
+        (io.StringIO, {"NO_COLOR": "1"}, False, False),
+    ],
+)
+def test_colours_are_for_terminals_alone(
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stream: type[io.StringIO],
+    variables: dict[str, str],
+    coloured: bool,
+    escapes: bool,
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"TERM": "xterm", **variables}.items():
+        monkeypatch.setenv(name, value)
+    recorded(home, "old-1")
+    recorded(home, "new-1", judged=False)
+    monkeypatch.setattr("sys.stdout", written := stream())
+    compare_runs(before="old-1", after="new-1", out=None, read=read)
+    told = written.getvalue()
+    assert "F1 macro" in told
+    assert bool(COLOUR.search(told)) is coloured
+    assert ("\x1b" in told) is escapes
 
 
 def test_a_recording_can_be_named_by_its_folder(home: Path) -> None:

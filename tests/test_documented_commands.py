@@ -275,6 +275,7 @@ def test_it_serves(documented: Documented, newcomer: Newcomer) -> None:
     is_mlflow = "run.py ui" in documented.command
     with newcomer.served(documented.command, path="/" if is_mlflow else "/ping") as port:
         assert port
+    assert "Warning" not in (newcomer.folder / "server.log").read_text()
 
 
 @pytest.fixture(scope="module")

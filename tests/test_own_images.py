@@ -1,17 +1,23 @@
 """Settings for people's own images, where nobody wrote a configuration."""
 
+import re
 import shutil
+import unicodedata
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from old_zips import zip_in
 from PIL import Image
 
 from commands import own_images
 from commands.settings import settings_to_train
-from commands.source_name import own_name
+from commands.source_name import own_name, short_name
+from darkroom.backends.sagemaker.hosting_names import clean
+from darkroom.config import TrackingConfig
 
 
 @pytest.fixture(autouse=True)
@@ -150,16 +156,46 @@ def test_the_digits_keep_their_own_configuration() -> None:
         ("C:\\photos\\cars", "cars"),
         ("polyvore:/data/outfits", "outfits"),
         ("/data/digits", "digits-images"),
+        ("clothes", "clothes"),
+        ("both-2", "both-2"),
+        ("/data/flowers.v2", "flowers-v2"),
+        ("/data/dogs.v1.2.TAR.gz", "dogs-v1-2"),
+        ("/data/dogs.tar.bz2", "dogs"),
+        ("/data/dogs.txz", "dogs"),
+        ("s3://my-bucket/images/", "my-bucket"),
+        ("s3://bucket/dogs v2/train=1/", "train-1"),
+        ("My Café Photos", "my-cafe-photos"),
     ],
 )
 def test_names_come_from_the_source(source: str, name: str) -> None:
     assert own_name(source) == name
 
 
-def test_names_in_other_scripts_stay_apart() -> None:
-    first, second = own_name("/data/写真"), own_name("/data/絵")
+@pytest.mark.parametrize(
+    ("one", "other", "begins"),
+    [
+        ("/data/写真", "/data/絵", "images-"),
+        ("/data/写真-2", "/data/絵-2", "2-"),
+        ("/data/日本 dogs.zip", "/data/中国 dogs.zip", "dogs-"),
+        ("/pets/日本/images", "/pets/中国/images", "images-"),
+        (f"/data/{'n' * 99}a", f"/data/{'n' * 99}b", "nnn"),
+    ],
+)
+def test_names_that_lose_letters_stay_apart(one: str, other: str, begins: str) -> None:
+    first, second = own_name(one), own_name(other)
     assert first != second
-    assert first.startswith("images-")
+    assert first.startswith(begins)
+    assert own_name(unicodedata.normalize("NFD", one)) == first
+
+
+@given(st.text() | st.text(alphabet="a-. é写/\\:é#?%20", min_size=1))
+def test_whatever_the_source_is_called_its_names_can_be_used(source: str) -> None:
+    name = own_name(source)
+    tracking = TrackingConfig(experiment=name, model_name=name)
+    assert re.fullmatch(r"[a-zA-Z0-9](-*[a-zA-Z0-9]){0,62}", clean(tracking.model_name))
+    assert len(short_name(source)) <= 60
+    assert re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", short_name(source))
+    assert len(name) <= 60
 
 
 @pytest.mark.parametrize("labels", [(), ("cat",)])

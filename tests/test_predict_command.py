@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "top_k": 3,
     "grid_images": 24,
 }
+CSV = {"as_csv": True}
 COLUMNS = ["file", "class", "probability", "top_k", "error", "label"]
 
 
@@ -112,6 +113,28 @@ def test_csv_has_the_columns_of_a_batch(predict: Predict, pictures: Path, capsys
     assert [list(row) for row in rows] == [COLUMNS] * 8
     wrong = next(row for row in rows if row["file"].endswith("wrong.png"))
     assert (wrong["class"], wrong["label"]) == ("red", "blue")
+
+
+def test_csv_holds_names_that_would_break_or_run_a_table(tmp_path: Path, capsys: Capture) -> None:
+    names = ('=cmd|" /C calc"!A1', '@home, "sweet"\r\nhome', "+1\r-1")
+    bundle = write_small_bundle(tmp_path / "bundle", classes=names)
+    colours, root = ("blue", "lime", "red"), tmp_path / "pictures"
+    for colour, name in zip(colours, names, strict=True):
+        (folder := root / name.replace("/", "_")).mkdir(parents=True)
+        Image.new("RGB", (30, 30), colour).save(folder / f"-{colour}, \r.png")
+    out = tmp_path / "rows.csv"
+    predict_images(sources=[str(root)], **DEFAULTS | {"model": str(bundle), "out": out} | CSV)
+    printed = capsys.readouterr().out
+    assert out.read_bytes().decode() == printed
+    rows = list(csv.DictReader(io.StringIO(printed, newline="")))
+    assert {row["class"] for row in rows} == {f"'{name}" for name in names}
+    assert [set(json.loads(row["top_k"])) for row in rows] == [set(names)] * 3
+    assert [Path(row["file"]).name for row in rows] == [
+        f"-{colour}, \r.png" for colour in ("red", "blue", "lime")
+    ]
+    labelled = [row for row in rows if row["label"]]
+    assert [row["label"] for row in labelled] == [row["class"] for row in labelled]
+    assert len(labelled) == 2  # a folder cannot be called like the first class
 
 
 @pytest.mark.parametrize("name", ["rows.json", "rows.CSV"])

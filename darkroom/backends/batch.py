@@ -1,13 +1,11 @@
 """Predictions for many files: made in this process, and worded as a table."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from darkroom.files import csv_text
+from darkroom.files import csv_line, csv_text
 from darkroom.model.bundle import Bundle
 from darkroom.prediction import Prediction, Predictor
 from darkroom.prediction_inputs import predict_sources
@@ -41,16 +39,12 @@ def as_csv(rows: Sequence[BatchPrediction], *, labels: Sequence[str] = ()) -> st
     Args:
         labels: what each image shows; given, they are a last column.
     """
-    columns = [_columns(row) for row in rows]
+    lines = [_cells(row) for row in rows]
+    names = _COLUMNS
     if labels:
-        pairs = zip(columns, labels, strict=True)
-        columns = [{**row, "label": csv_text(label)} for row, label in pairs]
-    text = io.StringIO()
-    names = [*_COLUMNS, *(["label"] if labels else [])]
-    writer = csv.DictWriter(text, fieldnames=names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(columns)
-    return text.getvalue()
+        lines = [(*cells, csv_text(label)) for cells, label in zip(lines, labels, strict=True)]
+        names = (*_COLUMNS, "label")
+    return "".join(map(csv_line, [names, *lines]))
 
 
 def engines_of(rows: Sequence[BatchPrediction]) -> str:
@@ -66,16 +60,15 @@ def share_correct(rows: Sequence[BatchPrediction], *, labels: Sequence[str]) -> 
     return sum(right) / len(right) if right else 0.0
 
 
-_COLUMNS = ("file", "class", "probability", "top_k", "error")
+_COLUMNS: tuple[str, ...] = ("file", "class", "probability", "top_k", "error")
 
 
-def _columns(row: BatchPrediction) -> dict[str, object]:
+def _cells(row: BatchPrediction) -> tuple[object, ...]:
     best = {item.class_name: item.probability for item in row.top_k}
-    values = (
+    return (
         csv_text(row.source),
         csv_text(row.class_name),
         row.probability,
         json.dumps(best, ensure_ascii=False) if best else None,
         csv_text(row.error),
     )
-    return dict(zip(_COLUMNS, values, strict=True))

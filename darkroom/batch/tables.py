@@ -1,6 +1,5 @@
 """Rows of a batch as CSV and Parquet; the columns are the same, and docs/batch.md has them."""
 
-import csv
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from darkroom.batch.rows import BatchRow
 from darkroom.batch.table import BatchAbout, BatchTable
 from darkroom.errors import UserError
-from darkroom.files import atomic_path, csv_text
+from darkroom.files import atomic_path, csv_line, csv_text
 
 if TYPE_CHECKING:
     import pyarrow
@@ -53,15 +52,14 @@ def write_table(table: BatchTable, path: Path) -> None:
 def _write_csv(table: BatchTable, path: Path) -> None:
     """With a header; top_k is a JSON object."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        file.write(csv_line(COLUMNS))
         for row in table.rows():
             best = {item.class_name: item.probability for item in row.top_k}
             top_k = json.dumps(best, ensure_ascii=False) if best else None
             values = _values(row, about=table.about) | {"top_k": top_k}
-            writer.writerow(
-                csv_text(value) if isinstance(value := values[name], str) else value
-                for name in COLUMNS
+            cells = (values[name] for name in COLUMNS)
+            file.write(
+                csv_line(csv_text(cell) if isinstance(cell, str) else cell for cell in cells)
             )
 
 

@@ -6,8 +6,6 @@ text/csv            image,rank,class,probability; images and ranks from 1
 application/x-npy   float32 (N, C) probabilities, in the order of the model's classes
 """
 
-import csv
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from dataclasses import dataclass, field
 from starlette.responses import Response
 
 from darkroom.engines.protocol import Floats
+from darkroom.files import csv_line
 from darkroom.prediction import ClassProbability
 from darkroom.serving import npy
 from darkroom.serving.limits import refused
@@ -106,14 +105,12 @@ def _row(best: Sequence[ClassProbability]) -> dict[str, object]:
 
 
 def _as_csv(classified: Classified) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "rank", "class", "probability"))
-    for image, best in enumerate(classified.best, 1):
-        writer.writerows(
-            (image, rank, item.class_name, item.probability) for rank, item in enumerate(best, 1)
-        )
-    return text.getvalue().encode()
+    rows = [
+        (image, rank, item.class_name, item.probability)
+        for image, best in enumerate(classified.best, 1)
+        for rank, item in enumerate(best, 1)
+    ]
+    return "".join(map(csv_line, [("image", "rank", "class", "probability"), *rows])).encode()
 
 
 def _as_npy(classified: Classified) -> bytes:
