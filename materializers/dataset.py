@@ -15,6 +15,7 @@ from zenml.metadata.metadata_types import MetadataType
 from zenml.steps.step_context import StepContext
 
 from darkroom.dataset import SPLITS, Dataset
+from darkroom.errors import UserError
 from darkroom.files import workspace
 from darkroom.progress import terminal_progress
 
@@ -32,9 +33,17 @@ class DatasetMaterializer(BaseMaterializer):
         """Read the manifest; a component that gets it finds the images too.
 
         Whoever loads it outside a component wants to know of the images, not to see them.
+
+        Raises:
+            UserError: it is not what was written.
         """
-        with self.artifact_store.open(os.path.join(self.uri, _MANIFEST), "r") as file:
-            dataset = Dataset.from_json(file.read())
+        path = os.path.join(self.uri, _MANIFEST)
+        with self.artifact_store.open(path, "r") as file:
+            text = file.read()
+        try:
+            dataset = Dataset.from_json(text)
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"the data set's {path!r} is not what was written: {error}") from error
         return _with_images(dataset) if _in_component() else dataset
 
     def save(self, data: Dataset) -> None:

@@ -12,6 +12,7 @@ from zenml.metadata.metadata_types import MetadataType
 
 from darkroom.capture.recording import Recording, pack_recording, unpack_recording
 from darkroom.files import atomic_path, link_or_copy, workspace
+from darkroom.sources.hashing import HashIndex, content_digest, keep_folder, record_content
 
 _ARCHIVE = "recording.tar.gz"
 
@@ -23,20 +24,11 @@ class RecordingMaterializer(BaseMaterializer):
     ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
 
     def load(self, data_type: type[Recording]) -> Recording:
-        """Unpack into the workspace, unless it is there."""
+        """Unpack into the workspace, unless it is there and whole."""
         if not self.artifact_store.exists(self._path):
             return Recording(None)
-        folder = self._place
-        if not folder.is_dir():
-            with self.get_temporary_directory(delete_at_exit=True) as scratch:
-                archive = Path(scratch, _ARCHIVE)
-                with (
-                    self.artifact_store.open(self._path, "rb") as source,
-                    archive.open("wb") as target,
-                ):
-                    shutil.copyfileobj(source, target)
-                unpack_recording(archive, folder=folder)
-        return Recording(folder)
+        keep_folder(self._place, store=_hashes(), make=self._unpack)
+        return Recording(self._place)
 
     def save(self, data: Recording) -> None:
         """Write the archive."""
@@ -53,6 +45,8 @@ class RecordingMaterializer(BaseMaterializer):
         # Where its later readers look for it: they need not unpack what lies here.
         with atomic_path(self._place, durable=False) as temporary:
             shutil.copytree(data.folder, temporary, copy_function=link_or_copy)
+        with HashIndex.in_store(_hashes()) as index:
+            record_content(self._place, index=index)
 
     def extract_metadata(self, data: Recording) -> dict[str, MetadataType]:
         """How much there is."""
@@ -62,6 +56,23 @@ class RecordingMaterializer(BaseMaterializer):
         size = sum(path.stat().st_size for path in files)
         return {"recorded": True, "files": len(files), "megabytes": round(size / 1e6, 1)}
 
+    def compute_content_hash(self, data: Recording) -> str:
+        """Equal files by equal names are the same recording."""
+        if data.folder is None:
+            return "nothing"
+        with HashIndex.in_store(_hashes()) as index:
+            return content_digest(data.folder, index=index)
+
+    def _unpack(self) -> None:
+        with self.get_temporary_directory(delete_at_exit=True) as scratch:
+            archive = Path(scratch, _ARCHIVE)
+            with (
+                self.artifact_store.open(self._path, "rb") as source,
+                archive.open("wb") as target,
+            ):
+                shutil.copyfileobj(source, target)
+            unpack_recording(archive, folder=self._place)
+
     @property
     def _place(self) -> Path:
         """Of the unpacked recording in the workspace."""
@@ -70,3 +81,8 @@ class RecordingMaterializer(BaseMaterializer):
     @property
     def _path(self) -> str:
         return os.path.join(self.uri, _ARCHIVE)
+
+
+def _hashes() -> Path:
+    """Where hashes of files are remembered."""
+    return workspace() / "data"

@@ -4,9 +4,14 @@ ZenML asks its database alone whether a component has a result already. What the
 and the workspace hold of it may be gone, or have changed, since.
 """
 
+import zlib
+from gzip import BadGzipFile
+from json import JSONDecodeError
 from pathlib import Path
+from tarfile import TarError
 from typing import Any
 
+from pydantic import ValidationError
 from zenml.artifact_stores.base_artifact_store import BaseArtifactStore
 from zenml.client import Client
 from zenml.models import ArtifactVersionResponse, StepRunResponse
@@ -15,12 +20,26 @@ from zenml.utils import source_utils
 from zenml.utils.time_utils import utc_now
 
 from darkroom.dataset import Dataset
+from darkroom.errors import UserError
 from darkroom.files import workspace
 from darkroom.progress import terminal_progress
 from darkroom.sources.still_there import difference, discard_copy
 from darkroom.tracking.registry import RegisteredModel, is_registered
 
 _find = cache_utils.get_cached_step_run
+_GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+_DAMAGED = (
+    *_GONE,
+    UserError,  # of a bundle or manifest that is not what was written
+    UnicodeDecodeError,
+    JSONDecodeError,
+    ValidationError,
+    EOFError,
+    TarError,
+    zlib.error,
+    BadGzipFile,
+)
+"""What it raises to read files that were removed, cut or changed."""
 
 
 def reuse_only_what_is_whole() -> None:
@@ -48,16 +67,32 @@ def _outputs(run: StepRunResponse) -> list[ArtifactVersionResponse]:
 
 
 def _problem(artifact: ArtifactVersionResponse) -> str:
-    """Why an artifact cannot be reused; empty: it can."""
+    """Why an artifact cannot be reused; empty: it can.
+
+    Raises:
+        Exception: whatever says nothing about the artifact, such as that the memory or the disk
+            is used up, that its files may not be read, or that the store does not answer: what
+            took hours would be computed anew for it.
+    """
     try:
         content = artifact.load()
-    except Exception as error:  # whatever a damaged file does to whoever reads it
+    except _DAMAGED as error:
+        if not _is_damage(error):
+            raise
         reason = " ".join(str(error).split()) or type(error).__name__
         return f"{artifact.name!r} cannot be read ({reason})"
     digest = _digest(artifact, content)
     if artifact.content_hash and digest != artifact.content_hash:
         return f"{artifact.name!r} in {artifact.uri!r} is not what was stored"
     return _missing(content)
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether no other trouble is behind an error that a damaged file raises, too."""
+    cause = error.__cause__
+    if isinstance(error, OSError) and not isinstance(error, (*_GONE, BadGzipFile)):
+        return False
+    return not isinstance(error, MemoryError) and (cause is None or _is_damage(cause))
 
 
 def _digest(artifact: ArtifactVersionResponse, content: object) -> str | None:

@@ -1,36 +1,46 @@
 """What is remembered between runs is looked at before it is believed: the parts alone."""
 
+import errno
+import gzip
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
+import zlib
 from contextlib import closing
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
+from pydantic import ValidationError
 
 from commands.main_job import _placement
 from darkroom.backends.choosing import backend_of
 from darkroom.backends.kept_bundles import keep_bundle
 from darkroom.backends.local_backend import LocalBackend
 from darkroom.backends.named_files import rules_version, weights_version
+from darkroom.capture.recording import Recording
 from darkroom.config import Config
 from darkroom.config.debugging import CustomRuleConfig, DiagnosisConfig
 from darkroom.config.placement import Placement
 from darkroom.dataset import Dataset
 from darkroom.errors import DarkroomError, UserError
-from darkroom.files import link_or_copy
+from darkroom.files import link_or_copy, workspace
 from darkroom.locks import alone, holder_of
 from darkroom.progress import SilentProgress
 from darkroom.sources.still_there import check_unchanged, difference, discard_copy
 from darkroom.tracking.registry import probability_columns
 from darkroom.tracking.store import newest_experiment
+from materializers.recording import RecordingMaterializer
 from small_bundles import write_small_bundle
 from small_trainings import small_hyperparameters, write_dataset
 from stacks.stores import database_errors_explained, prepare_stores
 from steps.cache_policy import depends_on, installed_versions
+from steps.reuse import _problem
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HOLDS = """
@@ -300,3 +310,119 @@ def test_without_the_cache_what_earlier_runs_left_goes_and_what_this_one_left_st
     assert there(fresh) == [False, True]
     again = _placement(Config(), stack="local", begun=begun, name="killed-and-again")
     assert again == fresh
+
+
+class Artifact:
+    """One whose file does something to whoever reads it."""
+
+    name = "model_bundle"
+
+    def __init__(self, error: Exception, *, cause: Exception | None = None) -> None:
+        self.error, self.cause = error, cause
+
+    def load(self) -> object:
+        raise self.error from self.cause
+
+
+def invalid() -> ValidationError:
+    with pytest.raises(ValidationError) as raised:
+        Config.model_validate({"data": 1})
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (FileNotFoundError("gone"), None),
+        (NotADirectoryError("replaced"), None),
+        (UserError("not what was packed"), None),
+        (UserError("not what was packed"), ValueError("digest")),
+        (json.JSONDecodeError("cut", "{", 1), None),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "changed"), None),
+        (invalid(), None),
+        (EOFError("cut"), None),
+        (tarfile.ReadError("cut"), gzip.BadGzipFile("changed")),
+        (zlib.error("changed"), None),
+    ],
+)
+def test_a_damaged_result_is_computed_anew(error: Exception, cause: Exception | None) -> None:
+    assert "'model_bundle' cannot be read" in _problem(Artifact(error, cause=cause))
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (MemoryError(), None),
+        (OSError(errno.ENOSPC, "full"), None),
+        (OSError(errno.EMFILE, "too many files"), None),
+        (PermissionError(errno.EACCES, "no"), None),
+        (UserError("cannot be read"), PermissionError(errno.EACCES, "no")),
+        (UserError("no safetensors file"), OSError(errno.EIO, "the disk fails")),
+        (tarfile.ReadError("no archive"), OSError(errno.EIO, "the disk fails")),
+        (DarkroomError("the server does not answer"), None),
+        (ConnectionError("refused"), None),
+        (AttributeError("a bug"), None),
+        (TypeError("a bug"), None),
+        (RuntimeError("can't allocate memory"), None),
+    ],
+)
+def test_what_says_nothing_about_a_result_is_told_as_what_it_is(
+    error: Exception, cause: Exception | None
+) -> None:
+    with pytest.raises(type(error)) as raised:
+        _problem(Artifact(error, cause=cause))
+    assert raised.value is error
+
+
+class Store:
+    """An artifact store of a folder."""
+
+    def exists(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def open(self, path: str, mode: str) -> IO[Any]:
+        return open(path, mode)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> tuple[RecordingMaterializer, Recording]:
+    """A recording that was stored."""
+    folder = tmp_path / "recorded"
+    (folder / "tensors").mkdir(parents=True)
+    (folder / "tensors" / "step-1").write_bytes(b"1.00")
+    (folder / "steps.jsonl").write_bytes(b"{}")
+    (tmp_path / "artifact").mkdir()
+    materializer = RecordingMaterializer(str(tmp_path / "artifact"), Store())
+    stored = Recording(folder)
+    materializer.save(stored)
+    return materializer, stored
+
+
+def test_a_recording_that_was_changed_is_not_taken_for_the_stored_one(recording: Any) -> None:
+    materializer, stored = recording
+    digest = materializer.compute_content_hash(stored)
+    loaded = materializer.load(Recording)
+    assert loaded.folder != stored.folder
+    assert materializer.compute_content_hash(loaded) == digest
+    tensors = loaded.folder / "tensors" / "step-1"
+    tensors.write_bytes(b"2.00")  # in place: in all folders that hold the file
+    (loaded.folder / "more").touch()
+    assert materializer.compute_content_hash(stored) != digest
+    again = materializer.load(Recording)
+    assert (again.folder / "tensors" / "step-1").read_bytes() == b"1.00"
+    assert materializer.compute_content_hash(again) == digest
+    assert materializer.compute_content_hash(Recording(None)) != digest
+
+
+def test_a_recording_whose_archive_is_gone_or_damaged(recording: Any) -> None:
+    materializer, stored = recording
+    digest = materializer.compute_content_hash(stored)
+    archive = next(Path(materializer.uri).iterdir())
+    content = archive.read_bytes()
+    archive.write_bytes(content[: len(content) // 2])
+    assert materializer.compute_content_hash(materializer.load(Recording)) == digest
+    shutil.rmtree(workspace() / "recordings")
+    with pytest.raises((EOFError, tarfile.TarError, zlib.error)):
+        materializer.load(Recording)
+    archive.unlink()
+    assert materializer.compute_content_hash(materializer.load(Recording)) != digest

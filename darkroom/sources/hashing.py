@@ -297,15 +297,24 @@ def keep_folder(folder: Path, *, store: Path, make: Callable[[], None]) -> None:
 
 def record_content(folder: Path, *, index: HashIndex) -> None:
     """Write down, beside a folder that was fetched or made, which files it holds."""
+    write_text(record_of(folder), json.dumps(_content(folder, index=index)))
+
+
+def content_digest(folder: Path, *, index: HashIndex) -> str:
+    """SHA-256 over path and content of every file in a folder, wherever that lies."""
+    content = json.dumps(_content(folder, index=index), sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _content(folder: Path, *, index: HashIndex) -> dict[str, str]:
     hashes = hash_files(_files_below(folder), index=index)
-    relative = {os.path.relpath(path, folder): sha256 for path, sha256 in hashes.items()}
-    write_text(_record_of(folder), json.dumps(relative))
+    return {os.path.relpath(path, folder): sha256 for path, sha256 in hashes.items()}
 
 
 def is_as_recorded(folder: Path, *, index: HashIndex) -> bool:
     """Whether a folder is there and holds what `record_content` found in it, to the last byte."""
     try:
-        recorded = json.loads(_record_of(folder).read_text(encoding="utf-8"))
+        recorded = json.loads(record_of(folder).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     paths = _files_below(folder)
@@ -315,7 +324,8 @@ def is_as_recorded(folder: Path, *, index: HashIndex) -> bool:
     return all(recorded[os.path.relpath(path, folder)] == hashes[path] for path in paths)
 
 
-def _record_of(folder: Path) -> Path:
+def record_of(folder: Path) -> Path:
+    """Where it is written down which files a folder holds."""
     return folder.with_name(f"{folder.name}.sha256.json")
 
 
