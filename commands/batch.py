@@ -7,13 +7,14 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from commands.models import find_model
+from commands.runs import close_killed_runs
 from commands.source_name import short_name
 from commands.where import ready
 from darkroom.backends.batch_source import check_order
@@ -26,7 +27,7 @@ from darkroom.config.loading import config_digest
 from darkroom.config.placement import Placement
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import workspace, write_text
-from darkroom.locks import alone
+from darkroom.locks import alone, in_use
 from darkroom.progress import terminal_progress
 
 
@@ -49,18 +50,25 @@ def run_batch(
         DarkroomError: none of the images could be read, or the work failed.
     """
     _check_outputs(out)
-    found = find_model(model)
-    order = BatchOrder(
-        source=source,
-        split=split,
-        model=found.path,
-        top_k=top_k,
-        resume=not no_resume,
-        config=found.settings(config=config, overrides=overrides, needs_data=source is None),
-    )
-    check_order(order)
-    with ready(stack), _alone(order, stack=stack):
-        table, score = _run(order, stack=stack)
+    with ExitStack() as held:
+        use = held.enter_context(in_use(workspace(), progress=terminal_progress()))
+        found = find_model(model)
+        order = BatchOrder(
+            source=source,
+            split=split,
+            model=found.path,
+            top_k=top_k,
+            resume=not no_resume,
+            config=found.settings(config=config, overrides=overrides, needs_data=source is None),
+        )
+        check_order(order)
+        held.enter_context(ready(stack))
+        held.enter_context(_alone(order, stack=stack))
+        name = _run_name(order)
+        if stack == "local":
+            close_killed_runs()
+            use.has_name(name)
+        table, score = _run(order, name=name, stack=stack)
         _write(table, found=score, out=out)
         reason = next((row.error for row in table.rows() if row.error), "")
         table.discard()  # until now, the same command would have gone on with it
@@ -80,7 +88,7 @@ def _alone(order: BatchOrder, *, stack: str) -> AbstractContextManager[bool]:
     return alone(lock, doing="classifies the same", progress=terminal_progress())
 
 
-def _run(order: BatchOrder, *, stack: str) -> tuple[BatchTable, BatchScore]:
+def _run(order: BatchOrder, *, name: str, stack: str) -> tuple[BatchTable, BatchScore]:
     # ZenML takes seconds to import: only once the input is known to be good.
     from stacks.loader import use_stack
 
@@ -91,9 +99,9 @@ def _run(order: BatchOrder, *, stack: str) -> tuple[BatchTable, BatchScore]:
     os.environ["MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"] = "false"
     tracking = order.config.tracking
     tracker = {"experiment_name": tracking.experiment, "tags": tracking.tags}
-    run = batch_pipeline.with_options(
-        run_name=_run_name(order), settings={"experiment_tracker": tracker}
-    )(order=order, placement=_placement(order, stack=stack))
+    run = batch_pipeline.with_options(run_name=name, settings={"experiment_tracker": tracker})(
+        order=order, placement=_placement(order, stack=stack)
+    )
     if run is None:
         raise DarkroomError("ZenML tells nothing about the run")
     steps = run.steps

@@ -16,6 +16,7 @@ from darkroom.config.compilation import CompilationConfig
 from darkroom.engines.protocol import Floats
 from darkroom.errors import UserError
 from darkroom.files import workspace, write_text
+from darkroom.locks import in_use
 from darkroom.model.bundle import Bundle, open_bundle, read_bundle
 from darkroom.progress import terminal_progress
 from darkroom.sources.image_folder import is_image_name
@@ -34,15 +35,16 @@ def compile_bundle(
     Raises:
         UserError: no model, no images, or a configuration that has to change.
     """
-    found = find_model(model)
-    settings = found.settings(config=config, overrides=overrides).compilation
-    with open_bundle(found.path) as folder:
-        bundle = read_bundle(folder)
-        pictures = _pictures(images, bundle=bundle, config=settings)
-        report = measure(bundle, images=pictures, config=settings, progress=terminal_progress())
-        page = _write_page(report)
-        if out:
-            bundle_for(bundle, engine=report.chosen, folder=out)
+    with in_use(workspace(), progress=terminal_progress()):
+        found = find_model(model)
+        settings = found.settings(config=config, overrides=overrides).compilation
+        with open_bundle(found.path) as folder:
+            bundle = read_bundle(folder)
+            pictures = _pictures(images, bundle=bundle, config=settings)
+            report = measure(bundle, images=pictures, config=settings, progress=terminal_progress())
+            page = _write_page(report)
+            if out:
+                bundle_for(bundle, engine=report.chosen, folder=out)
     console = Console()
     console.print(_table(report))
     for result in report.results:

@@ -175,8 +175,8 @@ def runs(**options: object) -> None:
 def prune(**options: object) -> None:
     """Tell what RUNs and caches take, and remove what no run needs.
 
-    A run that is under way, or whose model an endpoint serves, stays; so does one that `latest` or
-    an alias of the model registry points at, unless it is named.
+    A run whose model an endpoint serves stays; so does one that `latest` or an alias of the model
+    registry points at, unless it is named. While others work here, nothing is removed.
     """
     call("commands.prune:prune", options)
 

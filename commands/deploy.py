@@ -11,7 +11,10 @@ from commands.deploy_expectations import expectations
 from commands.deploy_order import Deployed, Order
 from commands.models import find_model
 from darkroom.errors import UserError
+from darkroom.files import workspace
+from darkroom.locks import in_use
 from darkroom.model.bundle import open_bundle, read_bundle
+from darkroom.progress import terminal_progress
 from darkroom.serving.model_names import ModelNames
 
 
@@ -35,12 +38,13 @@ def deploy_models(
         UserError: names, bundles, configuration or account have to change.
         EndpointError: it did not start, or answers differently; then it was taken back.
     """
-    found = {name: find_model(text) for name, text in named_models(models).items()}
-    named = [f"sagemaker.hosting.name={name}"] if name else []
-    # The first one's, where several come from different runs; --name and --set differ from it.
-    first = next(iter(found.values()))
-    settings = first.settings(config=config, overrides=[*overrides, *named])
     with ExitStack() as opened:
+        opened.enter_context(in_use(workspace(), progress=terminal_progress()))
+        found = {name: find_model(text) for name, text in named_models(models).items()}
+        named = [f"sagemaker.hosting.name={name}"] if name else []
+        # The first one's, where several come from different runs; --name and --set differ from it.
+        first = next(iter(found.values()))
+        settings = first.settings(config=config, overrides=[*overrides, *named])
         bundles = {
             model: read_bundle(opened.enter_context(open_bundle(each.path)))
             for model, each in found.items()

@@ -5,14 +5,15 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 from rich.console import Console
 
-from commands.settings import settings_to_train
+from commands.runs import close_killed_runs
+from commands.settings import Settings, settings_to_train
 from commands.source_name import short_name
 from commands.where import ready
 from darkroom.backends.ingestion import describe_source, source_version
@@ -25,7 +26,7 @@ from darkroom.config.placement import Placement
 from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
 from darkroom.errors import UserError
 from darkroom.files import workspace, write_text
-from darkroom.locks import alone
+from darkroom.locks import Use, alone, in_use
 from darkroom.progress import terminal_progress
 from darkroom.sources.source_names import parse_source
 from darkroom.summary import Summary, write_summary
@@ -59,9 +60,36 @@ def run_training(
         DarkroomError: a component failed.
     """
     _check_writable(summary)
-    progress = terminal_progress()
+    with in_use(workspace(), progress=terminal_progress()) as use:
+        chosen = _settings(config=config, data=data, overrides=overrides, stack=stack)
+        version = _early_version(chosen.config, stack=stack, fresh=no_cache)
+        _tell(chosen)
+        with ready(stack, faults=faults) as stand_in:
+            try:
+                result = _run_alone(
+                    chosen,
+                    use=use,
+                    version=version,
+                    stack=stack,
+                    stays=stand_in is None or stand_in.pid != os.getpid(),
+                    keep_endpoint=keep_endpoint,
+                    no_cache=no_cache,
+                )
+            finally:
+                report = _report(stand_in)
+            if summary:
+                write_summary(result, summary)
+            Console().print(render(result), soft_wrap=True)
+            if report:
+                Console().print(report, soft_wrap=True)
+
+
+def _settings(
+    *, config: Path | None, data: str | None, overrides: Sequence[str], stack: str
+) -> Settings:
+    """What to train by, without a problem that shows before the data are read."""
     chosen = settings_to_train(
-        config=config, data=data, overrides=overrides, stack=stack, progress=progress
+        config=config, data=data, overrides=overrides, stack=stack, progress=terminal_progress()
     )
     settings = chosen.config
     problems = diagnosis_problems(settings.diagnosis) + _remote_problems(settings, stack=stack)
@@ -71,36 +99,50 @@ def run_training(
         problems += weights_problems(settings, stack=stack)
     if problems:
         raise UserError(_source_problems(settings) + problems)
-    version = _early_version(settings, stack=stack, fresh=no_cache)
-    if chosen.told:
-        progress.message(f"Settings: {chosen.origin}; change any with --set, or write a --config:")
-        for line in chosen.told:
-            progress.message(line)
-    with ready(stack, faults=faults) as stand_in:
-        name = _run_name(settings)
-        progress.message(f"Run {name} on stack {stack}")
-        for line in ineffective_settings(settings, stack=stack, chosen=chosen.chosen):
-            progress.message(line)
-        lock = _lock_of(settings, version=version or "") if stack == "local" else None
-        held = alone(lock, doing=_DOING, name=name, progress=progress) if lock else nullcontext()
-        try:
-            with held:
-                result = _run(
-                    settings,
-                    early_version=version,
-                    name=name,
-                    stack=stack,
-                    stays=stand_in is None or stand_in.pid != os.getpid(),
-                    keep_endpoint=keep_endpoint,
-                    no_cache=no_cache,
-                )
-        finally:
-            report = _report(stand_in)
-        if summary:
-            write_summary(result, summary)
-        Console().print(render(result), soft_wrap=True)
-        if report:
-            Console().print(report, soft_wrap=True)
+    return chosen
+
+
+def _tell(chosen: Settings) -> None:
+    """Say what was chosen for the user."""
+    if not chosen.told:
+        return
+    progress = terminal_progress()
+    progress.message(f"Settings: {chosen.origin}; change any with --set, or write a --config:")
+    for line in chosen.told:
+        progress.message(line)
+
+
+def _run_alone(
+    chosen: Settings,
+    *,
+    use: Use,
+    version: str | None,
+    stack: str,
+    stays: bool,
+    keep_endpoint: bool,
+    no_cache: bool,
+) -> Summary:
+    """Run while no equal run does on this machine: the others find its results done."""
+    settings, progress = chosen.config, terminal_progress()
+    name = _run_name(settings)
+    progress.message(f"Run {name} on stack {stack}")
+    for line in ineffective_settings(settings, stack=stack, chosen=chosen.chosen):
+        progress.message(line)
+    with ExitStack() as held:
+        if stack == "local":
+            lock = _lock_of(settings, version=version or "")
+            held.enter_context(alone(lock, doing=_DOING, name=name, progress=progress))
+            close_killed_runs()
+            use.has_name(name)
+        return _run(
+            settings,
+            early_version=version,
+            name=name,
+            stack=stack,
+            stays=stays,
+            keep_endpoint=keep_endpoint,
+            no_cache=no_cache,
+        )
 
 
 def _run(

@@ -5,7 +5,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,12 +15,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from commands.runs import KeptRun, files_of, kept_runs, megabytes, runs_under_way
+from commands.runs import (
+    KeptRun,
+    close_killed_runs,
+    files_of,
+    kept_runs,
+    megabytes,
+    runs_under_way,
+)
 from darkroom.backends.local_records import kept_endpoints
 from darkroom.errors import UserError
 from darkroom.files import workspace
-from darkroom.locks import holder_of
+from darkroom.locks import holder_of, to_itself, users_of
 from darkroom.model.bundle import METADATA_FILE, BundleMetadata
+from darkroom.progress import terminal_progress
+from darkroom.sources.hashing import record_of
 from darkroom.summary import Summary
 from darkroom.tracking.removal import aliases, folders_of, remove_run
 
@@ -57,22 +66,34 @@ def prune(*, names: Sequence[str], keep: int | None, yes: bool) -> None:
         keep: of the other runs, how many of the newest stay; None: all.
 
     Raises:
-        UserError: a run is unknown, or is in use.
+        UserError: a run is unknown, or is in use; others work in the workspace.
     """
-    runs = sorted(kept_runs(), key=lambda run: run.name, reverse=True)
-    runs.sort(key=lambda run: run.started.timestamp() if run.started else 0, reverse=True)
-    _check(names, runs=runs)
-    going = _going(runs, names=names, keep=keep)
-    parts = [*going, *_left_over(runs, going={part.run.name for part in going if part.run})]
-    _measure(parts)
-    parts = [part for part in parts if part.freed or part.run]
-    _show(parts)
-    if not yes:
-        click.echo("Nothing was removed. --yes removes it; --keep N or a run's name adds runs.")
-        return
-    _remove([part for part in parts if not part.kept_because])
-    freed = sum(part.freed for part in parts if not part.kept_because)
-    click.echo(f"Removed: {megabytes(freed)} are free again.")
+    with ExitStack() as held:
+        if yes:
+            held.enter_context(to_itself(workspace(), progress=terminal_progress()))
+        users = ", ".join(sorted(user.in_words for user in users_of(workspace())))
+        if yes and users:
+            raise UserError(
+                f"nothing is removed while others work in {str(workspace())!r}, as what they need "
+                f"is known only once they have ended: {users}. Wait for them, or end them"
+            )
+        close_killed_runs()
+        runs = sorted(kept_runs(), key=lambda run: run.name, reverse=True)
+        runs.sort(key=lambda run: run.started.timestamp() if run.started else 0, reverse=True)
+        _check(names, runs=runs)
+        going = _going(runs, names=names, keep=keep)
+        parts = [*going, *_left_over(runs, going={part.run.name for part in going if part.run})]
+        _measure(parts)
+        parts = [part for part in parts if part.freed or part.run]
+        _show(parts)
+        if yes:
+            _remove([part for part in parts if not part.kept_because])
+            freed = sum(part.freed for part in parts if not part.kept_because)
+            click.echo(f"Removed: {megabytes(freed)} are free again.")
+            return
+    click.echo("Nothing was removed. --yes removes it; --keep N or a run's name adds runs.")
+    if users:
+        click.echo(f"What others need is among it; it is removed once they have ended: {users}.")
 
 
 def _check(names: Sequence[str], *, runs: Sequence[KeptRun]) -> None:
@@ -159,11 +180,13 @@ def _left_over(runs: Sequence[KeptRun], *, going: set[str]) -> list[_Part]:
         _Part(
             "caches",
             "decoded images; they are decoded again when they are needed",
-            []
-            if runs_under_way()
-            else [p for p in (home / "cache").glob("*") if _PIXEL_CACHE.fullmatch(p.name)],
+            [p for p in (home / "cache").glob("*") if _PIXEL_CACHE.fullmatch(p.name)],
         ),
-        _Part("work", "of compilations and batches", _scratch(home)),
+        _Part(
+            "work",
+            "of compilations and batches",
+            [*(home / "work").glob("*"), *(home / "batches").glob("*")],
+        ),
         _Part("errors", "tracebacks of faults of Darkroom's", list((home / "errors").glob("*"))),
     ]
 
@@ -172,18 +195,15 @@ def _unused_bundles(stay: Sequence[KeptRun]) -> list[Path]:
     used = {_version(run.folder / "model") for run in stay}
     used |= {kept.model_version for kept in kept_endpoints()}
     folders = [p for p in (workspace() / "bundles").glob("*") if p.is_dir()]
-    if runs_under_way():
-        return []
     return [folder for folder in folders if folder.name.split("-")[0] not in used]
 
 
 def _unused_recordings(stay: Sequence[KeptRun]) -> list[Path]:
     """Those none of whose files a run holds too; recordings of runs are the same files."""
-    if runs_under_way():
-        return []
     used = {path.stat().st_ino for run in stay for path in files_of(run.folder / "recording")}
     folders = [p for p in (workspace() / "recordings").glob("*") if p.is_dir()]
-    return [f for f in folders if not any(p.stat().st_ino in used for p in files_of(f))]
+    unused = [f for f in folders if not any(p.stat().st_ino in used for p in files_of(f))]
+    return [*unused, *map(record_of, unused)]
 
 
 def _idle(home: Path) -> list[Path]:
@@ -196,14 +216,13 @@ def _idle(home: Path) -> list[Path]:
 
 
 def _unused_data(going: set[str]) -> list[Path]:
-    """What was fetched or unpacked for no run that stays; nothing, where that is not known."""
-    if runs_under_way():
-        return []
+    """What was fetched or unpacked for no run that stays."""
     store = workspace() / "data"
     roots = {root for name, root in _roots().items() if name not in going}
     folders = [path for kind in _FETCHED for path in (store / kind).glob("*") if path.is_dir()]
     used = {folder for folder in folders for root in roots if root.is_relative_to(folder)}
-    return [folder for folder in folders if folder not in used]
+    unused = [folder for folder in folders if folder not in used]
+    return [*unused, *map(record_of, unused)]
 
 
 def _roots() -> dict[str, Path]:
@@ -216,14 +235,6 @@ def _roots() -> dict[str, Path]:
                 if found := re.search(r'"root": "((?:[^"\\]|\\.)*)"', text[:10_000]):
                     roots[run] = Path(found[1])
     return roots
-
-
-def _scratch(home: Path) -> list[Path]:
-    if runs_under_way():
-        return []
-    locked = any(holder_of(path) for path in (home / "locks").glob("batch-*.lock"))
-    batches = [] if locked else list((home / "batches").glob("*"))
-    return [*(home / "work").glob("*"), *batches]
 
 
 def _artifacts() -> dict[str, set[Path]]:

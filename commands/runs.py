@@ -15,7 +15,7 @@ from commands.tables import print_rows
 from darkroom.config.metrics import Metric, natural_direction
 from darkroom.errors import UserError
 from darkroom.files import workspace
-from darkroom.locks import holder_of
+from darkroom.locks import forget, killed_in, users_of
 from darkroom.summary import FAILURE_FILE, FailedRun, Summary
 
 State = Literal["running", "deployed", "trained", "failed", "stopped", "interrupted", "unknown"]
@@ -49,6 +49,7 @@ def list_runs(*, as_json: bool, sort: str | None) -> None:
     Raises:
         UserError: no run has that metric.
     """
+    close_killed_runs()
     runs = sorted(kept_runs(), key=_age, reverse=True)
     metric = sort or _MAIN_METRIC
     if sort:
@@ -94,8 +95,26 @@ def kept_runs() -> list[KeptRun]:
 
 def runs_under_way() -> set[str]:
     """Names of the runs that processes of this machine work on."""
-    holders = [holder_of(path) for path in (workspace() / "locks").glob("run-*.lock")]
-    return {holder.name for holder in holders if holder}
+    return {user.name for user in users_of(workspace()) if user.name}
+
+
+def close_killed_runs() -> None:
+    """Have runs whose process was killed, or went down with the machine, not run for ever.
+
+    Such a process says nothing: it stays under way in ZenML and MLflow until another one looks.
+    """
+    killed = killed_in(workspace())
+    if not killed:
+        return
+    from stacks.loader import use_stack
+
+    use_stack("local")
+    from commands.runs_under_way import close_killed
+
+    for record, process in killed.items():
+        if process.name:
+            close_killed(process.name, pid=process.pid)
+        forget(record)
 
 
 def megabytes(size: int) -> str:

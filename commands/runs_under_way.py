@@ -1,8 +1,11 @@
-"""Pipeline runs that another machine executes: found again, and closed where it has died.
+"""Pipeline runs that another machine or process executes: found, and closed where it has died.
 
-ZenML hears of the end of a run from the job that executes it. A job that is killed says
+ZenML hears of the end of a run from the job or process that executes it. One that is killed says
 nothing, and its run would be taken for one that is under way for ever.
 """
+
+from datetime import UTC
+from pathlib import Path
 
 from zenml.client import Client
 from zenml.constants import METADATA_ORCHESTRATOR_RUN_ID
@@ -17,6 +20,11 @@ from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.orchestration import OrchestrationJob
 from darkroom.backends.sagemaker.tagged import tagged
+from darkroom.config import DataConfig
+from darkroom.files import workspace, write_text
+from darkroom.progress import terminal_progress
+from darkroom.sources.source_names import public_url
+from darkroom.summary import FAILURE_FILE, FailedRun
 from darkroom.tracking.runs import fail_unfinished
 
 
@@ -50,18 +58,26 @@ def job_of(run: PipelineRunResponse, *, clients: Clients) -> OrchestrationJob | 
 
 def close(run: PipelineRunResponse, *, experiment: str) -> None:
     """Tell ZenML and MLflow that a run whose job has ended is over; fine if they know."""
-    run = Client().get_pipeline_run(run.id)
-    if run.status.is_finished:
-        return
-    for step in run.steps.values():
-        if not step.status.is_finished:
-            publish_failed_step_run(step.id)
-    publish_pipeline_run_status_update(
-        run.id, ExecutionStatus.FAILED, status_reason="The job that executed it has ended."
+    if not Client().get_pipeline_run(run.id).status.is_finished:
+        _fail(run, reason="The job that executed it has ended.")
+        _fail_records(run.name, experiment=experiment)
+
+
+def close_killed(name: str, *, pid: int) -> None:
+    """Tell ZenML, MLflow and the user that a run of this machine, which was killed, is over."""
+    reason = f"its process ({pid}) was killed, or went down with the machine"
+    folder = workspace() / "runs" / name
+    had_ended = (folder / "summary.json").exists()  # and was killed while it told of it
+    for run in Client().list_pipeline_runs(name=name, size=1, hydrate=True).items:
+        if not had_ended:
+            _leave_failure(run, folder=folder, reason=reason)
+        if not run.status.is_finished:
+            _fail(run, reason=reason)
+    _fail_records(name, error="" if had_ended else reason)
+    terminal_progress().message(
+        f"Run {name} did not come to its end: {reason}. ZenML and MLflow are told that it has "
+        "failed; what it had finished is reused where it fits"
     )
-    tracker = Client().active_stack.experiment_tracker
-    tracker.configure_mlflow()  # a server on the network wants to know who asks
-    fail_unfinished(run.name, experiment=experiment, tracking_uri=tracker.get_tracking_uri())
 
 
 def _running_job(run: str, *, clients: Clients) -> str:
@@ -69,3 +85,37 @@ def _running_job(run: str, *, clients: Clients) -> str:
         jobs = tagged("training job", clients=clients)
     ours = (job for job in jobs if job.tag("kind") == "orchestration" and job.tag("run") == run)
     return next((job.name for job in ours), "")
+
+
+def _leave_failure(run: PipelineRunResponse, *, folder: Path, reason: str) -> None:
+    """Have a training listed as failed, and removed as one; a batch has no folder."""
+    config = (run.config.parameters or {}).get("config")
+    if config is None:
+        return
+    source = config.get("data", {}).get("source", DataConfig().source)
+    unfinished = [name for name, step in run.steps.items() if not step.status.is_finished]
+    failed = FailedRun(
+        name=run.name,
+        started=(run.start_time or run.created).replace(tzinfo=UTC),
+        stack="local",
+        data=public_url(source),
+        component=unfinished[0] if unfinished else "",
+        kind="interrupted",
+        reason=reason,
+    )
+    write_text(folder / FAILURE_FILE, failed.model_dump_json(indent=1))
+
+
+def _fail(run: PipelineRunResponse, *, reason: str) -> None:
+    for step in Client().get_pipeline_run(run.id).steps.values():
+        if not step.status.is_finished:
+            publish_failed_step_run(step.id)
+    publish_pipeline_run_status_update(run.id, ExecutionStatus.FAILED, status_reason=reason)
+
+
+def _fail_records(name: str, *, experiment: str | None = None, error: str = "") -> None:
+    tracker = Client().active_stack.experiment_tracker
+    tracker.configure_mlflow()  # a server on the network wants to know who asks
+    fail_unfinished(
+        name, experiment=experiment, tracking_uri=tracker.get_tracking_uri(), error=error
+    )

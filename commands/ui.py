@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from commands.runs import close_killed_runs
 from darkroom.errors import UserError
 from darkroom.files import workspace
 from darkroom.tracking.store import DATABASE_FILE, newest_experiment
@@ -32,6 +33,8 @@ def serve_ui(*, stack: str, port: int) -> None:
     if not store.is_file():
         raise UserError(f"no runs yet: start one with `python run.py --stack {stack}`")
     port = _free_port(port)
+    if stack == "local":
+        close_killed_runs()
     experiment = newest_experiment(store)
     page = f"/#/experiments/{experiment}/runs" if experiment else ""
     click.echo(f"MLflow: http://127.0.0.1:{port}{page}  (Ctrl-C ends it)")

@@ -38,7 +38,7 @@ deployment: {gate_threshold: 0.0, check_images: 4}
 evaluation: {bootstrap_samples: 100, grid_images: 6}
 batch: {split: test}
 """
-_PATIENCE_SECONDS = 400
+_PATIENCE_SECONDS = 900
 _SECONDS_BETWEEN_LOOKS = 0.05
 
 

@@ -1,12 +1,13 @@
 """The list of runs, and what could go: folders as runs leave them, without running any."""
 
+import contextlib
 import json
 import os
 import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from commands.prune import prune
 from commands.runs import list_runs
 from darkroom.errors import UserError
 from darkroom.files import link_or_copy, workspace
+from darkroom.locks import forget, killed_in, users_of
 from darkroom.summary import FAILURE_FILE
 from small_bundles import write_small_bundle
 
@@ -156,7 +158,7 @@ def test_what_latest_or_an_alias_points_at_stays_unless_it_is_named(
 def test_a_run_under_way_is_listed_as_such_and_not_removed(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lock = home / "locks" / "run-x.lock"
+    lock = home / "locks" / "use-1-x.lock"
     holds = HOLDS.replace("other-run", ONE)
     other = subprocess.Popen(
         [sys.executable, "-c", holds, str(lock)],
@@ -169,10 +171,11 @@ def test_a_run_under_way_is_listed_as_such_and_not_removed(
         assert other.stdout.readline() == b"held\n"
         assert {run["name"]: run["state"] for run in listed(capsys)}[ONE] == "deployed"
         with pytest.raises(UserError, match="cannot be removed: it is under way"):
-            prune(names=[ONE], keep=None, yes=True)
-        prune(names=[], keep=None, yes=True)
+            prune(names=[ONE], keep=None, yes=False)
+        told = f"nothing is removed while others work in .*: run {ONE} \\(process {other.pid}\\)"
+        with pytest.raises(UserError, match=told):
+            prune(names=[], keep=None, yes=True)
         assert (home / "bundles" / "old").exists()
-        other.kill()
     prune(names=[], keep=None, yes=True)
     assert not (home / "bundles" / "old").exists()
 
@@ -180,3 +183,81 @@ def test_a_run_under_way_is_listed_as_such_and_not_removed(
 def test_an_unknown_run_is_answered_with_those_there_are(home: Path) -> None:
     with pytest.raises(UserError, match="did you mean 'digits-one'"):
         prune(names=["digits-onf"], keep=None, yes=True)
+
+
+USES = """
+import sys
+from pathlib import Path
+from darkroom.locks import {lock}
+with {lock}(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def beside(home: Path) -> Callable[[str], contextlib.AbstractContextManager[subprocess.Popen]]:
+    """Another process that works in the workspace, or has it to itself."""
+
+    @contextlib.contextmanager
+    def held(lock: str) -> Iterator[subprocess.Popen]:
+        other = subprocess.Popen(
+            [sys.executable, "-c", USES.format(lock=lock), str(home)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+        )
+        with other:
+            assert other.stdout
+            assert other.stdout.readline() == b"held\n"
+            yield other
+
+    return held
+
+
+def command(*arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, str(CHECKOUT / "run.py"), *arguments],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+    )
+
+
+@pytest.mark.slow  # two processes
+def test_nothing_is_removed_while_another_process_works(home: Path, beside) -> None:
+    with beside("in_use") as other, command("prune", "--yes") as prune:
+        told = prune.communicate()[1]
+    assert prune.returncode == 2
+    assert told.startswith("Error: nothing is removed while others work in")
+    assert f"process {other.pid}" in told
+    assert (home / "bundles" / "old").is_dir()
+
+
+@pytest.mark.slow  # two processes
+def test_who_begins_to_work_while_something_is_removed_waits_and_says_so(
+    home: Path, tmp_path: Path, beside
+) -> None:
+    (tmp_path / "empty").mkdir()
+    with beside("to_itself") as other, command("--data", str(tmp_path / "empty")) as run:
+        assert run.stderr
+        told = run.stderr.readline()
+        assert run.poll() is None
+        assert told.startswith(f"process {other.pid} removes what no run needs: waiting")
+        other.communicate()
+        assert "no images" in run.communicate()[1]
+    assert not list((home / "locks").glob("use-*"))
+
+
+def test_what_is_left_of_a_killed_process_is_told_from_one_that_lives(home: Path, beside) -> None:
+    with beside("in_use") as other:
+        assert [user.pid for user in users_of(home)] == [other.pid]
+        assert killed_in(home) == {}
+        other.kill()
+    (record,) = killed_in(home)
+    assert killed_in(home)[record].pid == other.pid
+    assert users_of(home) == []
+    forget(record)
+    assert killed_in(home) == {}
+    assert not list((home / "locks").glob("use-*"))

@@ -148,17 +148,31 @@ def pipeline_run(
     log.finish(failed=failed)
 
 
-def fail_unfinished(name: str, *, experiment: str, tracking_uri: str) -> None:
-    """End what is left of a pipeline run whose process died; fine where nothing is."""
+def fail_unfinished(
+    name: str, *, experiment: str | None, tracking_uri: str, error: str = ""
+) -> None:
+    """End what is left of a pipeline run whose process died; fine where nothing is.
+
+    Args:
+        experiment: that it is in; None: any.
+        error: why the run itself has failed, even if its record was ended between components.
+    """
     client = MlflowClient(tracking_uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    if experiment is None:
+        found = list(client.search_experiments())
+    else:
+        found = list(filter(None, [client.get_experiment_by_name(experiment)]))
+    if not found:
         return
-    for run in client.search_runs([found.experiment_id], f'tags.mlflow.runName = "{name}"'):
+    places = [each.experiment_id for each in found]
+    for run in client.search_runs(places, f'tags.mlflow.runName = "{name}"'):
         below = f'tags.mlflow.parentRunId = "{run.info.run_id}"'
-        for one in (*client.search_runs([found.experiment_id], below), run):
+        for one in (*client.search_runs([run.info.experiment_id], below), run):
             if one.info.status == RunStatus.to_string(RunStatus.RUNNING):
                 client.set_terminated(one.info.run_id, RunStatus.to_string(RunStatus.FAILED))
+        if error:
+            client.set_tag(run.info.run_id, "error", error)
+            client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FAILED))
 
 
 def environment() -> str:
