@@ -199,6 +199,8 @@ REFUSED_FORMS: list[tuple[bytes, str]] = [
     (b"no form", "form"),
     (f"--{BOUNDARY}--\r\n".encode(), "no file"),
     (form(encoded(), b"no image"), "image 2: not an image"),
+    (form(encoded(), encoded())[:-8], "cut off"),  # the first of them is whole
+    (form(encoded())[:-30], "cut off"),
     (
         b'--%s\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--%s--\r\n'
         % (BOUNDARY.encode(), BOUNDARY.encode()),

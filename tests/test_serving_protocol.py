@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -143,6 +144,49 @@ def test_a_body_is_read_whatever_its_chunks_and_trailers(client: Client) -> None
     answer = talk(client, head, bytewise, b"0\r\nX-Model: other\r\nHost: evil\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK")
     assert b'"class":"red"' in answer
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"0x3\r\nabc\r\n", b"3\nabc\n", b"3\r\nabcX\r\n", b"-1\r\n", b"f" * 19 + b"\r\n"],
+)
+def test_a_body_that_is_no_http_is_told_so(client: Client, body: bytes) -> None:
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = talk(client, head + body)
+    assert status_of(answer) == 400
+    assert b"no valid HTTP" in answer
+    assert client.send("GET", "/ping").status == 200
+
+
+def test_a_whole_request_is_answered_before_what_is_wrong_behind_it(client: Client) -> None:
+    image = encoded()
+    ask = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(image)
+    answer = talk(client, ask + image + b"\0no http\r\n\r\n" + ask + image)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"200"]
+    assert b'"class":"red"' in answer
+
+
+def test_a_wish_for_another_protocol_is_answered_in_this_one(client: Client) -> None:
+    """Java's client adds it to every request, unless it is told not to."""
+    wish = b"Host: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+    answer = talk(client, b"GET /ping HTTP/1.1\r\n" + wish + b"\r\n")
+    assert status_of(answer) == 200
+    image = encoded()
+    post = b"POST /invocations HTTP/1.1\r\n" + wish + b"Content-Length: %d\r\n\r\n" % len(image)
+    answer = talk(client, post + image)
+    assert status_of(answer) == 400
+    assert b"Upgrade" in answer
+
+
+@pytest.mark.parametrize(
+    "name", ["Content-Type", "X-Amzn-SageMaker-Custom-Attributes", "Content-Encoding"]
+)
+def test_a_header_with_two_values_is_refused(client: Client, name: str) -> None:
+    image = encoded()
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    head += b"".join(f"{name}: {value}\r\n".encode() for value in ("identity", "gzip"))
+    answer = talk(client, head + b"Content-Length: %d\r\n\r\n" % len(image) + image)
+    assert status_of(answer) == (415 if name == "Content-Encoding" else 400)
 
 
 def test_requests_in_one_go_are_answered_in_their_order(client: Client) -> None:

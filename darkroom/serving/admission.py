@@ -30,6 +30,9 @@ ENCODINGS = ("identity", "gzip", "deflate")
 
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _LATE_SECONDS = 0.5
+_PIECE_BYTES = 2**16
+_MOST_PARTS = 1000
+"""Of a gzip: each costs some ten microseconds, and may be empty."""
 _BYTES = 256 * 2**20
 """Of all bodies together: 40 of the largest, thousands of photographs of usual size."""
 
@@ -167,7 +170,7 @@ def _window(request: Request) -> int:
     Raises:
         HTTPException: 415 names what is accepted.
     """
-    encoding = request.headers.get("content-encoding", "").strip().lower()
+    encoding = ", ".join(request.headers.getlist("content-encoding")).strip().lower()
     if encoding in ("", "identity"):
         return 0
     if encoding not in _WINDOWS:
@@ -177,22 +180,27 @@ def _window(request: Request) -> int:
 
 
 def _unpacked(body: bytes, *, window: int, most: int) -> bytes:
-    """All of it, however many parts a gzip has.
+    """All of it; a gzip may have several parts.
 
     Raises:
         HTTPException: 413 larger than `most`, 400 damaged.
     """
-    unpacked = bytearray()
-    while body:
+    unpacked, rest, parts = bytearray(), memoryview(body), 0
+    while rest:
+        parts += 1
+        if parts > (_MOST_PARTS if window > zlib.MAX_WBITS else 1):
+            raise refused(f"the packed body has more than {parts - 1:,} parts")
         stream = zlib.decompressobj(window)
-        try:
-            unpacked += stream.decompress(body, most + 1 - len(unpacked))
-        except zlib.error as error:
-            message = f"the body is not packed as its Content-Encoding says: {error}"
-            raise refused(message) from error
-        if len(unpacked) > most:
-            raise refused(f"the body unpacks to more than {most:,} bytes", status=413)
-        if not stream.eof:
-            raise refused("the packed body is cut off")
-        body = stream.unused_data if window > zlib.MAX_WBITS else b""
+        while not stream.eof:  # in pieces: what is behind a part is copied
+            piece = rest[:_PIECE_BYTES]
+            if not piece:
+                raise refused("the packed body is cut off")
+            try:
+                unpacked += stream.decompress(piece, most + 1 - len(unpacked))
+            except zlib.error as error:
+                message = f"the body is not packed as its Content-Encoding says: {error}"
+                raise refused(message) from error
+            if len(unpacked) > most:
+                raise refused(f"the body unpacks to more than {most:,} bytes", status=413)
+            rest = rest[len(piece) - len(stream.unused_data) :]
     return bytes(unpacked)

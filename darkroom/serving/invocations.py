@@ -16,7 +16,7 @@ from darkroom.serving.content import FetchUrls, ReadJson, media_type, read_conte
 from darkroom.serving.decoders import BusyError, NeverFitsError
 from darkroom.serving.hosted_model import HostedModel, Timing
 from darkroom.serving.limits import not_now, refused
-from darkroom.serving.options import Options, read_options
+from darkroom.serving.options import Options, read_options, single_header
 from darkroom.serving.witness import Witness, digest_of
 
 UNDER_WAY = "darkroom.under_way"
@@ -68,8 +68,9 @@ class Invocations:
             DarkroomError: the model fails.
             ClientDisconnect: the client is gone; what had not begun is not done any more.
         """
-        header = request.headers.get("content-type")
-        kind, _ = choose_type(request.headers.get("accept")), media_type(header)
+        header = single_header(request, "Content-Type")
+        kind = choose_type(", ".join(request.headers.getlist("accept")))
+        media_type(header)
         options = read_options(request)
         with _until_its_client_leaves(request):
             async with self.admission.admit(request) as body, model as hosted:

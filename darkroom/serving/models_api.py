@@ -30,6 +30,7 @@ from darkroom.serving.models import (
     NoRoomError,
     UnknownModelError,
 )
+from darkroom.serving.options import single_header
 
 TARGET_MODEL = "X-Amzn-SageMaker-Target-Model"
 
@@ -92,7 +93,7 @@ class ModelsApi:
 
     async def invoke_target(self, request: Request) -> Response:
         """Classify with the model that the header names."""
-        name = request.headers.get(TARGET_MODEL, "")
+        name = single_header(request, TARGET_MODEL)
         if not name:
             raise refused(
                 f"no model is named: give the header {TARGET_MODEL} (run.py predict: "
@@ -125,7 +126,7 @@ def _told(handler: Handler) -> Handler:
 
 def _check_type(request: Request) -> None:
     """JSON alone: web pages may send forms and plain text anywhere, unasked."""
-    kind = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    kind = (single_header(request, "Content-Type") or _JSON).partition(";")[0].strip().lower()
     if kind != _JSON:
         message = f"content type {kind!r:.100}; accepted is {_JSON}: {_ORDER}"
         raise unsupported(message, header="Accept", accepted=(_JSON,))

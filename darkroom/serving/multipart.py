@@ -1,7 +1,7 @@
 """multipart/form-data: several images in one request, as a browser or `curl -F` sends them."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -15,6 +15,11 @@ class _InMemoryParser(MultiPartParser):
     """Spools nothing to a disk that may be read-only; the body is in memory and limited anyway."""
 
     spool_max_size = 2**30
+    is_whole = False
+
+    def on_end(self) -> None:
+        """The line that ends a form."""
+        self.is_whole = True
 
 
 async def read_files(body: bytes, *, content_type: str) -> list[bytes]:
@@ -25,7 +30,7 @@ async def read_files(body: bytes, *, content_type: str) -> list[bytes]:
     """
     parser = _InMemoryParser(
         Headers({"content-type": content_type}),
-        _in_pieces(body),
+        _in_pieces(body, is_whole=lambda: parser.is_whole),
         max_files=MAXIMUM_IMAGES,
         max_fields=0,
     )
@@ -47,8 +52,14 @@ async def read_files(body: bytes, *, content_type: str) -> list[bytes]:
     return contents
 
 
-async def _in_pieces(body: bytes) -> AsyncGenerator[bytes, None]:
-    """The parser is written in Python: between two pieces it is the turn of other requests."""
+async def _in_pieces(body: bytes, *, is_whole: Callable[[], bool]) -> AsyncGenerator[bytes, None]:
+    """The parser is written in Python: between two pieces it is the turn of other requests.
+
+    Raises:
+        MultiPartException: after the last, the form has no end; its last file would be left out.
+    """
     for start in range(0, len(body), _PIECE_BYTES):
         yield body[start : start + _PIECE_BYTES]
         await asyncio.sleep(0)
+    if not is_whole():
+        raise MultiPartException("it is cut off: the line that ends it is missing")

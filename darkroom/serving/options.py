@@ -33,6 +33,18 @@ class Options:
     """Whether the answer says which engine worked, and how long."""
 
 
+def single_header(request: Request, name: str) -> str:
+    """A header that has one value; empty where it is not given.
+
+    Raises:
+        HTTPException: 400 for several: which is meant, nobody knows.
+    """
+    values = {*request.headers.getlist(name)}
+    if len(values) > 1:
+        raise refused(f"the header {name} has {len(values)} values; it must have one")
+    return next(iter(values), "")
+
+
 def read_options(request: Request) -> Options:
     """The options of a request; its query wins.
 
@@ -43,7 +55,7 @@ def read_options(request: Request) -> Options:
     unknown = [name for name in query if name not in _NAMES]
     if unknown:
         raise refused(f"unknown option {unknown[0]!r}; there are {', '.join(_NAMES)}")
-    given = {**_custom(request.headers.get(CUSTOM_ATTRIBUTES, "")), **query}
+    given = {**_custom(single_header(request, CUSTOM_ATTRIBUTES)), **query}
     return Options(top_k=_top_k(given), details=_details(given))
 
 

@@ -6,6 +6,7 @@ which page asks (Origin, Sec-Fetch-Site), and under which name (Host). Programs 
 and the name they were given, so that nothing changes for them.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -20,7 +21,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from darkroom.serving.allowed_hosts import checked_pattern, is_among
 
 ANY = "*"
-_FROM_ELSEWHERE = ("cross-site", "same-site")
+_FROM_ELSEWHERE = frozenset(("cross-site", "same-site"))
+_HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^\s\[\]:/@?#\\]*)(:[0-9]*)?", re.ASCII)
+"""RFC 9110, 7.2: nothing but a name or an address, and a port."""
 
 
 def _checked(pattern: str) -> str:
@@ -44,13 +47,14 @@ class OriginPolicy:
         """Why a request is refused; empty: it is not."""
         if ANY in self.hosts:
             return ""
-        named = [_host(value) for value in headers.getlist("host")]
-        if (self.is_local or self.hosts) and not all(map(self._is_own, named)):
-            return f"the host {named[0]!r:.100} is not this server's (--allowed-hosts)"
+        wrong = [value for value in headers.getlist("host") if not self._is_own(_host(value))]
+        if (self.is_local or self.hosts) and wrong:
+            return f"the host {wrong[0]!r:.100} is not this server's (--allowed-hosts)"
         for origin in headers.getlist("origin"):
             if not self._is_own_page(origin, host=headers.get("host", "")):
                 return f"pages of {origin!r:.100} may not ask this server (--allowed-hosts)"
-        is_elsewhere = headers.get("sec-fetch-site") in _FROM_ELSEWHERE
+        sites = [site.lower() for site in headers.getlist("sec-fetch-site")]
+        is_elsewhere = not _FROM_ELSEWHERE.isdisjoint(sites)
         is_visit = method in ("GET", "HEAD") and headers.get("sec-fetch-mode") == "navigate"
         if is_elsewhere and not is_visit and "origin" not in headers:
             return "pages of other sites may not ask this server (--allowed-hosts)"
@@ -94,11 +98,9 @@ class OriginCheck:
 
 
 def _host(value: str) -> str:
-    """The name of a Host header, without its port."""
-    try:
-        return urlsplit(f"//{value}").hostname or ""
-    except ValueError:
-        return value
+    """The name of a Host header, without its port; empty where it is no name."""
+    found = _HOST.fullmatch(value)
+    return found["name"].strip("[]").lower() if found else ""
 
 
 def _is_of_this_machine(host: str) -> bool:

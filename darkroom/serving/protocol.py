@@ -21,6 +21,11 @@ from darkroom.serving.limits import (
 _DISCARDED_BYTES = 64 * 2**20
 """Of a body that goes on after its request was refused; then the connection is closed."""
 
+_NO_UPGRADE = (
+    b"this server speaks HTTP/1.1 alone, and reads no body behind the header Upgrade: leave it out "
+    b"(Java's HttpClient: Version.HTTP_1_1)"
+)
+
 _ANSWER = (
     b"HTTP/1.1 %s\r\ncontent-type: application/json\r\n"
     b"content-length: %d\r\nconnection: close\r\n\r\n%s"
@@ -40,6 +45,7 @@ class ImpatientProtocol(HttpToolsProtocol):
     _under_way: set["asyncio.Task[Any]"]
     _patience: asyncio.TimerHandle | None = None
     _is_in_head = True
+    _is_refusing = False
     _received_bytes = 0
     _parsed_bytes = 0
     _discarded_bytes = 0
@@ -68,7 +74,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser; a head that does not end never reaches `on_headers_complete`."""
-        if self.transport.is_closing():
+        if self._is_over:
             return
         super().data_received(data)
         self._received_bytes += len(data)
@@ -98,14 +104,21 @@ class ImpatientProtocol(HttpToolsProtocol):
         """The head is there; how long the body may take is the application's to say."""
         self._stop_waiting()
         self._is_in_head = False
+        is_upgrade = self.parser.should_upgrade()
+        if self._is_over:
+            return
         if self._parsed_bytes > MAXIMUM_HEADER_BYTES:
             self._refuse_head()
+        elif is_upgrade and self._has_body():  # the parser stops behind the head
+            self._close(b"400 Bad Request", _NO_UPGRADE)
         else:
             super().on_headers_complete()
+            if is_upgrade:
+                self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """A part of the body, which nobody reads any more once the request is refused."""
-        if self.transport.is_closing():
+        if self._is_over:
             return
         if self.cycle.response_complete:
             self._discarded_bytes += len(body)
@@ -115,8 +128,10 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is whole."""
-        if not self.transport.is_closing():
-            super().on_message_complete()
+        if self._is_over:
+            return
+        super().on_message_complete()
+        if not self.pipeline:
             self.flow.resume_reading()  # a large body has stopped it: else no end would be seen
 
     def send_400_response(self, msg: str) -> None:
@@ -138,10 +153,32 @@ class ImpatientProtocol(HttpToolsProtocol):
         self._patience = None
         self._close(b"408 Request Timeout", b"the request's head did not arrive in time")
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether nothing more is read."""
+        return self._is_refusing or self.transport.is_closing()
+
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0 "))
+            for name, value in self.headers
+        )
+
     def _close(self, status: bytes, reason: bytes) -> None:
-        if self.transport.is_closing():
+        """Refuse what is arriving, and close; a whole request before it is answered first."""
+        if self._is_over:
             return
-        if self.cycle is None or self.cycle.response_complete:  # else one is being written
-            body = b'{"error":"%s"}' % reason
-            self.transport.write(_ANSWER % (status, len(body), body))
+        self._is_refusing = True
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if not cycle.more_body:
+                cycle.keep_alive = False
+                return
+            if cycle.response_started or self.pipeline:
+                self.transport.close()
+                return
+            cycle.disconnected = True  # its body is what cannot be read
+            cycle.message_event.set()
+        body = b'{"error":"%s"}' % reason
+        self.transport.write(_ANSWER % (status, len(body), body))
         self.transport.close()
