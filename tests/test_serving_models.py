@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -261,6 +262,8 @@ def test_bundles_are_found_where_they_lie_and_nothing_else_is_listed(tmp_path: P
     (models / "notes" / "read.me").write_text("x")
     (models / "out").symlink_to(tmp_path / "outside")
     (models / "again").symlink_to(models / "first")
+    (models / "circle").symlink_to("circle")
+    os.mkfifo(models / "pipe.tar.gz")
     with running("--models", str(models)) as (supervisor, client):
         listed = client.send("GET", "/models").content["models"]
         names = [model["modelName"] for model in listed]
@@ -273,9 +276,13 @@ def test_bundles_are_found_where_they_lie_and_nothing_else_is_listed(tmp_path: P
         assert unknown.status == 404
         assert all(repr(name) in unknown.content["error"] for name in names)
         assert (ask(client, "notes").status, ask(client, "out").status) == (404, 400)
+        for place in ("circle", "pipe.tar.gz", "x" * 300):
+            assert load(client, "it", place).status == 400
+            assert ask(client, place).status in (400, 404)
         assert client.send("DELETE", "/models/team/clothes").status == 200
         supervisor.terminate()
-        assert "left_out model=out" in supervisor.stdout.read()
+        said = supervisor.stdout.read()
+        assert all(f"left_out model={name}" in said for name in ("out", "circle", "pipe.tar.gz"))
 
 
 def test_names_of_models_do_not_fill_the_metrics(tmp_path: Path) -> None:

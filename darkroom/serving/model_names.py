@@ -37,14 +37,20 @@ class ModelNames:
         """Where a bundle lies: a path below the base, absolute or relative to it.
 
         Raises:
-            UserError: it leads elsewhere, by '..', a link or otherwise.
+            UserError: it leads elsewhere, by '..', a link or otherwise, or in a circle; or it is
+                neither folder nor file.
         """
         base = self.base.resolve()
         if len(url) > _LONGEST_PLACE or not url.isprintable() or "\\" in url:
             raise UserError(f"{url!r:.300} is no path of a model below the models' folder")
-        path = (base / url.removeprefix("file://")).resolve()
-        if path == base or not path.is_relative_to(base):
-            raise UserError(f"{url!r:.300} does not lie below the models' folder")
+        try:
+            path = (base / url.removeprefix("file://")).resolve()
+            if path == base or not path.is_relative_to(base):
+                raise UserError(f"{url!r:.300} does not lie below the models' folder")
+            if path.exists() and not (path.is_dir() or path.is_file()):  # a pipe would not end
+                raise UserError(f"{url!r:.300} is neither a folder nor a file")
+        except (OSError, RuntimeError) as error:  # too long a name, links in a circle
+            raise UserError(f"{url!r:.300} is no place of a model: {error!s:.300}") from error
         return path
 
     def is_bundle(self, path: Path) -> bool:
@@ -57,7 +63,12 @@ class ModelNames:
         """The bundles below the folder by name, and what is left out with the reason."""
         found, left_out, folders = list[str](), dict[str, str](), [self.base]
         for folder in folders:  # grows on the way
-            for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            try:
+                paths = sorted(folder.iterdir()) if folder.is_dir() else []
+            except OSError as error:
+                left_out[str(folder)] = str(error)
+                continue
+            for path in paths:
                 name = path.relative_to(self.base).as_posix()
                 if path.name.startswith("."):
                     continue
