@@ -30,6 +30,7 @@ _CALLED_BY_LIBRARIES = [
     "send_400_response",  # uvicorn's protocol
     "get_renderables",  # rich's Progress
     "_new_conn",  # urllib3's connections
+    "on_end",  # starlette's parser of forms
 ]
 """Methods that override a library's."""
 
