@@ -4,10 +4,15 @@
     python run.py --data FOLDER            the same on your own images
     python run.py predict IMAGE            ask the newest model
 
-Exit codes: 0 done, 1 failed, 2 your input has to change.
+Exit codes: 0 done, 1 failed, 2 your input has to change, 130 interrupted.
 """
 
+import os
+import signal
 from pathlib import Path
+
+if __name__ == "__main__":  # until `run_and_exit` takes over, nothing is begun that had to end
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
 
 import click
 

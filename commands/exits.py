@@ -51,14 +51,8 @@ def run_and_exit(cli: click.Group) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        interruption.has_arrived = True
-        click.echo("\nInterrupted. The same command goes on where it can.", err=True)
-        leaving.at_once_with = INTERRUPTED
-        sys.exit(INTERRUPTED)
-    except Exception as error:
-        if interruption.has_begun and not isinstance(error, DarkroomError):
-            # An import that it hit has failed, and said so in another error's words.
+    except (KeyboardInterrupt, Exception) as error:
+        if _is_interruption(error, has_begun=interruption.has_begun):
             interruption.has_arrived = True
             click.echo("\nInterrupted. The same command goes on where it can.", err=True)
             leaving.at_once_with = INTERRUPTED
@@ -67,6 +61,13 @@ def run_and_exit(cli: click.Group) -> NoReturn:
         click.echo(_message(told), err=True)
         sys.exit(told.exit_code)
     sys.exit(0)
+
+
+def _is_interruption(error: BaseException, *, has_begun: bool) -> bool:
+    """Whether the user ended it: an import that a signal hits fails in another error's words."""
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return True
+    return has_begun and not isinstance(error, DarkroomError)
 
 
 def explained(error: BaseException) -> DarkroomError | None:

@@ -195,6 +195,19 @@ run_and_exit(cli)
     assert "Traceback" not in result.stderr
 
 
+def test_an_interruption_before_anything_has_begun_ends_at_once(tmp_path: Path) -> None:
+    imported = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)"
+    (tmp_path / "click.py").write_text(imported)
+    ended = subprocess.run(
+        [sys.executable, str(CHECKOUT / "run.py")],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        timeout=50,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b"")
+
+
 def test_an_interruption_in_another_errors_words_is_one() -> None:
     script = """
 import os, signal
