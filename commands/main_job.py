@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from darkroom.errors import UserError
 from darkroom.files import workspace, write_text
 from darkroom.locks import Use, alone, in_use
 from darkroom.progress import terminal_progress
+from darkroom.sources.listing import Listing
 from darkroom.sources.source_names import parse_source
 from darkroom.summary import Summary, write_summary
 from darkroom.summary_table import render
@@ -62,7 +64,8 @@ def run_training(
     _check_writable(summary)
     with in_use(workspace(), progress=terminal_progress()) as use:
         chosen = _settings(config=config, data=data, overrides=overrides, stack=stack)
-        version = _early_version(chosen.config, stack=stack, fresh=no_cache)
+        version = _early_version(chosen.config, stack=stack, fresh=no_cache, listing=chosen.listing)
+        chosen = replace(chosen, listing=None)  # of hundreds of thousands of files, perhaps
         _tell(chosen)
         with ready(stack, faults=faults) as stand_in:
             try:
@@ -263,7 +266,9 @@ def _source_problems(config: Config) -> list[str]:
     return []
 
 
-def _early_version(config: Config, *, stack: str, fresh: bool = False) -> str | None:
+def _early_version(
+    config: Config, *, stack: str, fresh: bool = False, listing: Listing | None = None
+) -> str | None:
     """The source's version, before anything is started; None where only the stack can tell.
 
     A remote stack decides which account, or which stand-in for one, s3:// is looked up in.
@@ -271,7 +276,11 @@ def _early_version(config: Config, *, stack: str, fresh: bool = False) -> str | 
     if stack != "local" and parse_source(config.data.source).kind == "s3":
         return None
     return source_version(
-        config.data.source, config=config.data, fresh=fresh, progress=terminal_progress()
+        config.data.source,
+        config=config.data,
+        fresh=fresh,
+        listing=listing,
+        progress=terminal_progress(),
     )
 
 

@@ -5,7 +5,7 @@ Each is an override of configs/photographs.yaml with a reason; what the user set
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,7 @@ from darkroom.errors import DarkroomError
 from darkroom.files import workspace
 from darkroom.images import open_image
 from darkroom.progress import Progress
+from darkroom.sources.listing import Listing
 from darkroom.sources.source_names import Source, parse_source
 
 _SAMPLED = 48
@@ -63,21 +64,27 @@ class _Looked:
     is_grey: bool
     total: int | None
     """Images in the whole source; None: unknown."""
+    listing: Listing | None = None
+    """Of a folder that can be trained on."""
 
 
 def own_settings(
     source: str, *, config: Config, given: Iterable[str], stack: str, progress: Progress | None
-) -> list[Setting]:
+) -> tuple[list[Setting], Listing | None]:
     """What suits the images of a source.
 
     Args:
         config: with what the user has set.
         given: keys that the user has set, and that stay as they are.
         progress: fetch what has to be fetched anyway, and show it; None: fetch nothing.
+
+    Returns:
+        Settings, and what a folder of the user's holds, which takes minutes to find out where it
+        is large.
     """
     parsed = parse_source(source)
     if parsed.kind == "path" and not Path(parsed.location).expanduser().exists():
-        return []  # which is told with all other problems
+        return [], None  # which is told with all other problems
     looked = _look(parsed, config=config, fetch=stack == "local", progress=progress)
     given = set(given)
     name = own_name(parsed.public_name)
@@ -95,12 +102,13 @@ def own_settings(
         found += _weights(config, stack=stack)
     if "model.image_size" in given:
         found = [setting for setting in found if setting.key != "model.resize_size"]
-    return [
+    found = [
         setting
         for setting in found
         if f"{setting.key}.choices" not in given
         and not any(setting.key == key or setting.key.startswith(f"{key}.") for key in given)
     ]
+    return found, looked.listing if looked and _is_folder(parsed) else None
 
 
 def _by_size(looked: _Looked | None, *, stack: str, config: Config) -> list[Setting]:
@@ -219,7 +227,8 @@ def _looked(path: Path, *, source: Source, config: Config) -> _Looked | None:
         understand(listing, source=source, config=config.data, root=path)
         count = min(len(names), _SAMPLED)
         chosen = [names[position * len(names) // count] for position in range(count)]
-        return _of_contents((path / name for name in chosen), total=len(names))
+        looked = _of_contents((path / name for name in chosen), total=len(names))
+        return replace(looked, listing=listing) if looked else None
     from darkroom.inputs.archived import images_in_archive
 
     encoding = config.data.zip_encoding

@@ -8,6 +8,7 @@ from commands.own_images import own_settings, told
 from darkroom.config import Config
 from darkroom.config.loading import load_config, overridden_keys
 from darkroom.progress import Progress
+from darkroom.sources.listing import Listing
 from stacks.environment import CHECKOUT
 
 DIGITS = CHECKOUT / "configs" / "digits.yaml"
@@ -24,6 +25,8 @@ class Settings:
     """What was chosen for the user, a line each."""
     chosen: Config = field(default_factory=Config)
     """What it would be, had the user set nothing."""
+    listing: Listing | None = None
+    """Of the user's folder, where it was looked at."""
 
 
 def settings_to_train(
@@ -54,7 +57,7 @@ def settings_to_train(
     plain = load_config(PHOTOGRAPHS, overrides=overrides, data=data)
     if plain.data.source == "digits":
         return _of_digits(overrides, data=data)
-    chosen = own_settings(
+    chosen, listing = own_settings(
         plain.data.source, config=plain, given=given, stack=stack, progress=progress
     )
     made = [setting.override for setting in chosen]
@@ -63,6 +66,7 @@ def settings_to_train(
         origin=f"{PHOTOGRAPHS}, fitted to the images",
         told=tuple(told(chosen)),
         chosen=load_config(PHOTOGRAPHS, overrides=made, data=data),
+        listing=listing,
     )
 
 

@@ -16,8 +16,11 @@ from PIL import Image
 from commands import own_images
 from commands.settings import settings_to_train
 from commands.source_name import own_name, short_name
+from darkroom.backends import ingestion
 from darkroom.backends.sagemaker.hosting_names import clean
 from darkroom.config import TrackingConfig
+from darkroom.errors import UserError
+from pictures import write_image_folder
 
 
 @pytest.fixture(autouse=True)
@@ -209,3 +212,17 @@ def test_nothing_is_asked_about_weights_for_a_folder_that_is_refused_anyway(
         shutil.rmtree(folder / label)
     assert settled(folder)["weights"] == "none"
     assert asked == []
+
+
+def test_a_folder_that_was_looked_at_is_not_listed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = str(write_image_folder(tmp_path / "images"))
+    settings = settings_to_train(config=None, data=images, overrides=[], stack="local")
+    config = settings.config.data
+    expected = ingestion.source_version(images, config=config)
+    monkeypatch.delattr(ingestion, "list_path")
+    assert ingestion.source_version(images, config=config, listing=settings.listing) == expected
+    (tmp_path / "images" / "red" / "0000.png").unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        ingestion.source_version(images, config=config, listing=settings.listing)

@@ -71,6 +71,7 @@ def source_version(
     config: DataConfig,
     store: Path | None = None,
     fresh: bool = False,
+    listing: Listing | None = None,
     progress: Progress = SILENT,
 ) -> str:
     """A token that changes when the content of a source does: the key of caches.
@@ -83,19 +84,28 @@ def source_version(
     Args:
         store: where hashes are remembered; None: the workspace's.
         fresh: read every file, whatever is remembered.
+        listing: what a folder holds, as it was found, and understood, a moment ago.
 
     Raises:
         UserError: the source is missing, empty, unreadable, or (folders and S3) cannot be
             trained on.
     """
-    version = _version(source, config=config, store=store, fresh=fresh, progress=progress)
+    version = _version(
+        source, config=config, store=store, fresh=fresh, listing=listing, progress=progress
+    )
     labels = [Path(name).expanduser() for name in config.label_files]
     told = [sha256_of(path) for path in labels if path.is_file()]
     return hashlib.sha256(" ".join([version, *told]).encode()).hexdigest() if told else version
 
 
 def _version(
-    source: str, *, config: DataConfig, store: Path | None, fresh: bool, progress: Progress
+    source: str,
+    *,
+    config: DataConfig,
+    store: Path | None,
+    fresh: bool,
+    listing: Listing | None,
+    progress: Progress,
 ) -> str:
     parsed = parse_source(source)
     if parsed.kind == "digits":
@@ -107,14 +117,14 @@ def _version(
     if parsed.kind == "s3":
         return _look_up_s3(parsed, config=config).version
     path = Path(parsed.location).expanduser()
-    if path.is_dir():
+    if not path.is_dir():
+        check_archive(path)
+    elif listing is None:
         listing = list_path(path, config=config)
         understand(listing, source=parsed, config=config, root=path)
-    else:
-        check_archive(path)
     store = store or workspace() / "data"
     with full_disk_explained(store), HashIndex.in_store(store, fresh=fresh) as index:
-        if not path.is_dir():
+        if listing is None:
             return hash_file(path, index=index, progress=progress)
         return _version_of_files(path, listing=listing, index=index, progress=progress)
 
