@@ -178,6 +178,12 @@ class ModelServer:
         kind = answer.headers.get("Content-Type", "application/octet-stream")
         return Answer(answer.status, answer.data, kind, dict(answer.headers))
 
+    def last_line(self) -> int:
+        """When the latest of what it has printed so far came, in ms since the epoch."""
+        if self._running is not None:
+            self._running.pass_on()
+        return self._log.latest
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL where that is not enough; its files go."""
         with self.lock:

@@ -13,16 +13,22 @@ Where namespaces are not allowed, the program is an ordinary process: it finds i
 $SAGEMAKER_BASE_DIR instead of /opt/ml, and could see what the user can see.
 """
 
+import fcntl
 import json
+import os
+import select
 import shutil
 import socket
 import subprocess
+import sys
+import termios
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rehearsal.emulator.clients import JOB_KEY
 from rehearsal.emulator.errors import not_executed
@@ -33,6 +39,8 @@ from rehearsal.jobs.job_files import remove_but
 
 _LINE_BYTES = 200_000
 """Longer lines are cut; CloudWatch takes 256 kB."""
+_SECONDS_TO_PASS_ON = 1.0
+_SECONDS_BETWEEN_LOOKS = 0.001
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 OnLine = Callable[[str], None]
@@ -75,6 +83,7 @@ class RunningContainer:
         self.doors = doors
         self._on_line = on_line
         self._lock = threading.Lock()
+        self._passing_on = threading.Lock()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -101,6 +110,15 @@ class RunningContainer:
         self._reader.join(timeout=5)
         self._end()
         return code
+
+    def pass_on(self) -> None:
+        """Wait until what it has printed so far is passed on; for a second, if it never pauses."""
+        until = time.monotonic() + _SECONDS_TO_PASS_ON
+        while time.monotonic() < until:
+            with self._passing_on:
+                if not _is_readable(self._process.stdout):
+                    return
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     @property
     def process_id(self) -> int:
@@ -131,8 +149,31 @@ class RunningContainer:
         if output is None:
             return
         with output:
-            while line := output.readline(_LINE_BYTES):
-                self._on_line(line.decode(errors="replace").rstrip("\n"))
+            readable = select.poll()
+            readable.register(output, select.POLLIN)
+            begun = b""
+            while not output.closed:
+                readable.poll()
+                with self._passing_on:
+                    content = os.read(output.fileno(), _LINE_BYTES)
+                    *lines, begun = (begun + content).split(b"\n")
+                    if begun and (not content or len(begun) >= _LINE_BYTES):
+                        lines, begun = [*lines, begun], b""
+                    for line in lines:
+                        self._pass_on(line)
+                    if not content:
+                        output.close()
+
+    def _pass_on(self, line: bytes) -> None:
+        for start in range(0, max(1, len(line)), _LINE_BYTES):
+            self._on_line(line[start : start + _LINE_BYTES].decode(errors="replace"))
+
+
+def _is_readable(output: IO[bytes] | None) -> bool:
+    if output is None or output.closed:
+        return False
+    waiting = fcntl.ioctl(output.fileno(), termios.FIONREAD, bytes(4))  # 0 at its end, too
+    return int.from_bytes(waiting, sys.byteorder) > 0
 
 
 def start(

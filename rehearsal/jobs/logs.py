@@ -23,6 +23,8 @@ class LogStream:
 
     def __init__(self, *, group: str, stream: str, path: Path, state: State) -> None:
         self.group, self.stream = group, stream
+        self.latest = 0
+        """When the last line came, in ms since the epoch."""
         self._logs: Any = state.clients["logs"]
         self._lock = threading.Lock()
         self._waiting: list[dict[str, Any]] = []
@@ -32,10 +34,11 @@ class LogStream:
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._sender = state.start(self._send_regularly, name=f"log {stream}")
 
-    def write(self, line: str) -> None:
-        """Add a line."""
-        event = {"timestamp": int(time.time() * 1000), "message": line}
+    def write(self, line: str, *, after: int = 0) -> None:
+        """Add a line, which came later than `after`, in ms since the epoch."""
         with self._lock:
+            self.latest = max(int(time.time() * 1000), after + 1)
+            event = {"timestamp": self.latest, "message": line}
             if not self._file.closed:
                 self._file.write(f"{line}\n")
             # CloudWatch takes no empty events.

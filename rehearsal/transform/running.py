@@ -130,7 +130,7 @@ class TransformRun:
                 )
             ]
         except (RecordTooLargeError, NoAnswerError, _RefusedError, gzip.BadGzipFile) as error:
-            self._note(each, error=error)
+            self._note(each, error=error, after=server.last_line())
             return
         bucket, key = split_uri(each.output(self.job.target["S3OutputPath"]))
         result = assembled(answers, assemble_with=settings.assemble_with)
@@ -152,8 +152,8 @@ class TransformRun:
                 break
         raise _RefusedError(answer)
 
-    def _note(self, each: InputObject, *, error: Exception) -> None:
-        """Write to the job's data log what AWS writes there."""
+    def _note(self, each: InputObject, *, error: Exception, after: int) -> None:
+        """Write to the job's data log what AWS writes there, behind what the container said."""
         place = f"{each.bucket}/{each.key}"
         is_client = isinstance(error, RecordTooLargeError | gzip.BadGzipFile)
         lines = [f"{'ClientError' if is_client else 'Unable to get response from algorithm'}"]
@@ -163,12 +163,12 @@ class TransformRun:
             kind = "ClientError" if is_client else "Bad HTTP status received from algorithm"
             lines[0] = f"{kind}: {error.answer.status}"
         for line in lines:
-            self._say(f"{place}: {line}")
+            self._say(f"{place}: {line}", after=after)
         self.failures.append(_CLIENT_ERROR if is_client else _ALGORITHM_ERROR)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *, after: int = 0) -> None:
         moment = now().strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        self._data_log.write(f"{moment}:[sagemaker logs]: {text}")
+        self._data_log.write(f"{moment}:[sagemaker logs]: {text}", after=after)
 
     def _log(self, stream: str) -> LogStream:
         path = self.state.settings.folder / "transforms" / f"{self.job.name}.data-log"
