@@ -82,6 +82,7 @@ class Workplace:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     folder = tmp_path_factory.mktemp("workplace")
     write_image_folder(folder / "images", classes=("blue", "green", "red"), per_class=20)
+    shutil.copy(folder / "images" / "red" / "0000.png", folder / "red.png")
     (folder / "tiny.yaml").write_text(CONFIG)
     (folder / "mine.py").write_text(RULE)
     return Workplace(folder, folder / "home")
@@ -105,7 +106,6 @@ def said_of_red(workplace: Workplace, model: Path) -> str:
 
 def test_corrected_labels_are_learned(workplace: Workplace, first: dict) -> None:
     images = workplace.folder / "images"
-    shutil.copy(images / "red" / "0000.png", workplace.folder / "red.png")
     before = said_of_red(workplace, Path(first["artifacts"]["bundle"]))
     swap_labels(images)
     try:
