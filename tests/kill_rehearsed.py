@@ -39,7 +39,7 @@ evaluation: {bootstrap_samples: 100, grid_images: 6}
 batch: {split: test}
 """
 _PATIENCE_SECONDS = 900
-_SECONDS_BETWEEN_LOOKS = 0.05
+_SECONDS_BETWEEN_LOOKS = 0.2
 
 
 class Command:

@@ -9,7 +9,7 @@ import pytest
 
 from kill_rehearsed import Command, Place, kept_up, prepared, statuses, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 Stage = Callable[[Place, str], object]
 

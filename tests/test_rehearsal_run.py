@@ -16,7 +16,7 @@ import pytest
 
 from darkroom.summary import Summary
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 _KEPT = "export "

@@ -16,7 +16,7 @@ import pytest
 
 from pictures import write_image_folder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 RUN = CHECKOUT / "run.py"
