@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,19 +84,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def rehearsed(place: Place) -> tuple[subprocess.CompletedProcess[str], float]:
+def rehearsed(place: Place) -> subprocess.CompletedProcess[str]:
     """One run with everything: search, training, endpoint that stays, batch."""
-    started = time.monotonic()
     options = ["--keep-endpoint", "--set", "batch.split=test", "--summary", "summary.json"]
-    done = place.run("--stack", "rehearsal", *options)
-    return done, time.monotonic() - started
+    return place.run("--stack", "rehearsal", *options)
 
 
 def test_the_digits_go_from_ingest_to_a_verified_endpoint_and_a_batch(
-    place: Place, rehearsed: tuple[subprocess.CompletedProcess[str], float]
+    place: Place, rehearsed: subprocess.CompletedProcess[str]
 ) -> None:
-    done, _ = rehearsed
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert rehearsed.returncode == 0, rehearsed.stdout[-3000:] + rehearsed.stderr[-3000:]
     summary = Summary.model_validate_json((place.folder / "summary.json").read_text())
     assert summary.run.stack == "rehearsal"
     assert summary.metrics["test"]["accuracy"].value >= 0.95
@@ -111,7 +107,7 @@ def test_the_digits_go_from_ingest_to_a_verified_endpoint_and_a_batch(
 
 
 def test_the_work_was_done_by_managed_jobs(
-    place: Place, rehearsed: tuple[subprocess.CompletedProcess[str], float]
+    place: Place, rehearsed: subprocess.CompletedProcess[str]
 ) -> None:
     sagemaker = place.client("sagemaker")
     jobs = sagemaker.list_training_jobs()["TrainingJobSummaries"]
@@ -122,22 +118,22 @@ def test_the_work_was_done_by_managed_jobs(
 
 
 def test_the_report_says_what_it_would_have_been_on_aws(
-    rehearsed: tuple[subprocess.CompletedProcess[str], float],
+    rehearsed: subprocess.CompletedProcess[str],
 ) -> None:
-    text = rehearsed[0].stdout
+    text = rehearsed.stdout
     assert "On AWS this would have been" in text
     assert "ml.m5.xlarge" in text
     assert "IAM: no permission is evaluated" in text
 
 
 def test_the_users_account_was_neither_read_nor_written(
-    place: Place, rehearsed: tuple[subprocess.CompletedProcess[str], float]
+    place: Place, rehearsed: subprocess.CompletedProcess[str]
 ) -> None:
     assert list((place.folder / "user").iterdir()) == []
 
 
 def test_down_leaves_nothing_behind(
-    place: Place, rehearsed: tuple[subprocess.CompletedProcess[str], float]
+    place: Place, rehearsed: subprocess.CompletedProcess[str]
 ) -> None:
     listed = place.run("endpoints", "--stack", "rehearsal", "--json")
     assert [row["name"] for row in json.loads(listed.stdout)] == ["digits"]
@@ -150,10 +146,3 @@ def test_down_leaves_nothing_behind(
     assert sagemaker.list_pipelines()["PipelineSummaries"] == []
     assert sagemaker.list_training_jobs(StatusEquals="InProgress")["TrainingJobSummaries"] == []
     assert place.client("cloudwatch").describe_alarms()["MetricAlarms"] == []
-
-
-def test_it_takes_at_most_four_minutes(
-    rehearsed: tuple[subprocess.CompletedProcess[str], float],
-) -> None:
-    """Figure of the issue, on two quiet cores; here it is a bound against getting stuck."""
-    assert rehearsed[1] < 480
