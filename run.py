@@ -40,7 +40,7 @@ from stacks.environment import prepare_environment
 @click.option("--no-cache", is_flag=True, help="Reuse nothing of earlier runs.")
 @FAULT
 @click.pass_context
-def cli(context: click.Context, **options: object) -> None:
+def cli(context: click.Context, /, **options: object) -> None:
     """Take labelled images to a tuned, trained, evaluated and deployed classifier.
 
     Without a command, runs the main job: on embedded handwritten digits, or on --data.

@@ -118,7 +118,7 @@ def _has_room(path: Path) -> bool:
     return True
 
 
-def _fault(error: Exception) -> DarkroomError:
+def _fault(error: BaseException) -> DarkroomError:
     """Keep the traceback of what should not have happened, and say where."""
     from darkroom.files import workspace, write_text
 

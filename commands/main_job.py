@@ -177,8 +177,8 @@ def _run(
         return training_pipeline.with_options(
             run_name=name,
             enable_cache=not no_cache,
+            tags=[tag] if tag else None,
             **_options(settings, name=name, placement=placement),
-            **({"tags": [tag]} if tag else {}),
         )(
             config=staged,
             source_version=version,
@@ -357,7 +357,7 @@ def _run_name(config: Config) -> str:
 
 
 def _process_started() -> float:
-    return psutil.Process().create_time()
+    return float(psutil.Process().create_time())
 
 
 def _check_writable(summary: Path | None) -> None:

@@ -54,6 +54,7 @@ from darkroom.summary import (
 from darkroom.tracking.runs import RunLog, environment, pipeline_run
 from darkroom.tuning.results import TuningResult
 from stacks.environment import CHECKOUT
+from stacks.loader import tracking_uri
 
 _REPORTS = {
     "validation": ("validate_dataset", "validation_report"),
@@ -87,13 +88,9 @@ def conclude(
     if run is None or not run.status.is_successful:
         raise DarkroomError(f"the pipeline run did not complete: {run and run.status.value}")
     found = _Found(run)
-    tracker = Client().active_stack.experiment_tracker
-    tracker.configure_mlflow()  # a server on the network wants to know who asks
-    tracking_uri = tracker.get_tracking_uri()
+    store = tracking_uri()
     folder = workspace() / "runs" / run.name
-    with pipeline_run(
-        run.name, experiment=config.tracking.experiment, tracking_uri=tracking_uri
-    ) as log:
+    with pipeline_run(run.name, experiment=config.tracking.experiment, tracking_uri=store) as log:
         summary = Summary(
             run=_run_summary(run, config=config, stack=stack, started=started, log=log),
             data=found.data(),
@@ -106,7 +103,7 @@ def conclude(
             ),
             diagnosis=DiagnosisSummary.of(found.diagnosis) if found.diagnosis else None,
             timings=found.timings(started),
-            artifacts=found.places(folder, mlflow_store=tracking_uri),
+            artifacts=found.places(folder, mlflow_store=store),
             endpoint=found.endpoint(),
             endpoint_reason=refusal(found.test.values(), deployment=config.deployment),
             batch=found.batch(folder, split=config.batch.split),
@@ -176,12 +173,10 @@ def conclude_failed(
     write_text(folder / FAILURE_FILE, failed.model_dump_json(indent=1))
     write_text(folder / CONFIG_FILE, to_yaml(config))
     (folder / CONFIG_FILE).chmod(0o600)
-    tracker = Client().active_stack.experiment_tracker
-    tracker.configure_mlflow()
     with pipeline_run(
         name,
         experiment=config.tracking.experiment,
-        tracking_uri=tracker.get_tracking_uri(),
+        tracking_uri=tracking_uri(),
         failed=True,
     ) as log:
         log.log(
@@ -368,18 +363,16 @@ def _data_summary(dataset: Dataset) -> DataSummary:
 def _timings(steps: Mapping[str, StepRunResponse], *, started: float) -> Timings:
     """Of what ran; a component that did not end has run until now."""
     now = time.time()
-    ran = sorted(steps.items(), key=lambda item: item[1].start_time)
+    begun = [(step.start_time, name, step) for name, step in steps.items() if step.start_time]
+    ran = sorted(begun, key=lambda each: each[0])
     spans = {
-        name: (
-            _seconds(step.start_time),
-            _seconds(step.end_time) if step.end_time else now,
-        )
-        for name, step in ran
+        name: (_seconds(begin), _seconds(step.end_time) if step.end_time else now)
+        for begin, name, step in ran
     }
     return Timings(
         setup=max(0.0, min(begin for begin, _ in spans.values()) - started),
         components={name: max(0.0, end - begin) for name, (begin, end) in spans.items()},
-        reused=tuple(name for name, step in ran if step.status.value == "cached"),
+        reused=tuple(name for _, name, step in ran if step.status.value == "cached"),
         total=max(0.0, max(end for _, end in spans.values()) - started),
     )
 

@@ -26,6 +26,7 @@ from darkroom.progress import terminal_progress
 from darkroom.sources.source_names import public_url
 from darkroom.summary import FAILURE_FILE, FailedRun
 from darkroom.tracking.runs import fail_unfinished
+from stacks.loader import tracking_uri
 
 
 def find_under_way(tag: str, *, experiment: str, clients: Clients) -> PipelineRunResponse | None:
@@ -114,8 +115,4 @@ def _fail(run: PipelineRunResponse, *, reason: str) -> None:
 
 
 def _fail_records(name: str, *, experiment: str | None = None, error: str = "") -> None:
-    tracker = Client().active_stack.experiment_tracker
-    tracker.configure_mlflow()  # a server on the network wants to know who asks
-    fail_unfinished(
-        name, experiment=experiment, tracking_uri=tracker.get_tracking_uri(), error=error
-    )
+    fail_unfinished(name, experiment=experiment, tracking_uri=tracking_uri(), error=error)

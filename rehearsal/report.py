@@ -1,5 +1,6 @@
 """What a rehearsal would have been on AWS: jobs, minutes, money, and what was not covered."""
 
+import io
 import json
 import urllib.request
 from collections import Counter
@@ -55,7 +56,7 @@ def write_report(running: StandIn) -> RenderableType:
     folder = Path(running.folder)
     write_text(folder / _RECORDS, records.model_dump_json(indent=1))
     shown = render(records, folder=folder)
-    console = Console(width=_WIDTH, record=True, file=_Nowhere())
+    console = Console(width=_WIDTH, record=True, file=io.StringIO())
     console.print(shown)
     write_text(folder / _REPORT, console.export_text())
     return shown
@@ -146,13 +147,3 @@ def _notes(records: Records) -> Iterable[Text]:
     if records.without_effect:
         yield Text("Had no effect here: " + "; ".join(records.without_effect), style="dim")
     yield Text("Not covered: " + "; ".join(records.not_covered), style="dim")
-
-
-class _Nowhere:
-    """A file that keeps nothing: the console records what it is given."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass

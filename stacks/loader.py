@@ -38,6 +38,15 @@ class _NotNeeded(Integration):
         return False
 
 
+def tracking_uri() -> str:
+    """Where the active stack's MLflow is; a server on the network learns who asks."""
+    tracker: Any = (
+        Client().active_stack.experiment_tracker
+    )  # of ZenML's MLflow, or a flavor of ours
+    tracker.configure_mlflow()
+    return str(tracker.get_tracking_uri())
+
+
 def use_stack(name: str, *, orchestrated_here: bool = False) -> UUID:
     """Register or update the stack `name` and make it this process's active one.
 

@@ -25,7 +25,7 @@ _STORE = Path("local_stores", "default_zen_store", "zenml.db")
 _TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'stack'"
 _STACK = "SELECT 1 FROM stack WHERE name != 'default' LIMIT 1"
 """Beside the one that every store begins with."""
-_PLACES = {
+_PLACES: dict[str, dict[str, tuple[str, ...]]] = {
     "zenml.db": {
         "artifact_version": ("uri",),
         "artifact_visualization": ("uri",),

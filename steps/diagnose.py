@@ -46,6 +46,8 @@ def diagnose_training(
     """
     from darkroom.diagnosis.diagnosing import summary_lines
 
+    if recording.folder is None:
+        raise DarkroomError("nothing was recorded of the training, so nothing can be judged")
     told = report_on(recording.folder, dataset=dataset, config=diagnosis, placement=placement)
     failing = [finding.in_words for finding in told.diagnosis.findings if finding.action == "fail"]
     for line in summary_lines(told.diagnosis):

@@ -54,7 +54,7 @@ def register_model(
     )
     registered = register(bundle, name=name, example=example, metrics=metrics)
     log_metadata(
-        {
+        metadata={
             "metrics": metrics,
             "data_fingerprint": bundle.metadata.data_fingerprint,
             "bundle_version": bundle.metadata.version,

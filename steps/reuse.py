@@ -25,6 +25,7 @@ from darkroom.files import workspace
 from darkroom.progress import terminal_progress
 from darkroom.sources.still_there import difference, discard_copy
 from darkroom.tracking.registry import RegisteredModel, is_registered
+from stacks.loader import tracking_uri
 
 _find = cache_utils.get_cached_step_run
 _GONE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -112,9 +113,7 @@ def _missing(content: Any) -> str:  # noqa: ANN401 - whatever the component retu
 
 
 def _is_registered(model: RegisteredModel) -> bool:
-    tracker = Client().active_stack.experiment_tracker
-    tracker.configure_mlflow()  # a server on the network wants to know who asks
-    return is_registered(model, tracking_uri=tracker.get_tracking_uri())
+    return is_registered(model, tracking_uri=tracking_uri())
 
 
 def _missing_images(dataset: Dataset, *, store: Path) -> str:

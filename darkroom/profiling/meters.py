@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import Protocol
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from darkroom.profiling.containers import ContainerMemory
 

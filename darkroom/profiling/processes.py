@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from darkroom.profiling.meters import Reading
 

@@ -45,5 +45,5 @@ def _key(call: Call, *, environ: dict[str, Any]) -> str:
     if call.path.startswith("/_rehearsal/"):
         return bearer
     query = parse_qs(environ.get("QUERY_STRING", ""))
-    presigned = query.get("X-Amz-Credential") or query.get("AWSAccessKeyId") or [""]
+    presigned: list[str] = query.get("X-Amz-Credential") or query.get("AWSAccessKeyId") or [""]
     return presigned[0].partition("/")[0]

@@ -33,8 +33,10 @@ _ATTR_READ_ONLY = 1
 _SYS_MOUNT_SETATTR = 442  # the same number on every architecture
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _CANNOT_START = 127
-_MASKED = ("acpi", "kcore", "keys", "kpageflags", "kpagecount", "latency_stats", "sched_debug")
-_MASKED += ("scsi", "timer_list", "timer_stats", "kmsg", "kallsyms")
+_MASKED = (
+    *("acpi", "kcore", "keys", "kpageflags", "kpagecount", "latency_stats", "sched_debug"),
+    *("scsi", "timer_list", "timer_stats", "kmsg", "kallsyms"),
+)
 _READ_ONLY = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 """Below /proc; as the OCI's runtimes do: who is root outside could change the machine there."""
 
