@@ -61,7 +61,7 @@ def close(run: PipelineRunResponse, *, experiment: str) -> None:
     """Tell ZenML and MLflow that a run whose job has ended is over; fine if they know."""
     if not Client().get_pipeline_run(run.id).status.is_finished:
         _fail(run, reason="The job that executed it has ended.")
-        _fail_records(run.name, experiment=experiment)
+        fail_unfinished(run.name, experiment=experiment, tracking_uri=tracking_uri())
 
 
 def close_killed(name: str, *, pid: int) -> None:
@@ -74,7 +74,9 @@ def close_killed(name: str, *, pid: int) -> None:
             _leave_failure(run, folder=folder, reason=reason)
         if not run.status.is_finished:
             _fail(run, reason=reason)
-    _fail_records(name, error="" if had_ended else reason)
+    fail_unfinished(
+        name, experiment=None, tracking_uri=tracking_uri(), error="" if had_ended else reason
+    )
     terminal_progress().message(
         f"Run {name} did not come to its end: {reason}. ZenML and MLflow are told that it has "
         "failed; what it had finished is reused where it fits"
@@ -112,7 +114,3 @@ def _fail(run: PipelineRunResponse, *, reason: str) -> None:
         if not step.status.is_finished:
             publish_failed_step_run(step.id)
     publish_pipeline_run_status_update(run.id, ExecutionStatus.FAILED, status_reason=reason)
-
-
-def _fail_records(name: str, *, experiment: str | None = None, error: str = "") -> None:
-    fail_unfinished(name, experiment=experiment, tracking_uri=tracking_uri(), error=error)

@@ -89,6 +89,11 @@ def csv_text(text: str | None) -> str | None:
     return f"'{text}" if text and text.startswith(_BEGIN_FORMULAS) else text
 
 
+def spreadsheet_line(cells: Iterable[object]) -> str:
+    """A line of a CSV that people may open in a spreadsheet: no cell of it is a formula."""
+    return csv_line(csv_text(cell) if isinstance(cell, str) else cell for cell in cells)
+
+
 def csv_line(cells: Iterable[object]) -> str:
     """A line of a CSV, with the cells quoted that need it.
 

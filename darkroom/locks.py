@@ -25,7 +25,7 @@ from darkroom.progress import SILENT, Progress
 _SECONDS_BETWEEN_TRIES = 0.25
 _PATIENCE_SECONDS = 0.5
 """Somebody may be looking whether a lock is held: that is over in a moment, and not told."""
-_USES = "use-*.json"
+_USES = "use-*"
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ def to_itself(folder: Path, *, progress: Progress = SILENT) -> Iterator[None]:
 
 def users_of(folder: Path) -> list[Holder]:
     """The processes that work in a folder."""
-    locks = (folder / "locks").glob(Path(_USES).with_suffix(".lock").name)
+    locks = (folder / "locks").glob(f"{_USES}.lock")
     return [holder for holder in map(holder_of, locks) if holder]
 
 
 def killed_in(folder: Path) -> dict[Path, Holder]:
     """Processes that worked in a folder and ended without a word, by the record that is left."""
-    records = sorted((folder / "locks").glob(_USES))
+    records = sorted((folder / "locks").glob(f"{_USES}.json"))
     return {
         record: _read(record)
         for record in records

@@ -40,9 +40,8 @@ class _NotNeeded(Integration):
 
 def tracking_uri() -> str:
     """Where the active stack's MLflow is; a server on the network learns who asks."""
-    tracker: Any = (
-        Client().active_stack.experiment_tracker
-    )  # of ZenML's MLflow, or a flavor of ours
+    # Of ZenML's MLflow, or of the flavor of ours.
+    tracker: Any = Client().active_stack.experiment_tracker
     tracker.configure_mlflow()
     return str(tracker.get_tracking_uri())
 

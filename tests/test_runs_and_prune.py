@@ -23,6 +23,22 @@ from darkroom.locks import forget, killed_in, users_of
 from darkroom.summary import FAILURE_FILE
 from small_bundles import write_small_bundle
 
+
+@contextlib.contextmanager
+def _another(script: str, path: Path) -> Iterator[subprocess.Popen]:
+    """A process that says when it holds what lies at a path, and ends with the block."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    with other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        yield other
+
+
 ONE, TWO, BAD = "digits-one", "digits-two", "digits-bad"
 Out = Callable[[], str]
 
@@ -159,16 +175,7 @@ def test_a_run_under_way_is_listed_as_such_and_not_removed(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lock = home / "locks" / "use-1-x.lock"
-    holds = HOLDS.replace("other-run", ONE)
-    other = subprocess.Popen(
-        [sys.executable, "-c", holds, str(lock)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-    )
-    with other:
-        assert other.stdout
-        assert other.stdout.readline() == b"held\n"
+    with _another(HOLDS.replace("other-run", ONE), lock) as other:
         assert {run["name"]: run["state"] for run in listed(capsys)}[ONE] == "deployed"
         with pytest.raises(UserError, match="cannot be removed: it is under way"):
             prune(names=[ONE], keep=None, yes=False)
@@ -199,20 +206,7 @@ with {lock}(Path(sys.argv[1])):
 def beside(home: Path) -> Callable[[str], contextlib.AbstractContextManager[subprocess.Popen]]:
     """Another process that works in the workspace, or has it to itself."""
 
-    @contextlib.contextmanager
-    def held(lock: str) -> Iterator[subprocess.Popen]:
-        other = subprocess.Popen(
-            [sys.executable, "-c", USES.format(lock=lock), str(home)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-        )
-        with other:
-            assert other.stdout
-            assert other.stdout.readline() == b"held\n"
-            yield other
-
-    return held
+    return lambda lock: _another(USES.format(lock=lock), home)
 
 
 def command(*arguments: str) -> subprocess.Popen:

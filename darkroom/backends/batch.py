@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from darkroom.files import csv_line, csv_text
+from darkroom.files import spreadsheet_line
 from darkroom.model.bundle import Bundle
 from darkroom.prediction import Prediction, Predictor
 from darkroom.prediction_inputs import predict_sources
@@ -42,9 +42,9 @@ def as_csv(rows: Sequence[BatchPrediction], *, labels: Sequence[str] = ()) -> st
     lines = [_cells(row) for row in rows]
     names = _COLUMNS
     if labels:
-        lines = [(*cells, csv_text(label)) for cells, label in zip(lines, labels, strict=True)]
+        lines = [(*cells, label) for cells, label in zip(lines, labels, strict=True)]
         names = (*_COLUMNS, "label")
-    return "".join(map(csv_line, [names, *lines]))
+    return "".join(map(spreadsheet_line, [names, *lines]))
 
 
 def engines_of(rows: Sequence[BatchPrediction]) -> str:
@@ -66,9 +66,9 @@ _COLUMNS: tuple[str, ...] = ("file", "class", "probability", "top_k", "error")
 def _cells(row: BatchPrediction) -> tuple[object, ...]:
     best = {item.class_name: item.probability for item in row.top_k}
     return (
-        csv_text(row.source),
-        csv_text(row.class_name),
+        row.source,
+        row.class_name,
         row.probability,
         json.dumps(best, ensure_ascii=False) if best else None,
-        csv_text(row.error),
+        row.error,
     )

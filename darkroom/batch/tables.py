@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from darkroom.batch.rows import BatchRow
 from darkroom.batch.table import BatchAbout, BatchTable
 from darkroom.errors import UserError
-from darkroom.files import atomic_path, csv_line, csv_text
+from darkroom.files import atomic_path, spreadsheet_line
 
 if TYPE_CHECKING:
     import pyarrow
@@ -52,15 +52,12 @@ def write_table(table: BatchTable, path: Path) -> None:
 def _write_csv(table: BatchTable, path: Path) -> None:
     """With a header; top_k is a JSON object."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_line(COLUMNS))
+        file.write(spreadsheet_line(COLUMNS))
         for row in table.rows():
             best = {item.class_name: item.probability for item in row.top_k}
             top_k = json.dumps(best, ensure_ascii=False) if best else None
             values = _values(row, about=table.about) | {"top_k": top_k}
-            cells = (values[name] for name in COLUMNS)
-            file.write(
-                csv_line(csv_text(cell) if isinstance(cell, str) else cell for cell in cells)
-            )
+            file.write(spreadsheet_line(values[name] for name in COLUMNS))
 
 
 def _write_parquet(table: BatchTable, path: Path) -> None:

@@ -83,7 +83,7 @@ def _categories(tuning: TuningConfig) -> dict[str, int]:
     return {
         name: len(searched.choices)
         for name, searched in listed
-        if isinstance(searched, Choices | FloatChoices)
+        if isinstance(searched, FloatChoices)
     }
 
 
@@ -191,7 +191,7 @@ def _size_problems(tuning: TuningConfig, *, most: int, where: str) -> list[str]:
 
 def _value_problems(name: str, *, searched: Dimension) -> list[str]:
     """Values of a search that training itself would refuse."""
-    if isinstance(searched, Choices | FloatChoices):
+    if isinstance(searched, FloatChoices):
         values = [("choices", value) for value in searched.choices]
     else:
         values = [("low", searched.low), ("high", searched.high)]

@@ -6,7 +6,6 @@ from itertools import product
 from typing import TypeAlias
 
 from darkroom.config.tuning import (
-    Choices,
     FloatChoices,
     FloatRange,
     IntRange,
@@ -15,7 +14,7 @@ from darkroom.config.tuning import (
 )
 from darkroom.errors import UserError
 
-Dimension: TypeAlias = FloatRange | IntRange | Choices | FloatChoices
+Dimension: TypeAlias = FloatRange | IntRange | FloatChoices
 Number: TypeAlias = int | float
 
 
@@ -40,7 +39,7 @@ def grid_values(name: str, *, searched: Dimension) -> Sequence[Number]:
     Raises:
         UserError: it is a range of fractions.
     """
-    if isinstance(searched, Choices | FloatChoices):
+    if isinstance(searched, FloatChoices):
         return searched.choices
     if isinstance(searched, IntRange):
         return range(searched.low, searched.high + 1)

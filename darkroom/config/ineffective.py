@@ -9,7 +9,7 @@ from typing import Any
 
 from darkroom.config import Config
 from darkroom.config.grid import dimensions
-from darkroom.config.tuning import Choices, FloatChoices
+from darkroom.config.tuning import FloatChoices
 
 Condition = Callable[[Config], bool]
 
@@ -78,7 +78,7 @@ def _overruled(config: Config) -> list[str]:
         value = getattr(config.training, name)
         if value == getattr(defaults, name):
             continue
-        if isinstance(searched, Choices | FloatChoices):
+        if isinstance(searched, FloatChoices):
             inside, ranges = value in searched.choices, ", ".join(map(str, searched.choices))
         else:
             inside = searched.low <= value <= searched.high

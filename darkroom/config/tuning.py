@@ -74,18 +74,28 @@ def _not_a_range_as_well(value: object) -> object:
     return value
 
 
-class Choices(Section):
-    """Whole numbers to choose from."""
+_Listed: TypeAlias = Annotated[
+    tuple[_Number, ...],
+    Field(min_length=1),
+    AfterValidator(_each_once),
+    BeforeValidator(_as_tuple),
+]
 
-    choices: Annotated[
-        tuple[PositiveInt, ...],
-        Field(min_length=1),
-        AfterValidator(_each_once),
-        BeforeValidator(_as_tuple),
-    ]
-    """Such as [16, 32, 64]."""
+
+class FloatChoices(Section):
+    """Numbers to choose from."""
+
+    choices: _Listed[float]
+    """Such as [1e-4, 1e-3, 1e-2]."""
 
     _alone = model_validator(mode="before")(_not_a_range_as_well)
+
+
+class Choices(FloatChoices):
+    """Whole numbers to choose from."""
+
+    choices: _Listed[PositiveInt]
+    """Such as [16, 32, 64]."""
 
     @property
     def low(self) -> int:
@@ -98,28 +108,12 @@ class Choices(Section):
         return max(self.choices)
 
 
-class FloatChoices(Section):
-    """Numbers to choose from."""
-
-    choices: Annotated[
-        tuple[float, ...],
-        Field(min_length=1),
-        AfterValidator(_each_once),
-        BeforeValidator(_as_tuple),
-    ]
-    """Such as [1e-4, 1e-3, 1e-2]."""
-
-    _alone = model_validator(mode="before")(_not_a_range_as_well)
-
-
 AS_RANGE, AS_CHOICES = "<range>", "<choices>"
 """How a dimension is given; pydantic puts it into the places of errors."""
 
 
 def _kind(value: object) -> str:
-    is_choices = isinstance(value, Choices | FloatChoices) or (
-        isinstance(value, dict) and "choices" in value
-    )
+    is_choices = isinstance(value, FloatChoices) or (isinstance(value, dict) and "choices" in value)
     return AS_CHOICES if is_choices else AS_RANGE
 
 

@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from darkroom.config.grid import Dimension, dimensions, grid
-from darkroom.config.tuning import Choices, FloatChoices, IntRange, TuningConfig
+from darkroom.config.tuning import FloatChoices, IntRange, TuningConfig
 from darkroom.tuning.results import State, Trial, Value
 
 _CONTINUES = "continues"
@@ -120,7 +120,7 @@ def _pruner(tuning: TuningConfig, *, epochs: int) -> optuna.pruners.BasePruner:
 
 
 def _suggest(trial: optuna.Trial, *, name: str, dimension: Dimension) -> Value:
-    if isinstance(dimension, Choices | FloatChoices):
+    if isinstance(dimension, FloatChoices):
         chosen: Value = trial.suggest_categorical(name, dimension.choices)
         return chosen
     if isinstance(dimension, IntRange):

@@ -13,7 +13,7 @@ from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging
 from darkroom.config.grid import Dimension, dimensions, grid_values, trials_wanted
 from darkroom.config.sagemaker import TuningJobConfig
-from darkroom.config.tuning import Choices, FloatChoices, FloatRange, IntRange, TuningConfig
+from darkroom.config.tuning import FloatChoices, FloatRange, IntRange, TuningConfig
 from darkroom.training.hyperparameters import debugging_strings, encoded, to_strings
 
 _VALUES_AFTER_EPOCHS = 1
@@ -138,7 +138,7 @@ def _ranges(tuning: TuningConfig) -> Request:
 
 def _is_categorical(searched: Dimension, *, tuning: TuningConfig) -> bool:
     """A grid has nothing else; and a range of one value is none."""
-    if tuning.strategy == "grid" or isinstance(searched, Choices | FloatChoices):
+    if tuning.strategy == "grid" or isinstance(searched, FloatChoices):
         return True
     return isinstance(searched, IntRange) and searched.low == searched.high
 
