@@ -68,6 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -longest[item.path])
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
+    """Say at once how a worker ended that a test took down: xdist tells the test, at the end."""
+    process = report.node.gateway._io.popen  # type: ignore[attr-defined]
+    report.longrepr = f"{report.longrepr}; its exit code: {process.wait(10)}"
+    print(f"\n{report.longrepr}", flush=True)
+
+
 _FOREIGN = ("AWS_", "DARKROOM_", "MLFLOW_", "SAGEMAKER_", "SM_", "ZENML_")
 
 
