@@ -9,7 +9,7 @@ IMAGE ?= darkroom
 HOSTING_IMAGE ?= darkroom-hosting
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test coverage test-slow lint format docs ui tvm lock image image-hosting clean
+.PHONY: help setup run test coverage test-slow test-long lint format docs ui tvm lock image image-hosting clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,14 @@ run: setup  ## the main job on the embedded digits; ARGS="--data FOLDER" and so 
 test: setup  ## the fast suite, in parallel
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-slow: setup  ## what takes seconds or minutes
-	$(PYTEST) -m slow $(ARGS)
+test-slow: setup  ## what takes seconds
+	$(PYTEST) -m "slow and not long" $(ARGS)
 
-coverage: setup  ## both suites, and which lines they reach; fails below pyproject.toml's floor
-	$(PYTEST) --cov --cov-report=term $(ARGS)
+test-long: setup  ## what takes minutes
+	$(PYTEST) -m long $(ARGS)
+
+coverage: setup  ## the fast suite, and which lines it reaches; fails below pyproject.toml's floor
+	$(PYTEST) -m "not slow" --cov --cov-report=term $(ARGS)
 
 lint: setup  ## ruff, mypy, and what nothing reaches
 	$(BIN)/ruff check .

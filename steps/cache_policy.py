@@ -63,7 +63,8 @@ def imported_files(module: str) -> frozenset[Path]:
     return frozenset(found)
 
 
-def _imports(path: Path) -> list[str]:
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
     """Names that may be modules: `from a.b import c` gives a.b and a.b.c."""
     names: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -71,7 +72,7 @@ def _imports(path: Path) -> list[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.split(".")[0] == "darkroom"]
+    return tuple(name for name in names if name.split(".")[0] == "darkroom")
 
 
 def _file_of(module: str) -> Path | None:

@@ -189,7 +189,7 @@ def kept_up(folder: Path) -> Iterator[Place]:
         yield Place(folder, environment=environment, stand_in=psutil.Process(stand_in.pid))
     finally:
         started = psutil.Process(stand_in.pid).children(recursive=True)
-        stand_in.send_signal(signal.SIGINT)
+        stand_in.send_signal(signal.SIGTERM)
         assert stand_in.wait(60) == 0
         assert psutil.wait_procs(started, timeout=20)[1] == []
 

@@ -43,6 +43,7 @@ def crash_at(place: Place, stage: Stage, *, options: tuple[str, ...]) -> None:
     assert place.unfinished_runs() == place.unfinished_records() == []
 
 
+@pytest.mark.long
 def test_no_job_runs_twice_whenever_the_pipeline_is_killed(place: Place) -> None:
     stages = [
         has("hyper-parameter-tuning-job", statuses=("InProgress",)),
@@ -70,6 +71,7 @@ def test_no_job_runs_twice_whenever_the_pipeline_is_killed(place: Place) -> None
     assert len(packages["ModelPackageSummaryList"]) == 1
 
 
+@pytest.mark.long
 def test_a_training_goes_on_without_pipeline_and_without_whoever_started_it(place: Place) -> None:
     options = ("--set", "tuning.enabled=false", "--set", "training.epochs=100")
     trials, before = len(place.things("training-job")), len(place.orchestrations())

@@ -211,7 +211,7 @@ def test_whole_tensors_are_kept_if_wanted(backend: str, dataset: Dataset, tmp_pa
     assert found["mean"][0] == pytest.approx(weight.mean(), rel=1e-3)
 
 
-@pytest.mark.parametrize("architecture", ["resnet18", "efficientnet_b0", "vgg11", "vit_b_16"])
+@pytest.mark.parametrize("architecture", ["resnet18", "efficientnet_b0", "densenet121", "vit_b_16"])
 def test_activations_of_other_families_are_seen(
     architecture: str, dataset: Dataset, tmp_path: Path
 ) -> None:

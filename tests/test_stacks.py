@@ -87,7 +87,7 @@ def test_two_processes_may_load_it_first_at_once(tmp_path: Path) -> None:
     assert len({result(process)["chosen"] for process in processes}) == 1
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("seconds", [0.1, 1.0])
 def test_a_store_that_was_killed_while_it_was_made_is_made_anew(
     tmp_path: Path, seconds: float
 ) -> None:
