@@ -30,12 +30,11 @@ from typing import Any
 _ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(_ROOT), str(_ROOT / "tests")]
 
-from hostile.costly import costly_images  # noqa: E402
-from hostile.images import encoded, picture  # noqa: E402
-
 from benchmarks.hostile import serving  # noqa: E402
 from darkroom.images import REQUESTED_IMAGES, ImageError, Preprocessing, prepare  # noqa: E402
 from darkroom.serving.memory import give_back_freed  # noqa: E402
+from hostile.costly import costly_images  # noqa: E402
+from hostile.images import encoded, picture  # noqa: E402
 from served import Client  # noqa: E402
 from small_bundles import write_small_bundle  # noqa: E402
 

@@ -25,7 +25,6 @@ from hostile.bodies import BodyCase, body_cases  # noqa: E402
 from hostile.costly import costly_images  # noqa: E402
 from hostile.http_cases import raw_cases, slow_cases  # noqa: E402
 from hostile.model_paths import model_cases  # noqa: E402
-
 from served import Client  # noqa: E402
 from small_bundles import write_small_bundle  # noqa: E402
 

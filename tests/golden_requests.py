@@ -5,7 +5,6 @@ Delete a file of tests/golden and run its test twice to write it anew; read what
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -13,9 +12,10 @@ import pytest
 from botocore.model import ListShape, MapShape, Shape, StringShape, StructureShape
 from botocore.validate import ParamValidator
 
+from checkout import TESTS
 from darkroom.backends.sagemaker import request_rules
 
-_FOLDER = Path(__file__).resolve().parent / "golden"
+_FOLDER = TESTS / "golden"
 
 
 def assert_golden(request: dict[str, Any], *, operation: str, name: str) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hosting_environment import NotInstalledError, install
+from checkout import CHECKOUT
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 DOCKERFILES = {
     "full": CHECKOUT / "infrastructure" / "Dockerfile",
     "hosting": CHECKOUT / "infrastructure" / "Dockerfile.hosting",

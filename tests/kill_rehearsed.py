@@ -17,12 +17,12 @@ import boto3
 import psutil
 import requests
 
+from checkout import CHECKOUT
 from pictures import write_image_folder
 from rehearsal.emulator.records import Record, Records
 
 T = TypeVar("T")
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 CONFIG = """
 data: {validation_fraction: 0.2, test_fraction: 0.2}
 model: {architecture: squeezenet1_1, weights: none, image_size: 32}

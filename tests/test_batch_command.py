@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from pictures import write_image_folder
 from small_bundles import write_small_bundle
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture

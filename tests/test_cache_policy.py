@@ -1,5 +1,4 @@
-from pathlib import Path
-
+from checkout import CHECKOUT
 from steps.cache_policy import depends_on, imported_files
 
 
@@ -32,9 +31,8 @@ def test_folders_count_with_every_file_in_them() -> None:
 
 
 def test_all_dependencies_exist() -> None:
-    checkout = Path(__file__).resolve().parent.parent
     files = (
         depends_on("darkroom.training.loop", "darkroom.evaluation.evaluate").file_dependencies or []
     )
     assert len(files) > 5
-    assert all((checkout / file).is_file() for file in files)
+    assert all((CHECKOUT / file).is_file() for file in files)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from commands import check_data
 from commands.check import check_all
 from darkroom.backends.ingestion import SourceDescription
 from darkroom.errors import UserError
 from stacks import values
 
-DIGITS = Path(__file__).resolve().parent.parent / "configs" / "digits.yaml"
+DIGITS = CHECKOUT / "configs" / "digits.yaml"
 
 
 @pytest.fixture(autouse=True)

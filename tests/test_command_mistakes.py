@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import run
 
+from command_line import run
 from commands.compare import compare_runs
 from darkroom.backends.batch import as_csv
 from darkroom.errors import UserError

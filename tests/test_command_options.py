@@ -5,8 +5,8 @@ import itertools
 import click
 import pytest
 from click.testing import CliRunner
-from test_cli import OPTIONS, run
 
+from command_line import OPTIONS, run
 from commands.declared import COMMANDS
 from darkroom.errors import UserError
 from run import cli

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from test_training_page import HOSTILE, checked, drawn
 
 from darkroom.diagnosis.result import Diagnosis
 from darkroom.reports.comparison_page import comparison_page, signed, verdict
@@ -19,6 +18,7 @@ from darkroom.reports.run_differences import (
     settings,
 )
 from darkroom.rules.evidence import Evidence
+from test_training_page import HOSTILE, checked, drawn
 from training_evidence import (
     broken_at_step_3,
     facts,

@@ -12,33 +12,14 @@ from darkroom.compilation.agreement import generated_images, prepared
 from darkroom.compilation.choosing import choose, judged
 from darkroom.compilation.compiling import bundle_for
 from darkroom.compilation.measuring import measure
-from darkroom.compilation.results import CompilationReport, EngineResult, Measurement
+from darkroom.compilation.results import CompilationReport, EngineResult
 from darkroom.config.compilation import CompilationConfig
-from darkroom.engines.protocol import EngineName
 from darkroom.errors import UserError
 from darkroom.model.bundle import Bundle, read_bundle
 from darkroom.reports.compilation_page import compilation_page
+from measured_engines import measured
 from packed_bundles import packed_bundle
 from small_bundles import write_small_bundle
-
-
-def measured(engine: EngineName, problem: str = "", **values: Any) -> EngineResult:
-    figures = {
-        "load_ms": 5.0,
-        "latency_ms": 10.0,
-        "latency_ms_p99": 12.0,
-        "images_per_second": {1: 100.0, 8: 120.0, 32: 110.0},
-        "memory_mb": 50.0,
-        "size_mb": 10.0,
-        "top1_agreement": 1.0,
-        "probability_difference": 1e-6,
-    }
-    return EngineResult(
-        engine=engine,
-        problem=problem,
-        version="1",
-        measurement=Measurement.model_validate(figures | values),
-    )
 
 
 @pytest.mark.parametrize(

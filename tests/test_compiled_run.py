@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import requests
-from test_main_job import CONFIG, Workplace
 
 from pictures import write_image_folder
+from workplace import CONFIG, Workplace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from darkroom.config.loading import load_config
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+CONFIGS = CHECKOUT / "configs"
 FILES = sorted(CONFIGS.rglob("*.y*ml"))
 
 

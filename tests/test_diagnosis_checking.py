@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from commands.check import check_all
 from commands.main_job import run_training
 from darkroom.config.debugging import CustomRuleConfig, DiagnosisConfig, RuleConfig
 from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems, other_run
 from darkroom.errors import UserError
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 WRONG = (
     "diagnosis.rules={vanishing_gradients: {}, dead_relu: {parameters: {threshold_layer: half}}, "
     "overfit: {parameters: {ratio: 1}}, confusion: {action: stop}, "

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from darkroom.rules.catalogue import RULES
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
 

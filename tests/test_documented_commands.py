@@ -20,13 +20,13 @@ import click
 import pytest
 import requests
 
+from checkout import CHECKOUT
 from darkroom.model.bundle import pack
 from pictures import write_image_folder
 from run import cli
 
 pytestmark = pytest.mark.timeout(600)
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 
 FOREIGN = ("aws", "docker", "export", "mlflow", "source", "zenml")

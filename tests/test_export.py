@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from checkout import CHECKOUT
 from darkroom.config import Hyperparameters
 from darkroom.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.errors import DarkroomError, UserError
@@ -182,8 +183,7 @@ def test_the_exporter_is_silent(
 
 def test_nothing_writes_a_networks_tensors_beside_it() -> None:
     """CVE-2025-51480 of onnx below 1.18: save_external_data may be led outside of its folder."""
-    checkout = Path(__file__).resolve().parent.parent
-    sources = [*(checkout / "darkroom").rglob("*.py"), *(checkout / "steps").rglob("*.py")]
+    sources = [*(CHECKOUT / "darkroom").rglob("*.py"), *(CHECKOUT / "steps").rglob("*.py")]
     assert any("import onnx" in path.read_text() for path in sources)
     words = ("save_external_data", "convert_model_to_external_data", "save_as_external_data")
     found = [path.name for path in sources for word in words if word in path.read_text()]

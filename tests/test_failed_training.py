@@ -8,6 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from zenml.utils.source_utils import set_custom_source_root
 
+from checkout import CHECKOUT
 from darkroom.backends.results import FailedTrainingError
 from darkroom.capture.recording import Recording
 from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig, RuleConfig
@@ -18,7 +19,8 @@ from darkroom.training.loop import train
 from small_trainings import small_hyperparameters, write_dataset
 
 # A step wants to know where its code lies, which a worker of pytest's cannot tell.
-set_custom_source_root(str(Path(__file__).resolve().parent.parent))
+set_custom_source_root(str(CHECKOUT))
+
 
 from steps.diagnose import diagnose_training
 from steps.train import _diagnosed_on_failure

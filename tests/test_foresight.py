@@ -4,8 +4,8 @@ import shutil
 from collections import namedtuple
 
 import pytest
-from test_cli import run
 
+from command_line import run
 from darkroom.config.loading import load_config
 from darkroom.training import foresight
 from darkroom.training.foresight import Foresight, foresee

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.hosting_environment import HOSTING_LOCK, size_mb, variables
+from checkout import TESTS
 from image_files import installed
 from small_bundles import write_small_bundle
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow  # an environment is installed
 
 MAXIMUM_MB = 300
 READY_SECONDS = 30
-JAIL = Path(__file__).with_name("read_only_jail.py")
+JAIL = TESTS / "read_only_jail.py"
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount")
 FOREIGN = ("torch", "torchvision", "zenml", "mlflow", "boto3", "requests")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pillow_heif
 import pytest
-from hostile.images import picture, png_chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -30,6 +29,7 @@ from darkroom.images import (
     to_rgb,
 )
 from darkroom.sources.image_folder import IMAGE_EXTENSIONS
+from hostile.images import picture, png_chunk
 
 pillow_heif.register_heif_opener()
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 30, 3), dtype=np.uint8)

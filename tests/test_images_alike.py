@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hostile.images import encoded, picture
 from PIL import Image
 
 from darkroom.dataset import ImageRecord, make_dataset
@@ -14,6 +13,7 @@ from darkroom.files import sha256_of
 from darkroom.prediction import Predictor
 from darkroom.training.batches import Normaliser, evaluation_batch
 from darkroom.training.pixel_cache import open_pixel_cache
+from hostile.images import encoded, picture
 from small_bundles import write_small_bundle
 
 SIZE = 16

@@ -19,9 +19,11 @@ import boto3
 import psutil
 import pytest
 
+from checkout import TESTS
+
 pytestmark = [pytest.mark.slow]
 
-SCRIPTS = Path(__file__).with_name("independent")
+SCRIPTS = TESTS / "independent"
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/clouds:1"
 BUCKET = "clouds"
 KEY = "AKIAINDEPENDENT00000"

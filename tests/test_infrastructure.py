@@ -14,13 +14,13 @@ import pytest
 import yaml
 
 from aws_calls import called_actions
+from checkout import CHECKOUT
 from darkroom.backends.sagemaker.model_prefix import archive_of, prefix_of_models
 from darkroom.backends.sagemaker.requests.asynchronous import ANSWERS, IMAGES
 from darkroom.backends.sagemaker.requests.hosting import configuration_request
 from darkroom.backends.sagemaker.site import Site
 from darkroom.config.sagemaker import SageMakerConfig
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 TEMPLATE = CHECKOUT / "infrastructure" / "darkroom.yaml"
 POLICIES = CHECKOUT / "infrastructure" / "iam"
 

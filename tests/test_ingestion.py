@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from checkout import PHOTOGRAPHS
 from darkroom.backends.ingestion import describe_source, ingest, source_version
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset
@@ -25,7 +26,7 @@ from darkroom.errors import DarkroomError, UserError
 from darkroom.files import sha256_of
 from darkroom.sources import hashing, unpacking
 
-_CLOTHING = Path(__file__).parents[2] / "shared" / "data" / "clothing-small.tar"
+_CLOTHING = PHOTOGRAPHS / "clothing-small.tar"
 
 
 def _ingest(source: Path | str, store: Path, **config: object) -> Dataset:

@@ -18,6 +18,7 @@ from typing import IO, Any
 import pytest
 from pydantic import ValidationError
 
+from checkout import CHECKOUT
 from commands.main_job import _placement
 from darkroom.backends.choosing import backend_of
 from darkroom.backends.kept_bundles import keep_bundle
@@ -35,22 +36,13 @@ from darkroom.progress import SilentProgress
 from darkroom.sources.still_there import check_unchanged, difference, discard_copy
 from darkroom.tracking.registry import probability_columns
 from darkroom.tracking.store import newest_experiment
+from held_locks import HOLDS
 from materializers.recording import RecordingMaterializer
 from small_bundles import write_small_bundle
 from small_trainings import small_hyperparameters, write_dataset
 from stacks.stores import database_errors_explained, prepare_stores
 from steps.cache_policy import depends_on, installed_versions
 from steps.reuse import _problem
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-HOLDS = """
-import sys
-from pathlib import Path
-from darkroom.locks import alone
-with alone(Path(sys.argv[1]), doing="", name="other-run"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 class Told(SilentProgress):

@@ -19,13 +19,14 @@ import pillow_heif
 import pytest
 from PIL import Image
 
+from checkout import CHECKOUT
 from kill_rehearsed import Command
 from pictures import write_image_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ZENML = "zenml/local_stores/default_zen_store/zenml.db"
-RUN = Path(__file__).resolve().parent.parent / "run.py"
+RUN = CHECKOUT / "run.py"
 CONFIG = """
 data: {validation_fraction: 0.2, test_fraction: 0.2}
 model: {architecture: squeezenet1_1, weights: none, image_size: 32, resize_size: 32}

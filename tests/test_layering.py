@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+from checkout import CHECKOUT
+
 OURS = ("commands", "darkroom", "materializers", "pipelines", "rehearsal", "stacks", "steps")
 
 FORBIDDEN: dict[str, tuple[str, ...]] = {

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from old_zips import zip_in
 from PIL import Image
 
 from commands import own_images
@@ -20,6 +19,7 @@ from darkroom.backends import ingestion
 from darkroom.backends.sagemaker.hosting_names import clean
 from darkroom.config import TrackingConfig
 from darkroom.errors import UserError
+from old_zips import zip_in
 from pictures import write_image_folder
 
 

@@ -6,9 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_compilation import measured
-from test_reports import judge, report
-from test_training_page import CLASSES, facts, finding, healthy
 
 from darkroom.compilation.results import CompilationReport, EngineResult
 from darkroom.diagnosis.result import Diagnosis
@@ -16,6 +13,9 @@ from darkroom.reports.comparison_page import comparison_page
 from darkroom.reports.compilation_page import compilation_page
 from darkroom.reports.training_page import training_report
 from headless_browser import BROWSER, browsing
+from measured_engines import measured
+from test_reports import judge, report
+from test_training_page import CLASSES, facts, finding, healthy
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from old_zips import zip_in
 from PIL import Image
 
+from checkout import CHECKOUT
 from commands import predict_output
 from commands.predict import predict_images
 from darkroom.errors import DarkroomError, UserError
+from old_zips import zip_in
 from run import cli
 from running_endpoint import local_endpoint
 from small_bundles import write_small_bundle
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 NOT_GIVEN = ("model", "endpoint", "target_model", "zip_encoding", "out", "grid")
 NOT_WANTED = ("as_json", "as_csv", "all_rows")
 DEFAULTS: dict[str, Any] = {

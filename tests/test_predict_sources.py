@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from old_zips import zip_in
 from PIL import Image
 
 from darkroom.inputs import archived, fetched, finding
@@ -21,6 +20,7 @@ from darkroom.inputs.finding import count, images_of, look_at
 from darkroom.inputs.found import FoundImage
 from darkroom.prediction import Predictor
 from darkroom.prediction_inputs import predict_images, predict_sources
+from old_zips import zip_in
 from small_bundles import write_small_bundle
 
 PICTURES = {"a/red/1.png": "red", "a/blue/2.jpg": "blue", "b/3.png": "lime"}

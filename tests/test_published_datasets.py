@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
+from checkout import PHOTOGRAPHS
 from darkroom.backends.ingestion import describe_source, ingest, source_version
 from darkroom.backends.published_datasets import (
     channel_uris,
@@ -26,7 +27,7 @@ from darkroom.files import sha256_of
 from materializers.dataset import DatasetMaterializer
 from pictures import write_image_folder
 
-CLOTHING = Path(__file__).parents[2] / "shared" / "data" / "clothing-small.tar"
+CLOTHING = PHOTOGRAPHS / "clothing-small.tar"
 ROOT = "s3://photos/darkroom/"
 
 

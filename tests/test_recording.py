@@ -1,5 +1,6 @@
 """What is recorded of a training, by either backend, and what becomes of it."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -231,8 +232,10 @@ def test_activations_of_other_families_are_seen(
 def in_a_process(code: str, *, dataset: Dataset, home: Path) -> "subprocess.CompletedProcess[str]":
     """Run Python code, whose arguments are the data set's folder and a home."""
     command = [sys.executable, "-c", code, str(dataset.root), str(home)]
-    tests = Path(__file__).parent
-    return subprocess.run(command, check=False, capture_output=True, text=True, cwd=tests)
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, env={**os.environ, **paths}
+    )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
+from checkout import CHECKOUT
 from emulated import BUCKET, training_request, until
 from rehearsal.emulator.clients import isolated_session
 from rehearsal.emulator.server import emulator, main
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def _start(folder: Path, *more: str) -> Any:
@@ -33,7 +32,7 @@ def _start(folder: Path, *more: str) -> Any:
             "image",
             *more,
         ],
-        cwd=ROOT,
+        cwd=CHECKOUT,
         stdout=subprocess.DEVNULL,
     )
     until(port_file.exists, bool)
@@ -92,7 +91,7 @@ def test_the_program_ends_when_its_parent_does(tmp_path: Path) -> None:
         "os._exit(0)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     pid = int(done.stdout)
     until(lambda: not _is_server(pid), bool)

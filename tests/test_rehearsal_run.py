@@ -13,11 +13,11 @@ import boto3
 import psutil
 import pytest
 
+from checkout import CHECKOUT
 from darkroom.summary import Summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 _KEPT = "export "
 
 

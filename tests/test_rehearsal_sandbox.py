@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from checkout import CHECKOUT
 from emulated import (
     BUCKET,
     IMAGES,
@@ -68,10 +69,9 @@ def test_a_job_sees_nothing_of_the_users_and_cannot_change_the_system(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the user's")
     secret = tmp_path / "secret"
     secret.write_text("mine")
-    checkout = Path(__file__).resolve().parents[1]
     script = (
-        f"cat {secret}; ls {Path.home()}/.ssh; ls {checkout}/tests; ls {checkout}/.git; "
-        f"ls {checkout}/darkroom/py.typed; touch /usr/mine {checkout}/darkroom/mine; env; "
+        f"cat {secret}; ls {Path.home()}/.ssh; ls {CHECKOUT}/tests; ls {CHECKOUT}/.git; "
+        f"ls {CHECKOUT}/darkroom/py.typed; touch /usr/mine {CHECKOUT}/darkroom/mine; env; "
         "ls /proc | grep -c '^[0-9]'; cat /etc/passwd; getent hosts algo-1; pwd"
     )
     trained(sagemaker, training_request("closed", script=script))
@@ -81,7 +81,7 @@ def test_a_job_sees_nothing_of_the_users_and_cannot_change_the_system(
     assert "the user's" not in text
     assert text.count("No such file or directory") == 4
     assert text.count("Read-only file system") == 2
-    assert f"{checkout}/darkroom/py.typed" in lines
+    assert f"{CHECKOUT}/darkroom/py.typed" in lines
     assert "SAGEMAKER_BASE_DIR" not in text
     assert "127.0.0.1       algo-1" in lines
     assert lines[-1] == "/app"

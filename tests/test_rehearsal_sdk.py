@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from checkout import TESTS
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import emulator
 from tiny_images import model_archive, write_tiny_image
@@ -31,7 +32,7 @@ def test_a_script_for_the_sdk_runs_unchanged(tmp_path: Path) -> None:
             s3.put_object(Bucket="bucket", Key=f"{name}.tar.gz", Body=model_archive(name))
         s3.put_object(Bucket="bucket", Key="in/a.txt", Body=b"a")
         done = subprocess.run(
-            [sys.executable, Path(__file__).with_name("sagemaker_sdk_script.py"), IMAGE],
+            [sys.executable, TESTS / "sagemaker_sdk_script.py", IMAGE],
             env=environment(running.url, folder=tmp_path),
             capture_output=True,
             text=True,

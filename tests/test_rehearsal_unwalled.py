@@ -5,9 +5,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from escaping import follow_links, python, write_secret
 
 from emulated import BUCKET, IMAGES, trained
+from escaping import follow_links, python, write_secret
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import emulator
 from rehearsal.jobs import sandbox

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from escaping import follow_links, python, write_secret
 
 from emulated import BUCKET, IMAGES, log_lines, trained, training_request
+from escaping import follow_links, python, write_secret
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import Running, emulator
 from rehearsal.jobs import job_files, sandbox

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from checkout import CHECKOUT
 from darkroom.errors import DarkroomError
 from rehearsal.watch import watched
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 WAITING = """
 import sys, time, threading
 from rehearsal.watch import watched

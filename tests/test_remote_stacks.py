@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from darkroom.errors import UserError
 from stacks.values import load_values
-
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 VALUES = {
     "AWS_REGION": "eu-west-1",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checkout import CHECKOUT
 from darkroom.config.debugging import CustomRuleConfig, DiagnosisConfig, RuleConfig
 from darkroom.diagnosis.result import Diagnosis
 from darkroom.errors import UserError
@@ -298,7 +299,7 @@ def test_a_file_that_cannot_be_imported_is_refused(
 
 
 def test_the_table_of_rules_is_the_one_that_the_code_gives() -> None:
-    folder = Path(__file__).resolve().parent.parent / "docs"
+    folder = CHECKOUT / "docs"
     spec = importlib.util.spec_from_file_location("rules_reference", folder / "rules_reference.py")
     assert spec
     assert spec.loader

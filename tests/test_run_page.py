@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_summary import example
 
 from darkroom.config import EvaluationConfig
 from darkroom.dataset import ImageRecord
@@ -15,6 +14,7 @@ from darkroom.evaluation.evaluate import Evaluation, evaluate
 from darkroom.reports.pages import with_way_back
 from darkroom.reports.run_page import Failure, Overview, run_page, verdict_of
 from darkroom.summary import DataSummary, Summary
+from documented_summary import example
 from headless_browser import BROWSER, browsing
 
 HOSTILE = "<script>alert('x')</script>"

@@ -12,15 +12,16 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from test_kept_results import CHECKOUT, HOLDS
-from test_summary import example
 
+from checkout import CHECKOUT
 from commands.prune import prune
 from commands.runs import list_runs
 from darkroom.errors import UserError
 from darkroom.files import link_or_copy, workspace
 from darkroom.locks import forget, killed_in, users_of
 from darkroom.summary import FAILURE_FILE
+from documented_summary import example
+from held_locks import HOLDS
 from small_bundles import write_small_bundle
 
 

@@ -1,7 +1,6 @@
 """What is known of a whole account before a run costs anything."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import boto3
@@ -10,13 +9,14 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 from moto import mock_aws
 
+from checkout import CHECKOUT
 from darkroom.backends.sagemaker.clients import Clients
 from darkroom.backends.sagemaker.preflight import Finding, check_account
 from darkroom.backends.sagemaker.preflight.findings import survive
 from darkroom.config import Config
 from preflight_account import REGION, Account, create_bucket, create_role, isolate, site
 
-TEMPLATE = Path(__file__).resolve().parent.parent / "infrastructure" / "darkroom.yaml"
+TEMPLATE = CHECKOUT / "infrastructure" / "darkroom.yaml"
 
 
 @pytest.fixture(autouse=True)

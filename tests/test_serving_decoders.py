@@ -16,17 +16,17 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from hostile.costly import bmp_rle, costly_images
-from hostile.images import encoded, picture
 from PIL import Image
-from test_serving_content import REFUSED_JSON
-from test_serving_supervisor import Supervisor, running, server_of
 
 from darkroom.prediction import Predictor
 from darkroom.serving import npy
 from darkroom.serving.decoders import MemoryBudget
+from hostile.costly import bmp_rle, costly_images
+from hostile.images import encoded, picture
 from served import Answer, Client
 from small_bundles import write_small_bundle
+from test_serving_content import REFUSED_JSON
+from test_serving_supervisor import Supervisor, running, server_of
 
 PATIENCE = 30.0
 

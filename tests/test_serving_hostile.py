@@ -10,11 +10,11 @@ from typing import TypeAlias
 
 import psutil
 import pytest
+
 from hostile.attacking import Outcome, attack, bystander, held
 from hostile.bodies import body_cases
 from hostile.http_cases import raw_cases, slow_cases
 from hostile.model_paths import model_cases
-
 from served import Client, encoded, program
 from small_bundles import write_small_bundle
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_serving_supervisor import running
 
 from darkroom.prediction import Predictor
 from darkroom.serving.app import Surroundings, create_app, create_multi_model_app
@@ -20,6 +19,7 @@ from darkroom.serving.models_api import TARGET_MODEL
 from darkroom.serving.settings import ServingSettings
 from served import Answer, Client, encoded, served
 from small_bundles import pack_small_bundle, write_small_bundle
+from test_serving_supervisor import running
 
 COLOURS = ("red", "green", "blue")
 

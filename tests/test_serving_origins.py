@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 from starlette.datastructures import Headers
-from test_serving_supervisor import running
 
 from darkroom.serving.origins import OriginPolicy
 from small_bundles import write_small_bundle
+from test_serving_supervisor import running
 
 LOCAL = OriginPolicy(is_local=True)
 CONTAINER = OriginPolicy()

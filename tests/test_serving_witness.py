@@ -7,11 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from test_serving_supervisor import running, server_of
-
 from darkroom.serving.witness import Witness
 from served import encoded
 from small_bundles import write_small_bundle
+from test_serving_supervisor import running, server_of
 
 ONE, OTHER = b"1" * 32, b"2" * 32
 

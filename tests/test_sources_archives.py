@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from old_zips import zip_in
 
 from darkroom.errors import UserError
 from darkroom.sources import unpacking
@@ -20,6 +19,7 @@ from darkroom.sources.archive_meter import HARMLESS_BYTES
 from darkroom.sources.archives import is_archive, list_archive
 from darkroom.sources.listing import HIDDEN
 from darkroom.sources.unpacking import Unpacked, unpack
+from old_zips import zip_in
 
 _FILES = {"data/cat/1.jpg": b"cat" * 500, "data/dog/2.jpg": b"dog" * 500}
 _FORMATS = ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"]

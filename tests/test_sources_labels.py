@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from old_zips import zip_in
 
+from checkout import PHOTOGRAPHS
 from darkroom.backends.ingestion import describe_source, ingest, source_version
 from darkroom.config.loading import load_config
 from darkroom.errors import UserError
@@ -16,8 +16,9 @@ from darkroom.sources.labelled import Collection
 from darkroom.sources.labelling import NOT_LISTED, read_labelled
 from darkroom.sources.listing import list_folder
 from darkroom.validation import check_classes
+from old_zips import zip_in
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = PHOTOGRAPHS
 Read = Callable[..., Collection]
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from stacks.stores import discard_half_made_store
 
 pytestmark = pytest.mark.slow  # they make stores
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 
 SCRIPT = """
 import json, os

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from checkout import CHECKOUT
 from pictures import write_image_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 RUN = CHECKOUT / "run.py"
 CONFIG = """
 data: {validation_fraction: 0.2, test_fraction: 0.2}

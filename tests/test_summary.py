@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from pathlib import Path
 from typing import get_args
 
@@ -15,12 +14,7 @@ from darkroom.diagnosis.result import Diagnosis
 from darkroom.rules.findings import Finding
 from darkroom.summary import DiagnosisSummary, Summary, write_summary
 from darkroom.summary_table import render
-
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "summary.md"
-
-
-def example() -> dict:
-    return json.loads(re.search(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)[1])
+from documented_summary import PAGE, example
 
 
 def shown(content: dict, *, width: int = 80) -> str:

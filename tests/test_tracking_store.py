@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from checkout import CHECKOUT
 from darkroom.tracking.store import make_store
 
 
 def make(database: Path) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "darkroom.tracking.store", str(database), "artifacts"]
-    return subprocess.Popen(command, cwd=Path(__file__).parent.parent)
+    return subprocess.Popen(command, cwd=CHECKOUT)
 
 
 @pytest.mark.slow

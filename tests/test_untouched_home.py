@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from checkout import CHECKOUT
+
 FILES = ("test_failed_training.py", "test_cache_policy.py")
 """The first imports ZenML, which makes its store, MLflow and torch; nothing of it is run."""
 
@@ -26,7 +27,7 @@ def test_two_workers_leave_an_empty_home_empty(tmp_path: Path) -> None:
             *("-k", "not test_failed_training", f"--basetemp={tmp_path / 'base'}"),
             *(f"tests/{name}" for name in FILES),
         ],
-        cwd=ROOT,
+        cwd=CHECKOUT,
         env=kept | {"HOME": str(home), "TMPDIR": str(temporary)},
         capture_output=True,
         text=True,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from checkout import PHOTOGRAPHS
 from darkroom.config import DataConfig
 from darkroom.dataset import Dataset, ImageRecord, Provenance, make_dataset
 from darkroom.errors import UserError
@@ -21,7 +22,7 @@ from darkroom.validation import (
     validate,
 )
 
-PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "clothing-small.tar"
+PHOTOGRAPHS = PHOTOGRAPHS / "clothing-small.tar"
 FEW = DataConfig(minimum_images_per_class=1)
 
 
