@@ -189,6 +189,113 @@ def test_what_cannot_be_understood_is_refused_by_file_and_line(read, content, se
         )
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a.jpg cat\nb.jpg golden retriever\nc.jpg golden eagle\n",
+        "a.jpg golden retriever\nb.jpg golden eagle\nc.jpg cat\n",
+        "file label\na.jpg golden retriever\nb.jpg golden eagle\n",
+    ],
+)
+def test_classes_of_several_words_are_not_cut_where_spaces_part_the_cells(read, content):
+    with pytest.raises(UserError, match="commas or tabs"):
+        read(
+            "a.jpg", "b.jpg", "c.jpg", labels_DOT_txt=content, settings=("data.labels=labels.txt",)
+        )
+
+
+@pytest.mark.parametrize("column", ["partition", "split"])
+def test_a_split_column_of_unknown_values_is_refused_not_ignored(read, column):
+    table = f"image_id,label,{column}\na.jpg,x,0\nb.jpg,y,0\nc.jpg,x,1\nd.jpg,y,2\n"
+    images = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    with pytest.raises(UserError, match=r"values '0', '1', '2', which are no known splits"):
+        read(*images, labels_DOT_csv=table)
+    told = ("data.labels=labels.csv", "data.splits={train: ['0'], validation: ['1'], test: ['2']}")
+    found = read(*images, labels_DOT_csv=table, settings=told)
+    assert [file.split for file in found.files] == ["train", "train", "validation", "test"]
+
+
+def test_a_column_that_may_hold_splits_and_does_not_is_told(read):
+    table = "image_id,dx,dataset\na.jpg,x,vienna\nb.jpg,y,sydney\n"
+    found = read("a.jpg", "b.jpg", metadata_DOT_csv=table)
+    assert found.reading.endswith("its values are no splits, so they are made")
+
+
+def test_images_without_a_split_among_those_with_one_are_told(read):
+    table = "file,label,split\na.jpg,x,train\nb.jpg,y,\nc.jpg,x,test\n"
+    found = read("a.jpg", "b.jpg", "c.jpg", labels_DOT_csv=table)
+    assert found.reading.endswith("column 'split', empty for 1 images, which count as train")
+
+
+def test_a_label_file_without_splits_beside_one_with_them_is_refused(read):
+    tables = {
+        "a_DOT_csv": "file,label,split\na.jpg,x,train\nb.jpg,y,train\nc.jpg,x,validation\n",
+        "test_DOT_csv": "file,label\nd.jpg,y\n",
+    }
+    with pytest.raises(UserError, match=r"'a.csv' has the column 'split' .* 'test.csv' has none"):
+        read(
+            "a.jpg",
+            "b.jpg",
+            "c.jpg",
+            "d.jpg",
+            settings=("data.labels=[a.csv, test.csv]",),
+            **tables,
+        )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "/d/cats/1.jpg,cat\n/d/cats/2.jpg,cat\n/d/dogs/3.jpg,dog",
+        "../x/cats/1.jpg,cat\n../x/cats/2.jpg,cat\n../x/dogs/3.jpg,dog",
+    ],
+)
+def test_a_row_whose_image_is_missing_is_not_given_to_its_namesake(read, rows):
+    images = ("cats/1.jpg", "dogs/2.jpg", "dogs/3.jpg")
+    settings = ("data.labels=labels.csv",)
+    found = read(*images, labels_DOT_csv=f"path,label\n{rows}\n", settings=settings)
+    assert labels(found) == {"cats/1.jpg": "cat", "dogs/3.jpg": "dog"}
+    assert found.left_out[MISSING] == 1
+
+
+def test_metadata_of_a_split_speaks_of_its_images_alone(read):
+    tables = {
+        "train__metadata_DOT_csv": "file_name,label\n1.jpg,a\n2.jpg,b\n3.jpg,a\n",
+        "test__metadata_DOT_csv": "file_name,label\n1.jpg,b\n2.jpg,a\n",
+    }
+    images = [f"{split}/images/{n}.jpg" for split in ("test", "train") for n in (1, 2)]
+    found = read(*images, "test/images/3.jpg", **tables)
+    assert labels(found) == dict(zip(images, "baab", strict=True))
+    assert found.left_out[MISSING] == found.left_out[NO_ROW] == 1
+
+
+@pytest.mark.parametrize("swapped", ["dog dog cat cat", "cat cat cat cat"])
+def test_a_file_that_calls_a_class_folder_by_anothers_name_is_refused(read, swapped):
+    images = ("cat/1.jpg", "cat/2.jpg", "dog/3.jpg", "dog/4.jpg")
+    rows = "".join(f"{i},{label}\n" for i, label in zip(images, swapped.split(), strict=True))
+    with pytest.raises(AmbiguousLayoutError, match=r"data.labels=labels.csv"):
+        read(*images, labels_DOT_csv=f"path,label\n{rows}")
+
+
+def test_the_column_of_file_names_counts_not_that_of_numbers(read):
+    table = "id,photo,label\n2,1.jpg,a\n1,2.jpg,b\n"
+    assert labels(read("1.jpg", "2.jpg", labels_DOT_csv=table)) == {"1.jpg": "a", "2.jpg": "b"}
+
+
+def test_a_line_separator_of_unicode_ends_no_line_of_json(read):
+    lines = '{"file_name": "a.jpg", "label": "x", "note": "1\u20282\x853"}\n'
+    lines += '{"file_name": "b.jpg", "label": "y"}'
+    assert labels(read("a.jpg", "b.jpg", metadata_DOT_jsonl=lines)) == {"a.jpg": "x", "b.jpg": "y"}
+
+
+def test_a_row_given_twice_in_two_forms_of_unicode_does_not_contradict_itself(read):
+    table = "file,label\n\u00e9.jpg,caf\u00e9\ne\u0301.jpg,cafe\u0301\nb.jpg,d\n"
+    assert set(labels(read("\u00e9.jpg", "b.jpg", labels_DOT_csv=table)).values()) == {
+        "caf\u00e9",
+        "d",
+    }
+
+
 def test_a_label_file_that_is_nowhere_is_refused(read):
     with pytest.raises(UserError, match=r"neither of 'images' nor of this machine.*'other.csv'"):
         read("a.jpg", other_DOT_csv="x", settings=("data.labels=labels.csv",))

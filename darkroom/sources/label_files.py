@@ -44,7 +44,10 @@ DEEPEST = 4
 _NONE = "none"
 _DELIMITERS = (",", ";", "\t", "|")
 _PROBLEMS_SHOWN = 5
+_FEW_IMAGES = 0.1
+"""Share of a source's images that may lie beside label files that are of others: a logo."""
 _JSON_LINES = frozenset({".jsonl", ".ndjson"})
+_NO_SPACES = "Separate the cells by commas or tabs, so that names may hold spaces."
 
 # Names of columns, in the order in which they are tried; without case, spaces and hyphens.
 _PATH_NAMES_TEXT = (
@@ -66,12 +69,19 @@ _KNOWN: dict[str, tuple[str, ...]] = {
     "split": tuple(_SPLIT_NAMES_TEXT.split()),
     "group": tuple(_GROUP_NAMES_TEXT.split()),
 }
+_SURELY_SPLITS = frozenset({"split", "subset", "partition", "datasplit", "usage"})
+"""Columns of these names hold splits, whatever their values are called."""
+
 _SETTINGS = {
     "path": "data.label_columns.path",
     "label": "data.label_columns.label",
     "split": "data.label_columns.split",
     "group": "data.group",
 }
+
+
+Rows = list[tuple[int, list[str]]]
+"""Line number and cells of each row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +141,33 @@ def read_label_table(
     }
     if not any(wanted.values()) and _has_no_header(header, folder=folder, is_known=is_known):
         rows = [(1, header), *rows]
+        _check_words(rows, text=text, name=name)
         header = ["path", "label", *map(str, range(3, len(header) + 1))][: len(header)]
     columns = {
         what: column
         for what in wanted
         if (column := _column(what, wanted=wanted[what], header=header, name=name))
     }
+    if not wanted["path"]:
+        columns |= _column_of_file_names(header, rows=rows)
     if "path" not in columns:
         raise UserError(_unknown_columns("path", header=header, name=name))
     if "label" not in columns and len(header) == 2 and len(columns) == 1:
         columns["label"] = next(column for column in header if column != columns["path"])
     positions = {what: header.index(column) for what, column in columns.items()}
     return LabelTable(name, folder, tuple(_labels(rows, positions=positions, name=name)), columns)
+
+
+def _check_words(rows: Rows, *, text: str, name: str) -> None:
+    """Refuse classes of several words in a file whose cells nothing but spaces separate."""
+    if PurePosixPath(name).suffix.lower() in _JSON_LINES or _delimiter(text.lstrip()):
+        return
+    words = [n for n, cells in rows if any(c.isalpha() for cell in cells[2:] for c in cell)]
+    if words:
+        raise UserError(
+            f"label file {name!r}: the lines {some(map(str, words))} have words after the class. "
+            f"{_NO_SPACES}"
+        )
 
 
 class ImageFinder:
@@ -152,6 +177,9 @@ class ImageFinder:
         self._images = [file for file in listing.files if is_image_name(file.path)]
         self._by_end: dict[int, dict[str, list[FileEntry]]] = {}
         self._by_path = {same_text(file.path): file for file in self._images}
+        self._has_images: dict[str, bool] = {}
+        """Of folders that hold a label file: whether it speaks of what lies there."""
+        self._folders = {part for path in self._by_path for part in path.split("/")[:-1]}
 
     def find(self, name: str, *, folder: str) -> list[FileEntry]:
         """The images that a name may mean: with or without folders, with or without extension.
@@ -169,8 +197,19 @@ class ImageFinder:
         depths = range(len(parts), 0, -1) if is_absolute or ".." in wanted else (len(parts),)
         for depth in depths:
             if found := self._ending("/".join(parts[-depth:]), depth=depth):
-                return found
+                above = parts[-depth - 1] if depth < len(parts) else ""
+                return [] if above in self._folders else self._nearest(found, folder=folder)
         return []
+
+    def _nearest(self, found: Sequence[FileEntry], *, folder: str) -> list[FileEntry]:
+        """Those in the label file's own folder, where images lie there: train/metadata.csv."""
+        start = f"{same_text(folder)}/"
+        if folder not in self._has_images:
+            inside = sum(path.startswith(start) for path in self._by_path) if folder else 0
+            self._has_images[folder] = inside > _FEW_IMAGES * len(self._images)
+        if not self._has_images[folder]:
+            return [*found]
+        return [file for file in found if same_text(file.path).startswith(start)]
 
     def _ending(self, end: str, *, depth: int) -> list[FileEntry]:
         """The images whose path ends so, else those that do but for the extension."""
@@ -258,6 +297,15 @@ def read_by_labels(
         reading = f"{by_folders.reading}; {reading}"
     elif splits:
         reading += f"; splits by {_split_origin(tables, config=config)}"
+    if any("split" in table.columns for table in tables):
+        silent = len(rows_of) - len(splits)
+        reading += (
+            f", empty for {silent:,} images, which count as train"
+            if splits and silent
+            else ""
+            if splits
+            else "; its values are no splits, so they are made"
+        )
     return Collection(
         folder="",
         files=tuple(files),
@@ -305,7 +353,9 @@ def _splits(
 ) -> dict[str, Split]:
     """The split of each image: by its row, its file of labels, data.splits, or its folder."""
     if any("split" in table.columns for table in tables):
-        by_value = _split_values(rows_of, config=config)
+        by_value = _split_values(rows_of, tables=tables, config=config)
+        if by_value:
+            _check_all_say_splits(tables)
         return {
             path: by_value[row.split] for path, (_, row) in rows_of.items() if row.split in by_value
         }
@@ -339,7 +389,10 @@ def _split_in_path(path: str) -> Split | None:
 
 
 def _split_values(
-    rows_of: Mapping[str, tuple[LabelTable, LabelRow]], *, config: DataConfig
+    rows_of: Mapping[str, tuple[LabelTable, LabelRow]],
+    *,
+    tables: Sequence[LabelTable],
+    config: DataConfig,
 ) -> dict[str, Split]:
     values = sorted({row.split for _, row in rows_of.values() if row.split})
     if named := config.splits.named:
@@ -347,16 +400,30 @@ def _split_values(
     else:
         known = recognise_splits(values)
     unknown = [value for value in values if value not in known]
-    if unknown and (
-        known.keys() & set(values) or config.label_columns.split or config.splits.named
-    ):
+    names = {_simplified(table.columns.get("split", "")) for table in tables}
+    is_meant = config.label_columns.split or config.splits.named or names & _SURELY_SPLITS
+    if unknown and (known.keys() & set(values) or is_meant):
+        saying = ",".join(table.name for table in tables)
+        saying = f"[{saying}]" if len(tables) > 1 else saying
         raise UserError(
             f"the split column of the label file has the values {some(unknown)}, which are no "
-            "known splits. Say which they are by data.splits, such as --set "
-            f"'data.splits={{train: [{values[0]}], test: [{values[-1]}]}}', or that the column is "
-            "none by --set data.label_columns.split=none."
+            f"known splits. Say which they are, such as by --set data.labels={saying} --set "
+            f"'data.splits={{train: [{json.dumps(values[0], ensure_ascii=False)}], "
+            f"test: [{json.dumps(values[-1], ensure_ascii=False)}]}}', or that the column is none "
+            "by --set data.label_columns.split=none."
         )
     return known if not unknown else {}
+
+
+def _check_all_say_splits(tables: Sequence[LabelTable]) -> None:
+    """Refuse label files of which some have a column of splits: the rest is not just train."""
+    saying = [table for table in tables if "split" in table.columns]
+    if silent := [table.name for table in tables if "split" not in table.columns]:
+        raise UserError(
+            f"{saying[0].name!r} has the column {saying[0].columns['split']!r} of splits, and "
+            f"{some(silent)} has none. Add it there, or ignore it by --set "
+            "data.label_columns.split=none."
+        )
 
 
 def _split_origin(tables: Sequence[LabelTable], *, config: DataConfig) -> str:
@@ -379,14 +446,11 @@ def _text(content: bytes, *, name: str) -> str:
     return text
 
 
-Rows = list[tuple[int, list[str]]]
-"""Line number and cells of each row."""
-
-
 def _delimited_rows(text: str, *, name: str) -> tuple[list[str], Rows]:
-    delimiter = _delimiter(next(line for line in text.splitlines() if line.strip()))
+    lines = _lines(text)
+    delimiter = _delimiter(next(line for line in lines if line.strip()))
     if not delimiter:
-        rows = [(n, line.split()) for n, line in enumerate(text.splitlines(), start=1)]
+        rows = [(n, line.split()) for n, line in enumerate(lines, start=1)]
     else:
         reader = csv.reader(
             io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True
@@ -402,12 +466,18 @@ def _delimited_rows(text: str, *, name: str) -> tuple[list[str], Rows]:
     (_, header), *rest = [(line, cells) for line, cells in rows if any(c.strip() for c in cells)]
     header = [column.strip() for column in header]
     long = [n for n, cells in rest if any(c.strip() for c in cells[len(header) :])]
-    if long and delimiter:
+    if long:
+        mend = f"Put cells that hold {delimiter!r} in quotes." if delimiter else _NO_SPACES
         raise UserError(
             f"label file {name!r}: the lines {some(map(str, long))} have more cells than the "
-            f"header, {len(header)}. Put cells that hold {delimiter!r} in quotes."
+            f"header, {len(header)}. {mend}"
         )
     return header, [(n, [*cells, *[""] * len(header)][: len(header)]) for n, cells in rest]
+
+
+def _lines(text: str) -> list[str]:
+    """The lines of a text as an editor shows them: U+2028 and the like end none."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def _delimiter(header: str) -> str:
@@ -421,7 +491,7 @@ def _delimiter(header: str) -> str:
 
 def _json_rows(text: str, *, name: str) -> tuple[list[str], Rows]:
     objects: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if not line.strip():
             continue
         try:
@@ -464,6 +534,20 @@ def _column(what: str, *, wanted: str, header: Sequence[str], name: str) -> str 
     return next((simplified[known] for known in _KNOWN[what] if known in simplified), None)
 
 
+def _column_of_file_names(header: Sequence[str], *, rows: Rows) -> dict[str, str]:
+    """Of several columns that may hold the path, the first whose cells are names of images."""
+    several = [
+        (position, column)
+        for known in _KNOWN["path"]
+        for position, column in enumerate(header)
+        if _simplified(column) == known
+    ]
+    for position, column in several if len(several) > 1 else ():
+        if 2 * sum(is_image_name(cells[position].strip()) for _, cells in rows) > len(rows):
+            return {"path": column}
+    return {}
+
+
 def _simplified(column: str) -> str:
     return "".join(c for c in same_text(column).casefold() if c.isalnum())
 
@@ -486,9 +570,9 @@ def _labels(rows: Rows, *, positions: Mapping[str, int], name: str) -> Iterator[
         yield LabelRow(
             line=line,
             path=cell["path"].strip(),
-            label=label if label is None or label.strip() else "",
+            label=label if label is None else same_text(label) if label.strip() else "",
             split=cell.get("split", "").strip(),
-            group=cell.get("group", "").strip(),
+            group=same_text(cell.get("group", "").strip()),
         )
     if nameless:
         raise UserError(

@@ -294,16 +294,25 @@ class _Guess:
                 folder_label = by_path[images[0].path].label
                 labels[folder_label][row.label] += 1
                 example.setdefault((folder_label, row.label), images[0].path)
-        divided = {name: counts for name, counts in labels.items() if len(counts) > 1}
+        divided = {
+            name: counts
+            for name, counts in labels.items()
+            if len(counts) > 1 or (counts.keys() - {name}) & set(found.classes)
+        }
         if divided:
             name, counts = next(iter(divided.items()))
             other = counts.most_common()[-1][0]
-            differing = sum(c.total() - max(c.values()) for c in divided.values())
+            differing = sum(
+                c.total() - (c[label] if label in c else max(c.values()) if len(c) > 1 else 0)
+                for label, c in divided.items()
+            )
+            first = counts.most_common()[0][0]
+            most = f", though most in {name!r} are {first!r}" if len(counts) > 1 else ""
             raise AmbiguousLayoutError(
                 f"{self._source!r}: {table.name!r} says otherwise than the folders about at least "
-                f"{differing:,} images, such as {example[name, other]!r}: {other!r}, though most "
-                f"in {name!r} are {counts.most_common()[0][0]!r}. To read the file: --set "
-                f"data.labels={table.name}; to read the folders: --set data.labels=none."
+                f"{differing:,} images, such as {example[name, other]!r}: {other!r}{most}. "
+                f"To read the file: --set data.labels={table.name}; to read the "
+                "folders: --set data.labels=none."
             )
 
     def _with_groups(self, found: Collection, *, tables: Sequence[LabelTable]) -> Collection:
