@@ -23,12 +23,16 @@ from darkroom.batch.scoring import BatchScore
 from darkroom.batch.selecting import SplitChoice
 from darkroom.batch.table import BatchTable
 from darkroom.batch.tables import check_table_name, write_table
-from darkroom.config.loading import config_digest
+from darkroom.config.loading import config_digest, overridden_keys
 from darkroom.config.placement import Placement
 from darkroom.errors import DarkroomError, UserError
 from darkroom.files import workspace, write_text
 from darkroom.locks import alone, in_use
 from darkroom.progress import terminal_progress
+
+_OF_ANY_BATCH = ("sagemaker", "tracking")
+_OF_A_SOURCE = ("data.maximum_archive_bytes", "data.maximum_files", "data.zip_encoding")
+"""Settings that a batch reads; without a SOURCE, all that say how the data set is read."""
 
 
 def run_batch(
@@ -50,6 +54,7 @@ def run_batch(
         DarkroomError: none of the images could be read, or the work failed.
     """
     _check_outputs(out)
+    _check_settings(overrides, has_source=source is not None)
     with ExitStack() as held:
         use = held.enter_context(in_use(workspace(), progress=terminal_progress()))
         found = find_model(model)
@@ -128,6 +133,23 @@ def _check_outputs(out: Sequence[Path]) -> None:
                 f"--out {str(path)!r} cannot be written: "
                 "name a file in an existing folder that you may write to"
             )
+
+
+def _check_settings(overrides: Sequence[str], *, has_source: bool) -> None:
+    """Refuse what would be set without effect: a batch must not look as if it had been heard."""
+    of_data = _OF_A_SOURCE if has_source else ("data", "training.seed")
+    read = (*_OF_ANY_BATCH, *of_data)
+    unread = [
+        key
+        for key in overridden_keys(overrides)
+        if not any(key == one or key.startswith(f"{one}.") for one in read)
+    ]
+    if unread:
+        why = "where a SOURCE is named: its images are taken as they lie" if has_source else ""
+        raise UserError(
+            f"--set has no effect on a batch{f' {why}' if why else ''}: {', '.join(unread)}. Leave "
+            f"it out; what has one begins with {', '.join(read)}."
+        )
 
 
 def _write(table: BatchTable, *, found: BatchScore, out: Sequence[Path]) -> None:

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from checkout import CHECKOUT
+from commands.declared import batch
+from darkroom.errors import UserError
 from pictures import write_image_folder
 from small_bundles import write_small_bundle
 
@@ -89,3 +92,16 @@ def test_names_that_cannot_be_written_are_refused_before_the_work(
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "setting"),
+    [("images", "data.exclude=cat"), ("images", "data={}"), (None, "model.image_size=64")],
+)
+def test_settings_without_effect_are_refused(tmp_path, source, setting):
+    options = [source] if source else []
+    options += ["--out", str(tmp_path / "table.csv"), "--set", setting, "--set", "tracking.tags={}"]
+    result = CliRunner().invoke(batch, options)
+    assert isinstance(result.exception, UserError)
+    assert f"no effect on a batch{' where' if source else ':'}" in str(result.exception)
+    assert "tags" not in str(result.exception)

@@ -12,6 +12,7 @@ from darkroom.sources.image_folder import (
     COMPANION,
     DOCUMENT,
     EXCLUDED,
+    MASK,
     NO_CLASS,
     NO_CLASS_IN_SPLIT,
     NOT_AN_IMAGE,
@@ -106,9 +107,19 @@ def test_hidden_and_foreign_files_are_left_out_and_counted(tmp_path):
         "cat/.DS_Store",
         "__MACOSX/cat/._1.jpg",
         ".git/objects/a.jpg",
+        "cat/@eaDir/1.jpg/SYNOPHOTO_THUMB_XL.jpg",
+        "#recycle/3.jpg",
     )
     assert sorted(file.path for file in found.files) == ["cat/1.jpg", "dog/2.JPEG"]
-    assert found.left_out == {HIDDEN: 4, DOCUMENT: 1, NO_CLASS: 1}
+    assert found.left_out == {HIDDEN: 6, DOCUMENT: 1, NO_CLASS: 1}
+
+
+def test_masks_beside_their_images_are_no_images_of_the_class(tmp_path):
+    images = ("cyst/a (1).png", "cyst/a_mask.png", "scan/b.jpg", "scan/b 2.jpg")
+    masks = ("cyst/a (1)_mask.png", "cyst/a (1)_mask_1.png", "scan/b_segmentation.png")
+    found = _read(tmp_path, *images, *masks)
+    assert sorted(file.path for file in found.files) == sorted(images)
+    assert found.left_out == {MASK: 3}
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "webp", "bmp", "gif", "tif", "jfif"])

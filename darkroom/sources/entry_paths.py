@@ -2,7 +2,11 @@
 
 from pathlib import PurePosixPath, PureWindowsPath
 
-_SYSTEM_NAMES = frozenset({"__macosx", "thumbs.db", "desktop.ini", "$recycle.bin"})
+_SYSTEM_NAMES = frozenset(
+    {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "icon\r"}
+    | {"@eadir", "#recycle", "lost+found", "system volume information"}
+)
+"""Left by macOS, Windows, Linux and Synology, whose @eaDir holds thumbnails of each image."""
 _LONGEST_COMPONENT_BYTES = 255
 """NAME_MAX of Linux and macOS file systems."""
 

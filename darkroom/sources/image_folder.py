@@ -50,6 +50,7 @@ NO_CLASS = "image outside the class folders"
 NO_CLASS_IN_SPLIT = "image in a split's folder, outside its class folders"
 BESIDE_SPLITS = "image in a folder beside the splits"
 COMPANION = "mask, annotation or thumbnail, by the name of its folder"
+MASK = "mask of the image beside it, by its name"
 REPEATED = "in a folder that holds the class folders once more"
 EXCLUDED = "left out by data.exclude"
 
@@ -65,6 +66,8 @@ _COMPANIONS_TEXT = (
     "documentation meta metadata papers code src scripts"
 )
 _COMPANIONS = frozenset(_COMPANIONS_TEXT.split())
+_MASK_OF = re.compile(r"(.+)[-_ .](?:mask|segmentation|superpixels)(?:[-_ .]?\d+)?", re.IGNORECASE)
+"""'benign (1)_mask_1.png' beside 'benign (1).png'."""
 _PARTS = frozenset({"images", "image", "img", "imgs", "part", "batch", "chunk", "vol", "zip"})
 
 
@@ -630,6 +633,16 @@ def _companions(folder: _Folder) -> list[_Folder]:
     return [child for child in folder.filled if child.name.lower() in _COMPANIONS]
 
 
+def _masks(folder: _Folder) -> Iterator[FileEntry]:
+    """Masks that lie beside their images and are called after them."""
+    for inner in folder.all_folders():
+        stems = {PurePosixPath(file.path).stem for file in inner.images}
+        for file in inner.images:
+            found = _MASK_OF.fullmatch(PurePosixPath(file.path).stem)
+            if found and found[1] in stems:
+                yield file
+
+
 def _unfilled(top: _Folder) -> list[_Folder]:
     """Folders beside class folders that should hold images and do not."""
     return [
@@ -673,6 +686,7 @@ def _collect(reading: _Reading, *, tree: _Folder, left_out: LeftOut) -> Collecti
     """The files of a reading. Every image becomes one of its files, or is left out."""
     top = reading.top
     base = "" if any(f.has_two_paths for f in _way(tree, top)) else top.path
+    beside = {file.path: MASK for found in reading.classes for file in _masks(found.folder)}
     masks = {
         id(file)
         for folder, why in reading.dropped
@@ -683,7 +697,7 @@ def _collect(reading: _Reading, *, tree: _Folder, left_out: LeftOut) -> Collecti
     lost: Counter[str] = Counter()
     for found in reading.classes:
         for file in found.folder.all_images():
-            if id(file) not in masks:
+            if id(file) not in masks and file.path not in beside:
                 entry = replace(file, path=_below(file.path, base=base))
                 files[file.path] = labelled(entry, label=found.label, split=found.split)
         lost[found.label] += sum(1 for _ in found.folder.all_others())
@@ -694,7 +708,8 @@ def _collect(reading: _Reading, *, tree: _Folder, left_out: LeftOut) -> Collecti
     }
     for file in tree.all_images():
         if file.path not in files:
-            left_out.add(reasons.get(file.path, NO_CLASS), file.path)
+            reason = beside.get(file.path) or reasons.get(file.path, NO_CLASS)
+            left_out.add(reason, file.path)
     present = {file.label for file in files.values()}
     named = {same_text(found.label): found.folder.name for found in reading.classes}
     return Collection(
