@@ -9,12 +9,19 @@ Exit codes: 0 done, 1 failed, 2 your input has to change, 130 interrupted.
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 if __name__ == "__main__":  # until `run_and_exit` takes over, nothing is begun that had to end
     signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
 
-import click
+try:
+    import click
+except ModuleNotFoundError as missing:
+    from darkroom.errors import not_installed
+
+    print(f"Error: {not_installed(missing)}", file=sys.stderr)
+    sys.exit(2)
 
 from commands.declared import COMMANDS
 from commands.group import Commands

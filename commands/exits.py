@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import disk_usage
 from types import FrameType
@@ -17,7 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
-from darkroom.errors import DarkroomError, UserError
+from darkroom.errors import DarkroomError, UserError, not_installed
 
 INTERRUPTED = 128 + signal.SIGINT
 _UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -83,7 +84,14 @@ def explained(error: BaseException) -> DarkroomError | None:
         )
     if isinstance(error, RuntimeError) and _NO_HOME in str(error):
         return UserError("a path begins with ~ and the name of nobody here: write it out in full")
+    if isinstance(error, ModuleNotFoundError) and _is_missing(error.name):
+        return UserError(not_installed(error))
     return _explained_by_system(error) if isinstance(error, OSError) else None
+
+
+def _is_missing(module: str | None) -> bool:
+    """Whether nothing of its package is installed; else the name of the module is wrong."""
+    return module is not None and find_spec(module.partition(".")[0]) is None
 
 
 def _explained_by_system(error: OSError) -> DarkroomError | None:

@@ -272,11 +272,13 @@ def _files(place: Path) -> Iterable[Path]:
 
 
 def _show(parts: Sequence[_Part]) -> None:
-    table = Table("kind", "what", "makes room", "")
+    some_stay = any(part.kept_because for part in parts)
+    table = Table("kind", "what", "makes room", *([""] if some_stay else []))
     for part in parts:
         room = "–" if part.kept_because else megabytes(part.freed)
         note = Text(f"stays: {part.kept_because}" if part.kept_because else "", overflow="fold")
-        table.add_row(part.kind, Text(part.what, overflow="fold"), room, note)
+        notes = [note] if some_stay else []
+        table.add_row(part.kind, Text(part.what, overflow="fold"), room, *notes)
     if parts:
         Console().print(table)
     total = sum(part.freed for part in parts)

@@ -7,6 +7,7 @@ A message says what is wrong, shows the value with `!r`, says what is allowed an
 what to do next. Where several problems can be found, all are reported at once.
 """
 
+import sys
 from collections.abc import Sequence
 
 
@@ -28,3 +29,12 @@ class UserError(DarkroomError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+def not_installed(error: ModuleNotFoundError) -> str:
+    """What is told where a package is missing: most often, it is another Python than .venv's."""
+    return (
+        f"{error.name!r} is not installed for {sys.executable!r}. Darkroom runs in its own "
+        "environment: `make setup` creates or mends it, `source .venv/bin/activate` enters it "
+        "(or write .venv/bin/python instead of python)"
+    )

@@ -290,6 +290,27 @@ def test_a_fault_of_ours_is_a_message_that_names_its_traceback() -> None:
     assert "KeyError: 'a wrong key'" in kept.read_text()
 
 
+@pytest.mark.parametrize("has_click", [False, True])
+def test_outside_its_environment_it_says_how_to_get_in(
+    has_click: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if has_click:  # as in many a Python of the system
+        (tmp_path / "click").symlink_to(Path(click.__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    result = subprocess.run(
+        [sys.executable, "-S", str(CHECKOUT / "run.py"), "runs"],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
+    )
+    assert "source .venv/bin/activate" in result.stderr
+    assert "make setup" in result.stderr
+    assert "fault of Darkroom" not in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 2
+
+
 @pytest.mark.parametrize("place", ["/dev/null/x", "/proc/x"])
 def test_a_workspace_that_cannot_be_made(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DARKROOM_HOME", place)

@@ -104,6 +104,7 @@ def test_the_evaluation_report_is_self_contained_and_says_what_matters(judged: C
     pair = evaluation.confused_pairs[0]
     assert re.search(rf"<th>{pair.actual}</th><td class=\"bad\">{pair.predicted}</td>", page)
     assert page.index("Accuracy") < page.index("What to look at next") < page.index("by class")
+    assert re.search(r"other test images\.\s", page)
 
 
 def test_the_report_shows_wrong_and_right_predictions_in_their_colours(judged: Callable) -> None:

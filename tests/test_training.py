@@ -140,8 +140,10 @@ def test_a_finished_training_started_again_returns_at_once(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     first = run_training(dataset, home=tmp_path)
-    again = run_training(dataset, home=tmp_path)
+    messages = Messages()
+    again = run_training(dataset, home=tmp_path, progress=messages)
     assert again.history == first.history
+    assert messages.lines[0].startswith("nothing is left to train: 3 epochs")
     assert_same(first, again)
 
 

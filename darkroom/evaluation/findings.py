@@ -95,6 +95,8 @@ def _most_confused(evaluation: Evaluation) -> str:
     if not evaluation.confused_pairs:
         return ""
     pair = evaluation.confused_pairs[0]
+    if pair.count == 1 and len(evaluation.confused_pairs) > 1:
+        return "No class was taken for the same other one twice."
     return (
         f"The most frequent mistake: “{pair.actual}” taken for “{pair.predicted}” "
         f"({_images(pair.count)}, {pair.share:.0%} of “{pair.actual}”)."

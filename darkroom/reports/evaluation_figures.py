@@ -66,7 +66,13 @@ def reliability_figure(evaluation: Evaluation) -> Figure:
     )
     upper.set_ylim(0, 1.02)
     upper.set_ylabel("Accuracy")
-    upper.legend(loc="upper left", frameon=False, fontsize=8)
+    figure.legend(
+        *upper.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+    )
     error = evaluation.metrics["calibration_error"].value
     upper.set_title(f"Reliability, calibration error {error:.3f}")
     lower.bar(middles, [bin_.count for bin_ in bins], width, color=GREY)

@@ -63,7 +63,6 @@ class KeptState:
         learner.restore(
             model=checkpoint.model, optimizer=checkpoint.optimizer, scaler=checkpoint.scaler
         )
-        progress.message(f"going on after epoch {len(checkpoint.history)}, from the checkpoint")
         return list(checkpoint.history), dict(checkpoint.best or checkpoint.model)
 
     def save(

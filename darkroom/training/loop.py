@@ -215,6 +215,8 @@ class _Training:
     def run(self, on_epoch: Callable[[EpochMetrics], None] | None) -> TrainingResult:
         """Go on from the checkpoint, if there is one, to the end."""
         self._history, self._best = self._kept.restore(self._learner, progress=self._progress)
+        if self._history:
+            self._progress.message(self._what_is_left())
         total = self._hyperparameters.epochs * self._epochs.steps
         with self._progress.task("train", total=total) as task:
             task.advance(len(self._history) * self._epochs.steps)
@@ -224,6 +226,14 @@ class _Training:
                     if on_epoch:
                         on_epoch(metrics)
         return self._result()
+
+    def _what_is_left(self) -> str:
+        if self._is_done():
+            return (
+                f"nothing is left to train: {len(self._history)} epochs of just this training "
+                "were done before, as a trial of the search or in an earlier run"
+            )
+        return f"going on after epoch {len(self._history)}, from the checkpoint"
 
     def _remaining(self, task: Task) -> Generator[EpochMetrics]:
         """Train epoch by epoch, recorded; each is on the disk before it is yielded."""
