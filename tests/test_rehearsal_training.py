@@ -1,5 +1,6 @@
 """Training jobs of the emulator really run, and end as on AWS."""
 
+import gzip
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -221,6 +222,43 @@ def test_a_manifest_names_the_objects_of_a_channel(sagemaker: Any, s3: Any) -> N
     request["InputDataConfig"] = [channel("training", uri, S3DataType="ManifestFile")]
     job = trained(sagemaker, request)
     assert archive_of(s3, job["ModelArtifacts"]["S3ModelArtifacts"]) == {"b/2.txt": b"2"}
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (f'[{{"prefix": "s3://{BUCKET}/listed/"}}, "nope.txt"]', "NoSuchKey"),
+        (f'[{{"prefix": "s3://{BUCKET}/listed/"}}, "../x.txt"]', "'../x.txt'"),
+        ('[{"x": 1}]', "does not begin with"),
+        ('["a.txt"]', "does not begin with"),
+        (f'[{{"prefix": "s3://{BUCKET}/listed/"}}, 5]', "names 5"),
+    ],
+    ids=["missing", "outside", "no prefix", "strings", "number"],
+)
+def test_a_manifest_that_is_wrong_is_the_users_failure(
+    content: str, reason: str, sagemaker: Any, s3: Any, request: pytest.FixtureRequest
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="wrong.json", Body=content.encode())
+    name = f"wrong-{request.node.callspec.id.replace(' ', '-')}"
+    order = training_request(name, script="true")
+    uri = f"s3://{BUCKET}/wrong.json"
+    order["InputDataConfig"] = [channel("training", uri, S3DataType="ManifestFile")]
+    failure = trained(sagemaker, order)["FailureReason"]
+    assert failure.startswith("ClientError: Data download failed")
+    assert reason in failure
+
+
+@pytest.mark.parametrize("content", [b"plain", gzip.compress(b"x" * 99)[:-9]], ids=["plain", "cut"])
+def test_a_channel_that_is_not_packed_as_it_says_is_the_users_failure(
+    content: bytes, sagemaker: Any, s3: Any
+) -> None:
+    key = f"packed-{len(content)}"
+    s3.put_object(Bucket=BUCKET, Key=f"{key}/a.gz", Body=content)
+    order = training_request(key, script="true")
+    uri = f"s3://{BUCKET}/{key}/"
+    order["InputDataConfig"] = [{**channel("training", uri), "CompressionType": "Gzip"}]
+    failure = trained(sagemaker, order)["FailureReason"]
+    assert failure.startswith("ClientError: Data download failed: not all under")
 
 
 def test_a_warm_pool_is_reused_by_the_next_job_alike(running: Running, sagemaker: Any) -> None:

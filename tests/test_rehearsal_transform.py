@@ -161,6 +161,17 @@ def test_gzipped_objects_are_unpacked(aws: CachedClients, name: str) -> None:
     assert results(aws, name) == {"a.gz.out": b"one:a"}
 
 
+def test_objects_that_are_not_packed_as_they_say_spare_the_others(
+    aws: CachedClients, name: str
+) -> None:
+    packed = gzip.compress(b"a" * 99)
+    source = put(aws, name, {"a.gz": gzip.compress(b"a"), "b.gz": packed[:-9], "c.gz": b"plain"})
+    found = transform(aws, name, source, input={"CompressionType": "Gzip"})
+    assert found["FailureReason"] == "ClientError: See job logs for more information"
+    assert results(aws, name) == {"a.gz.out": b"one:a"}
+    assert f"bucket/in/{name}/b.gz: " in log_of(aws, name)
+
+
 def test_an_object_that_is_refused_fails_the_job_and_spares_the_others(
     aws: CachedClients, name: str
 ) -> None:

@@ -7,7 +7,6 @@ each host gets every n-th object.
 """
 
 import gzip
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +21,8 @@ from rehearsal.s3_uris import split_uri
 
 Assignment = tuple[storage.StoredObject, str]
 """An object, and its path below the channel."""
+
+_FAILED = "ClientError: Data download failed"
 
 
 def fetch_channel(
@@ -43,17 +44,24 @@ def fetch_channel(
         share = found[number :: len(folders)] if sharded else found
         try:
             storage.download([(entry, folder / path) for entry, path in share], state=state)
+        except ClientError as error:
+            key = error.response["Error"].get("Key", "an object")
+            raise JobFailure(f"{_FAILED}: {error}: {key!r} of {source['S3Uri']!r}") from error
         except OSError as error:
             raise JobFailure(_no_file(error, uri=source["S3Uri"])) from error
         if channel.get("CompressionType") == "Gzip":
-            _unpack(folder, share)
+            try:
+                _unpack(folder, share)
+            except storage.NO_GZIP as error:
+                where = f"not all under S3 URL {source['S3Uri']!r} is packed by gzip"
+                raise JobFailure(f"{_FAILED}: {where}: {error}") from error
 
 
 def _objects(source: Mapping[str, Any], *, role: str, state: State) -> list[Assignment]:
     uri = source["S3Uri"]
     try:
         if source["S3DataType"] == "ManifestFile":
-            found = _of_manifest(uri, state=state)
+            found = storage.of_manifest(uri, state=state)
         else:
             found = _of_prefix(uri, state=state)
     except (ClientError, ValueError) as error:
@@ -70,18 +78,6 @@ def _of_prefix(uri: str, *, state: State) -> list[Assignment]:
         for entry in storage.listed(uri, state=state)
     ]
     return [(entry, path.as_posix()) for entry, path in pairs if path is not None]
-
-
-def _of_manifest(uri: str, *, state: State) -> list[Assignment]:
-    """A manifest is a list: first {"prefix": "s3://…"}, then paths that follow it."""
-    head, *paths = json.loads(storage.read(uri, state=state))
-    prefix = head["prefix"]
-    found = []
-    for path in paths:
-        bucket, key = split_uri(f"{prefix}{path}")
-        if ".." not in Path(path).parts:
-            found.append((storage.StoredObject(bucket, key, 0), path.lstrip("/")))
-    return found
 
 
 def _unpack(folder: Path, share: Sequence[Assignment]) -> None:

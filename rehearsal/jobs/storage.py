@@ -1,6 +1,9 @@
 """Objects of S3 to files, and files to objects."""
 
+import gzip
+import json
 import shutil
+import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +16,9 @@ from rehearsal.s3_uris import split_uri
 
 _TRANSFERS_AT_ONCE = 8
 _PART_BYTES = 64 << 20
+
+NO_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
+"""What is raised of content that is not packed by gzip, or is cut off."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,23 @@ def listed(uri: str, *, state: State) -> list[StoredObject]:
         for page in pages.paginate(Bucket=bucket, Prefix=prefix)
         for entry in page.get("Contents", ())
     ]
+
+
+def of_manifest(uri: str, *, state: State) -> list[tuple[StoredObject, str]]:
+    """The objects of a manifest, `[{"prefix": "s3://bucket/folder/"}, "a.jpg", …]`, by name.
+
+    Raises:
+        botocore.exceptions.ClientError: it is not there.
+        ValueError: it is no such list, or leads out of its prefix.
+    """
+    content = json.loads(read(uri, state=state))
+    head = content[0] if isinstance(content, list) and content else None
+    if not isinstance(head, dict) or not isinstance(head.get("prefix"), str):
+        raise ValueError(f'the manifest {uri} does not begin with [{{"prefix": …}}')
+    if wrong := [n for n in content[1:] if not isinstance(n, str) or ".." in n.split("/")]:
+        raise ValueError(f"the manifest {uri} names {wrong[0]!r}, which is no path below a prefix")
+    bucket, folder = split_uri(head["prefix"])
+    return [(StoredObject(bucket, folder + name, 0), name.lstrip("/")) for name in content[1:]]
 
 
 def download(pairs: Sequence[tuple[StoredObject, Path]], *, state: State) -> None:

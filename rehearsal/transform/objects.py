@@ -1,7 +1,6 @@
 """Which objects a transform job reads, and where the result of each goes."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +34,8 @@ def input_objects(source: Mapping[str, Any], *, state: State) -> list[InputObjec
     Raises botocore's ClientError; ValueError where a manifest is none.
     """
     if source["S3DataType"] == "ManifestFile":
-        return list(_of_manifest(source["S3Uri"], state=state))
+        found = storage.of_manifest(source["S3Uri"], state=state)
+        return [InputObject(each.bucket, each.key, name) for each, name in found]
     _, prefix = split_uri(source["S3Uri"])
     return [
         InputObject(each.bucket, each.key, relative_key(each.key, prefix=prefix))
@@ -50,13 +50,3 @@ def relative_key(key: str, *, prefix: str) -> str:
     if rest and (prefix.endswith("/") or rest.startswith("/") or not prefix):
         return rest.lstrip("/")
     return key.removeprefix(prefix.rpartition("/")[0]).lstrip("/")
-
-
-def _of_manifest(uri: str, *, state: State) -> Iterator[InputObject]:
-    """`[{"prefix": "s3://bucket/folder/"}, "a.jpg", …]`."""
-    content = json.loads(storage.read(uri, state=state))
-    if not isinstance(content, list) or not content or "prefix" not in content[0]:
-        raise ValueError(f'the manifest {uri} does not begin with [{{"prefix": …}}')
-    bucket, folder = split_uri(content[0]["prefix"])
-    for name in content[1:]:
-        yield InputObject(bucket, folder + name, name)

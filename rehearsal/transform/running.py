@@ -28,6 +28,7 @@ from rehearsal.transform.settings import TransformSettings, container_environmen
 LOG_GROUP = "/aws/sagemaker/TransformJobs"
 
 _CLIENT_ERROR = "ClientError: See job logs for more information"
+_OF_THE_INPUT = (RecordTooLargeError, ClientError, *storage.NO_GZIP)
 _ALGORITHM_ERROR = "AlgorithmError: See job logs for more information"
 
 
@@ -129,7 +130,7 @@ class TransformRun:
                     maximum_megabytes=settings.maximum_megabytes,
                 )
             ]
-        except (RecordTooLargeError, NoAnswerError, _RefusedError, gzip.BadGzipFile) as error:
+        except (NoAnswerError, _RefusedError, *_OF_THE_INPUT) as error:
             self._note(each, error=error, after=server.last_line())
             return
         bucket, key = split_uri(each.output(self.job.target["S3OutputPath"]))
@@ -155,7 +156,7 @@ class TransformRun:
     def _note(self, each: InputObject, *, error: Exception, after: int) -> None:
         """Write to the job's data log what AWS writes there, behind what the container said."""
         place = f"{each.bucket}/{each.key}"
-        is_client = isinstance(error, RecordTooLargeError | gzip.BadGzipFile)
+        is_client = isinstance(error, _OF_THE_INPUT)
         lines = [f"{'ClientError' if is_client else 'Unable to get response from algorithm'}"]
         lines += ["", "Message:", str(error)]
         if isinstance(error, _RefusedError):
