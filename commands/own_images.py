@@ -82,11 +82,14 @@ def own_settings(
         Settings, and what a folder of the user's holds, which takes minutes to find out where it
         is large.
     """
+    given = set(given)
     parsed = parse_source(source)
     if parsed.kind == "path" and not Path(parsed.location).expanduser().exists():
-        return [], None  # which is told with all other problems
+        # That there is none is told with all other problems, of which missing weights are none.
+        why = "not looked for: there are no images"
+        unasked = [Setting("model.weights", "none", why)]
+        return [setting for setting in unasked if setting.key not in given], None
     looked = _look(parsed, config=config, fetch=stack == "local", progress=progress)
-    given = set(given)
     name = own_name(parsed.public_name)
     found = [
         Setting("tracking.experiment", name, "after the source"),

@@ -211,6 +211,8 @@ def test_nothing_is_asked_about_weights_for_a_folder_that_is_refused_anyway(
     for label in {"cat", "dog"} - set(labels):
         shutil.rmtree(folder / label)
     assert settled(folder)["weights"] == "none"
+    assert settled(tmp_path / "nowhere")["weights"] == "none"
+    assert settled(tmp_path / "nowhere", "model.weights=imagenet")["weights"] == "imagenet"
     assert asked == []
 
 

@@ -164,12 +164,12 @@ def test_what_latest_or_an_alias_points_at_stays_unless_it_is_named(
         connection.execute("CREATE TABLE tags (run_uuid, key, value)")
         connection.execute("CREATE TABLE logged_models (source_run_id, artifact_location)")
         connection.execute(
-            "INSERT INTO registered_model_aliases VALUES ('darkroom-classifier', '1', 'approved')"
+            "INSERT INTO registered_model_aliases VALUES ('digits', '1', 'approved')"
         )
     prune(names=[], keep=0, yes=False)
     told = re.sub(r"[\s│]", "", capsys.readouterr().out)
     assert "`latest`pointsatit" in told
-    assert "darkroom-classifier@approvedpointsatit" in told
+    assert "digits@approvedpointsatit" in told
 
 
 def test_a_run_under_way_is_listed_as_such_and_not_removed(
