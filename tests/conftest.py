@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -101,6 +102,16 @@ def _set_environment(wanted: Mapping[str, str]) -> None:
         if name not in wanted:
             del os.environ[name]
     os.environ.update({n: v for n, v in wanted.items() if not n.startswith("PYTEST_")})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_signals() -> None:
+    """Programs that tests start take Ctrl-C and a closed terminal as they do for a user.
+
+    Under nohup, or in the background of a shell, they would inherit that these are ignored.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aws_calls import called_actions
+from aws_calls import Code, Definition, called_actions
 from checkout import CHECKOUT
 from darkroom.backends.sagemaker.model_prefix import archive_of, prefix_of_models
 from darkroom.backends.sagemaker.requests.asynchronous import ANSWERS, IMAGES
@@ -251,63 +251,41 @@ def test_endpoints_may_neither_write_models_nor_start_anything() -> None:
     assert writing["Resource"] == [f"{root}/{folder}/*" for folder in written]
 
 
-# What the code calls, file by file
+# What the code calls
 
 
-def modules_of(folder: str) -> dict[str, Path]:
-    """Files by the names that they are imported under."""
-    return {
-        ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
-        for path in (CHECKOUT / folder).rglob("*.py")
-    }
+BACKENDS = Code("darkroom/backends")
 
 
-def imported(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return names
-
-
-def backends_behind(*folders: str) -> set[Path]:
-    """Files of darkroom/backends that those of some folders import, directly or not."""
-    backends = modules_of("darkroom/backends")
-    waiting = {p for folder in folders for p in (CHECKOUT / folder).rglob("*.py")}
-    found: set[Path] = set()
-    while waiting:
-        names = imported(waiting.pop())
-        new = {path for name, path in backends.items() if name in names} - found
-        found |= new
-        waiting |= new
-    return found
-
-
-def lacking(files: set[Path], *, name: str) -> list[str]:
-    """Calls that a policy does not allow, each with its file."""
+def lacking(definitions: set[Definition], *, name: str) -> list[str]:
+    """Calls that a policy does not allow, each with where it stands."""
     patterns = allowed(name) | FREE
     return sorted(
-        f"{path.relative_to(CHECKOUT)}: {' or '.join(sorted(actions))}"
-        for path in files
-        for actions in called_actions(path)
+        f"{'.'.join(definition)}: {' or '.join(sorted(actions))}"
+        for definition in definitions
+        for statement in BACKENDS.definitions[definition]
+        for actions in called_actions(statement)
         if not any(fnmatchcase(action, pattern) for action in actions for pattern in patterns)
     )
 
 
 def test_the_execution_role_may_do_what_the_pipelines_components_call() -> None:
-    files = backends_behind("steps", "materializers")
-    assert len(files) > 10
-    assert lacking(files, name="execution-role") == []
+    reached = BACKENDS.reached_from("steps", "materializers")
+    assert "CreateTrainingJob" in str(calls(reached))
+    assert lacking(reached, name="execution-role") == []
 
 
 def test_the_client_may_do_what_the_commands_call() -> None:
-    """And what no component calls, so that no file is left out."""
-    rest = set(modules_of("darkroom/backends").values()) - backends_behind("steps", "materializers")
-    files = backends_behind("commands") | rest
-    assert CHECKOUT / "darkroom/backends/sagemaker/preflight/quotas.py" in files
-    assert lacking(files, name="client") == []
+    """And what no component calls, so that nothing is left out."""
+    rest = BACKENDS.definitions.keys() - BACKENDS.reached_from("steps", "materializers")
+    reached = BACKENDS.reached_from("commands") | rest
+    assert "DescribeEndpoint" in str(calls(reached))
+    assert lacking(reached, name="client") == []
+
+
+def calls(definitions: set[Definition]) -> set[frozenset[str]]:
+    statements = [s for definition in definitions for s in BACKENDS.definitions[definition]]
+    return {actions for statement in statements for actions in called_actions(statement)}
 
 
 @pytest.mark.parametrize(
@@ -324,10 +302,8 @@ def test_the_client_may_do_what_the_commands_call() -> None:
         ("pattern.search('a')", set()),
     ],
 )  # fmt: skip
-def test_calls_are_found_in_the_source(tmp_path, source: str, actions: set[str]) -> None:
-    path = tmp_path / "source.py"
-    path.write_text(source)
-    assert set().union(*called_actions(path)) == actions
+def test_calls_are_found_in_the_source(source: str, actions: set[str]) -> None:
+    assert set().union(*called_actions(ast.parse(source))) == actions
 
 
 def test_actions_of_others_are_named_by_commit() -> None:
