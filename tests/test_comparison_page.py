@@ -169,6 +169,8 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert told[1].startswith("b was not judged")
     others = run(healthy(facts=facts(classes=("a", "b"))))
     assert caveats(BEFORE, after=others) == ["The classes differ: metrics cannot be compared."]
+    [told] = caveats(BEFORE, after=replace(BEFORE, name="later"))
+    assert told.startswith("Both are one and the same training")
 
 
 def test_differences_are_signed() -> None:

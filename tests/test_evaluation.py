@@ -199,6 +199,7 @@ def test_the_most_confident_mistakes_are_sampled() -> None:
         ("aaab" * 20, "aaaa" * 20, 0.99, "20 images were classified wrongly with a probability"),
         ("aaab" * 20, "aaaa" * 20, 0.99, "overconfident"),
         ("abc" * 30 + "ab", "abc" * 30 + "bc", 0.8, "No class was taken for the same other one"),
+        ("ab" * 5, "aaaaabbbab", 0.8, "It is not shown that the model does better than guessing"),
         ("ab" * 50, "ab" * 50, 0.6, "underconfident"),
         ("aaab" * 20, "aaaa" * 20, 0.8, "No image at all was taken for “b”"),
         ("aaab", "aaaa", 0.8, "Fewer than 10 images in the test split: “a”, “b”, “c”"),

@@ -59,8 +59,9 @@ def _chance_level(evaluation: Evaluation) -> str:
     if low > share or balanced > 1 / classes:
         return ""
     return (
-        f"The model does no better than guessing: always answering “{largest.name}” would be "
-        f"right in {share:.0%} of the images, its accuracy may be as low as {low:.0%}."
+        "It is not shown that the model does better than guessing: always answering "
+        f"“{largest.name}” would be right in {share:.0%} of the images, its accuracy may be as "
+        f"low as {low:.0%}."
     )
 
 

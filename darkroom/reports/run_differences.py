@@ -208,6 +208,8 @@ def caveats(before: RecordedRun, *, after: RecordedRun) -> list[str]:
     """Why figures of the two may not be comparable."""
     old, new = before.evidence.facts, after.evidence.facts
     told = []
+    if old.started and old == new:
+        told.append("Both are one and the same training: the later run reused the earlier one's.")
     if old.classes != new.classes:
         told.append("The classes differ: metrics cannot be compared.")
     elif not are_comparable(before, after=after):
