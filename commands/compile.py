@@ -105,6 +105,6 @@ def _table(report: CompilationReport) -> Table:
             f"{found.images_per_second[batch]:.0f} ({batch} at once)",
             f"{found.memory_mb:.0f} MB",
             f"{found.top1_agreement:.1%}",
-            f"{found.probability_difference:.1e}",
+            f"{found.probability_difference:.2g}",
         )
     return table
