@@ -9,6 +9,7 @@ from PIL import Image
 
 from command_line import run
 from commands.compare import compare_runs
+from commands.serve import serve_model
 from darkroom.backends.batch import as_csv
 from darkroom.errors import UserError
 from darkroom.files import csv_text
@@ -45,6 +46,18 @@ def test_a_taken_port_is_told_with_its_reason_once(bundle: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.count("Address already in use") == 1
     assert "--port" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"), [("images", "holds no model"), ("colours", "is one model itself")]
+)
+def test_a_folder_without_models_is_not_served(
+    bundle: Path, tmp_path: Path, folder: str, reason: str
+) -> None:
+    (tmp_path / "images" / "cat").mkdir(parents=True)
+    place = bundle if folder == "colours" else tmp_path / folder
+    with pytest.raises(UserError, match=reason):
+        serve_model(model=None, models=str(place), port=0)
 
 
 def test_a_run_is_not_compared_with_itself(tmp_path: Path) -> None:
