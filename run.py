@@ -35,7 +35,7 @@ from stacks.environment import prepare_environment
     cls=Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 1 failed, 2 your mistake.",
+    epilog="Exit codes: 0 done, 1 failed, 2 your input has to change, 130 interrupted.",
 )
 @click.version_option(__version__, "--version", prog_name="darkroom")
 @STACK

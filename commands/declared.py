@@ -15,7 +15,7 @@ from commands.options import CONFIG, DATA, MODEL, MODEL_CONFIG, SET, STACK
 @SET
 @click.option("--refresh-prices", is_flag=True, help="Fetch AWS's price list first.")
 def check(**options: object) -> None:
-    """Validate configuration, data source and account without running anything."""
+    """Validate configuration, data and account; start nothing."""
     call("commands.check:check_all", options)
 
 
@@ -54,7 +54,7 @@ def predict(**options: object) -> None:
 @click.option("--capture", metavar="PLACE", help="Store requests in a folder or s3:// prefix.")
 @click.option("--capture-percent", help="Share of them.  [default: 100]")
 def serve(**options: object) -> None:
-    """Serve MODEL (default: the newest) on loopback until interrupted."""
+    """Serve MODEL (default: the newest) on loopback; Ctrl-C ends it."""
     call("commands.serve:serve_model", options)
 
 
@@ -71,7 +71,7 @@ def serve(**options: object) -> None:
     help="Images to compare its answers with this machine's.  [default: the bundle's picture]",
 )
 def deploy(**options: object) -> None:
-    """Deploy a bundle (default: the newest), or several behind one endpoint."""
+    """Deploy one bundle (default: the newest) or several."""
     call("commands.deploy:deploy_models", options)
 
 
@@ -87,7 +87,7 @@ def deploy(**options: object) -> None:
 @MODEL_CONFIG
 @SET
 def compile_(**options: object) -> None:
-    """Measure which engine runs MODEL (default: the newest) best on this machine."""
+    """Measure which engine runs MODEL best here (default: newest)."""
     call("commands.compile:compile_bundle", options)
 
 
@@ -116,7 +116,7 @@ def down(**options: object) -> None:
 @STACK
 @click.option("--port", type=click.IntRange(0, 65535), default=5000, show_default=True)
 def ui(**options: object) -> None:
-    """Open MLflow's user interface on the runs so far; the address is printed."""
+    """Serve MLflow's user interface on the runs so far."""
     call("commands.ui:serve_ui", options)
 
 
@@ -144,7 +144,7 @@ def ui(**options: object) -> None:
 @SET
 @click.option("--no-resume", is_flag=True, help="Use nothing of an interrupted batch.")
 def batch(**options: object) -> None:
-    """Classify a whole source (default: the data of the model's own run) and write a table."""
+    """Classify a source (default: the model's own data) into a table."""
     call("commands.batch:run_batch", options)
 
 

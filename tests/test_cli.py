@@ -22,6 +22,12 @@ def test_help_names_every_option(command: str) -> None:
     assert shown - {"--help"} == OPTIONS[command]
 
 
+def test_the_list_of_commands_cuts_no_sentence_and_names_every_exit_code() -> None:
+    shown = CliRunner().invoke(cli, ["--help"]).stdout
+    assert "..." not in shown.partition("Commands:")[2]
+    assert "130 interrupted" in shown
+
+
 def test_help_takes_less_than_half_a_second_of_processor_time() -> None:
     times = []
     for _ in range(3):
