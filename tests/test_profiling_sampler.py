@@ -34,14 +34,15 @@ def work_for(samples: int, *, path: Path) -> None:
 
 
 def test_a_real_run_is_sampled(tmp_path):
-    before = time.time()
+    before, worked = time.time(), time.process_time()
     samples = sampled(tmp_path / "system.jsonl", samples=5)
+    share = 100 * (time.process_time() - worked) / (time.time() - before)  # little beside others
     assert 5 <= len(samples) <= 7
     assert (np.diff(samples.time) >= 0.045).all()
     assert samples.cpu.shape == (len(samples), len(os.sched_getaffinity(0)))
     assert before < samples.time[0] < samples.time[-1] <= time.time() + 0.1
     assert (np.diff(samples.time) > 0).all()
-    assert 20 < samples.process_cpu.mean() < 100 * os.cpu_count() + 30
+    assert share / 3 < samples.process_cpu.mean() < 100 * os.cpu_count() + 30
     assert 1e7 < samples.process_memory[-1] < psutil.virtual_memory().total
     assert ((samples.cpu >= 0) & (samples.cpu <= 100)).all()
     assert ((samples.memory > 0) & (samples.memory < 100)).all()
