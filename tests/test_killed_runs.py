@@ -101,7 +101,7 @@ def place(tmp_path: Path) -> Place:
 
 def test_the_same_command_after_a_kill_goes_on_and_of_two_at_once_one_waits(place: Place) -> None:
     in_search, _ = place.killed_when_it_says("trial 1, epoch 1:")
-    in_training, told = place.killed_when_it_says("going on after epoch 3")
+    in_training, told = place.killed_when_it_says("nothing is left to train: 3 epochs")
     assert f"Run {in_search} did not come to its end: its process (" in told
     assert "trial 0, epoch" not in told
 
