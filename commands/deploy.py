@@ -9,7 +9,7 @@ import click
 
 from commands.deploy_expectations import expectations
 from commands.deploy_order import Deployed, Order
-from commands.models import find_model
+from commands.models import find_model, why_not_deployed
 from darkroom.errors import UserError
 from darkroom.files import workspace
 from darkroom.locks import in_use
@@ -41,6 +41,11 @@ def deploy_models(
     with ExitStack() as opened:
         opened.enter_context(in_use(workspace(), progress=terminal_progress()))
         found = {name: find_model(text) for name, text in named_models(models).items()}
+        for each in found.values():
+            if each.run and (reason := why_not_deployed(each.run)):
+                click.echo(
+                    f"Run {each.run.name} itself did not deploy this model: {reason}.", err=True
+                )
         named = [f"sagemaker.hosting.name={name}"] if name else []
         # The first one's, where several come from different runs; --name and --set differ from it.
         first = next(iter(found.values()))

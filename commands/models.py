@@ -54,6 +54,13 @@ class FoundModel:
         return load_config(None, overrides=[*known, *overrides])
 
 
+def why_not_deployed(run: Path) -> str:
+    """Why a run deployed no model, such as its gate's refusal; empty where nothing is known."""
+    with suppress(OSError, ValueError, AttributeError):
+        return str(json.loads((run / "summary.json").read_bytes()).get("endpoint_reason") or "")
+    return ""
+
+
 def find_model(name: str | None) -> FoundModel:
     """A model by the path of its bundle or run, its run's name, or its name in the registry.
 

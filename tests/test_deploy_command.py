@@ -162,6 +162,21 @@ def test_one_bundle_serves_on_this_machine_until_it_is_taken_down(
 
 
 @pytest.mark.slow
+def test_a_model_that_its_run_did_not_deploy_is_said_to_be_one(
+    home: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = home / "runs" / "weak"
+    write_small_bundle(run / "model")
+    (run / "summary.json").write_text('{"endpoint_reason": "accuracy 0.1300 is below 0.6"}')
+    (run.parent / "latest").symlink_to("weak")
+    deploy(name="weak", check=images)
+    told = "Run weak itself did not deploy this model: accuracy 0.1300 is below 0.6."
+    assert told in capsys.readouterr().err
+    deploy(str(run / "model"), name="weak", check=images)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_several_bundles_serve_on_this_machine_and_others_join_them(
     home: Path, colours: Path, moods: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
