@@ -18,15 +18,12 @@ if __name__ == "__main__":  # until `run_and_exit` takes over, nothing is begun 
 try:
     import click
 except ModuleNotFoundError as missing:
-    from darkroom.errors import not_installed
+    from darkroom.base.errors import not_installed
 
     print(f"Error: {not_installed(missing)}", file=sys.stderr)
     sys.exit(2)
 
-from commands.declared import COMMANDS
-from commands.group import Commands
-from commands.lazily import call
-from commands.options import CONFIG, DATA, FAULT, SET, STACK
+from commands.declared import COMMANDS, CONFIG, DATA, FAULT, SET, STACK, Commands, call
 from darkroom import __version__
 from stacks.environment import prepare_environment
 

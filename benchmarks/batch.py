@@ -21,10 +21,10 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from darkroom.batch.predicting import predict_all
-from darkroom.batch.selecting import images_in_folder
-from darkroom.prediction import Predictor
-from darkroom.sources.image_folder import is_image_name
+from darkroom.batch.prediction import predict_all
+from darkroom.batch.selection import images_in_folder
+from darkroom.data.image_folder import is_image_name
+from darkroom.models.prediction import Predictor
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 COMMAND = "run.py batch, start-up included"

@@ -3,8 +3,8 @@
     python -m benchmarks.decoding_cost            both tables
     python -m benchmarks.decoding_cost --seconds 10
 
-For each kind of image that is small to send and dear to decode (tests/hostile/costly.py): how it
-ends, the processor time and the memory that it takes in a process of its own, and what was
+For each kind of image that is small to send and dear to decode (tests/shared/hostile/costly.py):
+how it ends, the processor time and the memory that it takes in a process of its own, and what was
 reserved for it; then the 99th percentile of another client's times while four attackers send
 it to a server, over the value while nobody does. Exit code 1 where an image took more memory
 than was reserved, or the other client's percentile grew more than tenfold, or failed.
@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(_ROOT), str(_ROOT / "tests")]
+sys.path[:0] = [str(_ROOT), str(_ROOT / "tests" / "shared")]
 
 from benchmarks.hostile import serving  # noqa: E402
+from darkroom.base.processes import give_back_freed  # noqa: E402
 from darkroom.images import REQUESTED_IMAGES, ImageError, Preprocessing, prepare  # noqa: E402
-from darkroom.serving.memory import give_back_freed  # noqa: E402
 from hostile.costly import costly_images  # noqa: E402
 from hostile.images import encoded, picture  # noqa: E402
 from served import Client  # noqa: E402

@@ -20,13 +20,12 @@ import numpy as np
 
 from benchmarks.photographs import dataset_of, select
 from benchmarks.serving_models import write_bundle
-from darkroom.compilation.agreement import generated_images
-from darkroom.compilation.measuring import machine, measure
-from darkroom.compilation.results import CompilationReport, TvmInsight
+from darkroom.compilation.measurement import machine, measure
+from darkroom.compilation.results import CompilationReport, TvmInsight, generated_images
 from darkroom.compilation.tvm import TvmError, insight
-from darkroom.config.compilation import CompilationConfig
-from darkroom.model.bundle import read_bundle
-from darkroom.prediction import available_cores
+from darkroom.config.sections import CompilationConfig
+from darkroom.models.bundle import read_bundle
+from darkroom.models.prediction import available_cores
 
 ARCHITECTURES = ("resnet18", "mobilenet_v2", "mobilenet_v3_small")
 _HEADER = """
@@ -115,9 +114,8 @@ def _time_plain(folder: Path) -> float:
     """Milliseconds of one image."""
     import torch
 
-    from darkroom.model.bundle import WEIGHTS_FILE
-    from darkroom.model.network import build_model
-    from darkroom.model.weights import load_weights
+    from darkroom.models.bundle import WEIGHTS_FILE
+    from darkroom.models.network import build_model, load_weights
 
     torch.set_num_threads(int(os.environ["DARKROOM_THREADS"]))
     metadata = read_bundle(folder).metadata

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from darkroom.dataset import Dataset, ImageRecord, make_dataset
-from darkroom.training import batches, epochs, loop
+from darkroom.data.dataset import Dataset, ImageRecord, make_dataset
+from darkroom.training import batches, loop
 from darkroom.training.batches import Normaliser
 
 Values = dict[str, Any]
@@ -164,7 +164,7 @@ def _nan_in_a_batch(step: int = 60) -> Iterator[None]:
 
 @contextmanager
 def _slow_loader(factor: int = 10) -> Iterator[None]:
-    original = epochs.training_batch
+    original = loop.training_batch
 
     def slow(*arguments: Any, **options: Any) -> Tensor:
         started = time.perf_counter()
@@ -172,7 +172,7 @@ def _slow_loader(factor: int = 10) -> Iterator[None]:
         time.sleep((factor - 1) * (time.perf_counter() - started))
         return batch
 
-    with mock.patch.object(epochs, "training_batch", slow):
+    with mock.patch.object(loop, "training_batch", slow):
         yield
 
 

@@ -29,10 +29,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fault_kinds import FAULTS, Fault
+from darkroom.base.errors import DarkroomError
 from darkroom.config import DataConfig, Hyperparameters
 from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig
-from darkroom.dataset import Dataset
-from darkroom.errors import DarkroomError
+from darkroom.data.dataset import Dataset
 
 ARCHITECTURES = ("resnet18", "mobilenet_v2", "mobilenet_v3_small")
 HEALTHY: dict[str, Any] = {
@@ -145,7 +145,7 @@ def _run_one(job: dict[str, Any], *, folder: Path) -> None:
 
 def _judge(job: dict[str, Any], *, folder: Path, ended: str = "") -> None:
     """Judge a recording, also one of an earlier start, by the rules as they are."""
-    from darkroom.diagnosis.diagnosing import diagnose
+    from darkroom.debugging.diagnosis import diagnose
 
     result_file = _result_file(job, folder)
     place = folder / "recordings" / result_file.stem
@@ -209,8 +209,8 @@ def _train(
 
 
 def _digits(folder: Path, *, seed: int) -> Dataset:
-    from darkroom.backends.ingestion import ingest
-    from darkroom.progress import SILENT
+    from darkroom.backends.storage.ingestion import ingest
+    from darkroom.base.progress import SILENT
 
     return ingest("digits", config=DataConfig(), seed=seed, store=folder / "data", progress=SILENT)
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.hostile
 
-Starts a server with a small model and sends it the cases of tests/hostile. Exit code 1 where
+Starts a server with a small model and sends it the cases of tests/shared/hostile. Exit code 1 where
 a case was answered wrongly or the other client was.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 _ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(_ROOT), str(_ROOT / "tests")]
+sys.path[:0] = [str(_ROOT), str(_ROOT / "tests" / "shared")]
 
 from hostile.attacking import Bystander, Outcome, attack, bystander, held  # noqa: E402
 from hostile.bodies import BodyCase, body_cases  # noqa: E402

@@ -125,16 +125,16 @@ def _judge(folder: Path, *, kind: str) -> Measured:
 
 def _judge_recording() -> Any:
     from darkroom.config.debugging import DiagnosisConfig
-    from darkroom.diagnosis.diagnosing import diagnose
+    from darkroom.debugging.diagnosis import diagnose
 
     return lambda folder: _counted(diagnose(folder, config=DiagnosisConfig()).diagnosis)
 
 
 def _judge_trial() -> Any:
-    from darkroom.capture.smdebug_source import read_smdebug_tensors
     from darkroom.config.debugging import DiagnosisConfig
-    from darkroom.rules.judging import judge
-    from darkroom.rules.windowed import evidence_of_tensors
+    from darkroom.debugging.rules.custom import evidence_of_tensors
+    from darkroom.debugging.rules.runner import judge
+    from darkroom.debugging.smdebug_source import read_smdebug_tensors
 
     def judge_folder(folder: Path) -> tuple[Measured, list[str]]:
         evidence = evidence_of_tensors(read_smdebug_tensors(folder / "tensors"))

@@ -1,6 +1,6 @@
 """Which changes of the code no test notices.
 
-    python -m benchmarks.mutation [--module darkroom/evaluation/gate.py] [--most 20] [--seed 0]
+    python -m benchmarks.mutation [--module darkroom/evaluation/evaluate.py] [--most 20] [--seed 0]
 
 Changes one place of one module at a time, in a copy of the checkout: a comparison turned, a
 number moved by one, `and` for `or`, a condition negated, True for False, plus for minus, a
@@ -11,8 +11,8 @@ takes hours; run it with `nice -n 19`, and module by module.
 
 Survivors that were looked at and are no holes:
 
-- clearance.py, `token_hex(16)`: any length that AWS takes as a token will do.
-- clearance.py, `<=` for `<` of the moment of expiry: one microsecond.
+- cleanup.py, `token_hex(16)`: any length that AWS takes as a token will do.
+- cleanup.py, `<=` for `<` of the moment of expiry: one microsecond.
 """
 
 import argparse
@@ -31,21 +31,19 @@ _SLOW_TO_IMPORT = ("numpy", "scipy.special", "scipy.stats", "PIL.Image", "pydant
 _SLOW_TO_IMPORT += ("torchvision", "onnx", "onnxruntime", "botocore.session", "boto3", "optuna")
 TESTS = {
     "darkroom/images.py": ["test_images.py", "test_images_alike.py"],
-    "darkroom/model/export.py": ["test_export.py", "test_parity.py"],
-    "darkroom/evaluation/gate.py": ["test_gate.py"],
+    "darkroom/models/export.py": ["test_export.py", "test_parity.py"],
     "darkroom/evaluation/metrics.py": ["test_metrics.py", "test_evaluation.py"],
     "darkroom/evaluation/intervals.py": ["test_intervals.py", "test_evaluation.py"],
-    "darkroom/evaluation/evaluate.py": ["test_evaluation.py"],
-    "darkroom/sources/splitting.py": ["test_splitting.py"],
-    "darkroom/sources/image_folder.py": ["test_sources_image_folder.py"],
-    "darkroom/sources/archives.py": ["test_sources_archives.py"],
-    "darkroom/tuning/stopping.py": ["test_tuning.py"],
-    "darkroom/tuning/study.py": ["test_tuning.py"],
-    "darkroom/backends/sagemaker/requests/training.py": ["test_sagemaker_job_requests.py"],
-    "darkroom/backends/sagemaker/requests/tuning.py": ["test_sagemaker_job_requests.py"],
-    "darkroom/backends/sagemaker/requests/hosting.py": ["test_sagemaker_hosting_requests.py"],
-    "darkroom/backends/sagemaker/clearance.py": ["test_sagemaker_clearance.py"],
-    "darkroom/backends/sagemaker/removal.py": ["test_sagemaker_clearance.py"],
+    "darkroom/evaluation/evaluate.py": ["test_evaluation.py", "test_gate.py"],
+    "darkroom/data/assembly.py": ["test_splitting.py"],
+    "darkroom/data/image_folder.py": ["test_sources_image_folder.py"],
+    "darkroom/data/archives.py": ["test_sources_archives.py"],
+    "darkroom/tuning/search.py": ["test_tuning.py"],
+    "darkroom/backends/sagemaker/training/job.py": ["test_sagemaker_job_requests.py"],
+    "darkroom/backends/sagemaker/tuning/job.py": ["test_sagemaker_job_requests.py"],
+    "darkroom/backends/sagemaker/hosting/request.py": ["test_sagemaker_hosting_requests.py"],
+    "darkroom/backends/sagemaker/cleanup.py": ["test_sagemaker_clearance.py"],
+    "darkroom/backends/sagemaker/hosting/resources.py": ["test_sagemaker_clearance.py"],
 }
 """The tests that are to notice, by module."""
 
@@ -111,7 +109,7 @@ def _change(node: ast.AST) -> bool:
 def survives(module: str, text: str, *, checkout: Path, seconds: float) -> bool:
     """Whether the tests of a module pass with another text of it."""
     (checkout / module).write_text(text, encoding="utf-8")
-    tests = [f"tests/{name}" for name in TESTS[module]]
+    tests = [str(path) for name in TESTS[module] for path in Path("tests").rglob(name)]
     # A fork of this process, which has imported what takes long, and nothing of Darkroom.
     judge = get_context("fork").Process(target=_judge, args=(checkout, tests))
     judge.start()

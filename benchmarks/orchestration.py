@@ -63,8 +63,8 @@ def _overheads(folder: Path, *, rounds: int) -> list[float]:
     from stacks.environment import prepare_environment
 
     prepare_environment()
-    from darkroom.backends.ingestion import source_version
-    from darkroom.config.loading import load_config
+    from darkroom.backends.storage.ingestion import source_version
+    from darkroom.config.loader import load_config
     from stacks.loader import use_stack
 
     use_stack("local")

@@ -4,8 +4,8 @@ import sys
 import tarfile
 from pathlib import Path
 
-from darkroom.dataset import Dataset, ImageRecord, make_dataset
-from darkroom.files import sha256_of
+from darkroom.base.files import sha256_of
+from darkroom.data.dataset import Dataset, ImageRecord, make_dataset
 
 VALIDATION_IMAGES = 32
 

@@ -119,7 +119,7 @@ def _hooked(contender: str, folder: Path) -> Any:
     if contender != _SMDEBUG:
         yield
         return
-    from darkroom.rules.smdebug_rules import quiet_smdebug
+    from darkroom.debugging.rules.custom import quiet_smdebug
     from darkroom.training import loop
 
     with quiet_smdebug():

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from darkroom.engines.protocol import Floats
+from darkroom.data.image_folder import is_image_name
 from darkroom.images import Preprocessing, prepare
-from darkroom.prediction import Predictor
-from darkroom.sources.image_folder import is_image_name
+from darkroom.models.engine import Floats
+from darkroom.models.prediction import Predictor
 
 SHORTER_SIDES = (1080, 1600, 2400)
 _QUALITY = 90

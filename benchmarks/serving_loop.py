@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.load import Outcome
-from darkroom.prediction import Predictor
+from darkroom.models.prediction import Predictor
 
 _WARM_UP_SECONDS = 0.5
 

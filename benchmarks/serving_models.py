@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from darkroom.dataset import Dataset
-from darkroom.model.bundle import METADATA_FILE, BundleMetadata
-from darkroom.prediction import Predictor
+from darkroom.data.dataset import Dataset
+from darkroom.models.bundle import METADATA_FILE, BundleMetadata
+from darkroom.models.prediction import Predictor
 
 IMAGE_SIZE = 224
 _CALIBRATED_ON = 32
@@ -25,8 +25,8 @@ def write_bundle(architecture: str, *, dataset: Dataset, folder: Path) -> Path:
     if (folder / METADATA_FILE).exists():
         return folder
     from darkroom.config import Hyperparameters
-    from darkroom.model.export import pack_bundle
-    from darkroom.model.network import build_model
+    from darkroom.models.export import pack_bundle
+    from darkroom.models.network import build_model
     from darkroom.training.examples import preprocessing_of
 
     model = build_model(architecture, classes=len(dataset.classes), image_size=IMAGE_SIZE, seed=0)

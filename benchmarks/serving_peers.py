@@ -22,8 +22,8 @@ from pathlib import Path
 
 from benchmarks.hosting_environment import NotInstalledError, uv
 from benchmarks.serving_processes import Launch
-from darkroom.model.bundle import WEIGHTS_FILE, read_bundle
-from darkroom.prediction import available_cores
+from darkroom.models.bundle import WEIGHTS_FILE, read_bundle
+from darkroom.models.prediction import available_cores
 
 FOLDER = Path(".darkroom/benchmarks/peers")
 PEERS = ("mms", "mms-cores", "litserve")

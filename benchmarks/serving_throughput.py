@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.serving_loop import loop_rate
 from benchmarks.serving_processes import Launch, NotReadyError, running
-from darkroom.prediction import available_cores
+from darkroom.models.prediction import available_cores
 
 CLIENTS = (1, 8, 32)
 OURS = "darkroom"

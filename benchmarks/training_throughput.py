@@ -32,8 +32,8 @@ from benchmarks.bare_loop import bare_loop
 from benchmarks.machine import cpu_name
 from benchmarks.photographs import class_names, dataset_of, select
 from darkroom.config import Hyperparameters
-from darkroom.model.network import build_model
-from darkroom.training.optimisation import autocast_type
+from darkroom.models.network import build_model
+from darkroom.training.learner import autocast_type
 
 ARCHITECTURE, IMAGE_SIZE, BATCH_SIZE = "resnet18", 128, 32
 TIMM_BEST = ("--channels-last", "--amp", "--amp-dtype", "bfloat16")

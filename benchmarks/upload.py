@@ -34,11 +34,11 @@ from PIL import Image
 
 from benchmarks.machine import cpu_name
 from benchmarks.photographs import dataset_of
-from darkroom.backends.published_datasets import channel_uris, publish
-from darkroom.backends.s3_listing import S3Address, list_objects
-from darkroom.backends.storage import s3_client, upload_folder
-from darkroom.dataset import Dataset
-from darkroom.sources.concurrency import map_concurrently
+from darkroom.backends.storage.datasets import channel_uris, publish
+from darkroom.backends.storage.listing import S3Address, list_objects
+from darkroom.backends.storage.s3 import s3_client, upload_folder
+from darkroom.base.concurrency import map_concurrently
+from darkroom.data.dataset import Dataset
 from darkroom.training.channels import MANIFEST_FILE, read_channels
 
 BUCKET, ROOT = "benchmark", "s3://benchmark/darkroom"

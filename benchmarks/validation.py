@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from darkroom.config import DataConfig
-from darkroom.dataset import Dataset, ImageRecord, Split, make_dataset
+from darkroom.config.sections import Split
+from darkroom.data.dataset import Dataset, ImageRecord, make_dataset
 from darkroom.validation import validate
 
 NUMBERS = (15_000, 30_000, 60_000)

@@ -14,14 +14,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import resnet18
 
-from darkroom.capture.facts import RecordingFacts, write_facts
-from darkroom.capture.layout import RecordingFolder
-from darkroom.capture.lines import LineWriter
-from darkroom.capture.looks import Captured, Look
-from darkroom.capture.smdebug_writer import SmdebugWriter
 from darkroom.config.debugging import RecordingConfig
-from darkroom.profiling.phases import STEP_PHASES
-from darkroom.rules.evidence import Kind, TrainingFacts
+from darkroom.debugging.recording.smdebug_writer import SmdebugWriter
+from darkroom.debugging.recording.snapshots import Captured, Look
+from darkroom.telemetry.evidence import Kind, RecordingFacts, RunMetadata, write_facts
+from darkroom.telemetry.recording import STEP_PHASES, LineWriter, RecordingFolder
 
 CLASSES, LOOKED_INTO_EVERY, LOSSES_EVERY, STEPS_PER_EPOCH = 10, 50, 10, 100
 
@@ -117,7 +114,7 @@ class _Network:
 
 def _write_logs(place: RecordingFolder, *, parameters: Shapes, steps: int, batch: int) -> None:
     """recording.json and steps.jsonl, as the recorder leaves them."""
-    training = TrainingFacts(
+    training = RunMetadata(
         architecture="resnet18",
         classes=tuple(f"class {number}" for number in range(CLASSES)),
         hyperparameters={"learning_rate": 0.001, "batch_size": batch},

@@ -14,10 +14,10 @@ import click
 from pydantic import BaseModel
 
 from commands.exits import INTERRUPTED
+from darkroom.base.errors import DarkroomError, UserError
 from darkroom.config import Config
-from darkroom.errors import DarkroomError, UserError
+from darkroom.runs.summary import Summary
 from darkroom.serving.settings import PREFIX, ServingSettings
-from darkroom.summary import Summary
 from run import cli
 
 CHECKOUT = Path(__file__).resolve().parent.parent

@@ -17,18 +17,16 @@ from commands.models import find_model
 from commands.runs import close_killed_runs
 from commands.source_name import short_name
 from commands.where import ready
-from darkroom.backends.batch_source import check_order
-from darkroom.batch.order import BatchOrder
+from darkroom.backends.placement import check_order
+from darkroom.base.errors import DarkroomError, UserError
+from darkroom.base.files import workspace, write_text
+from darkroom.base.locks import alone, in_use
+from darkroom.base.progress import terminal_progress
 from darkroom.batch.scoring import BatchScore
-from darkroom.batch.selecting import SplitChoice
-from darkroom.batch.table import BatchTable
-from darkroom.batch.tables import check_table_name, write_table
-from darkroom.config.loading import config_digest, overridden_keys
-from darkroom.config.placement import Placement
-from darkroom.errors import DarkroomError, UserError
-from darkroom.files import workspace, write_text
-from darkroom.locks import alone, in_use
-from darkroom.progress import terminal_progress
+from darkroom.batch.selection import BatchJobSpec, SplitChoice
+from darkroom.batch.table import BatchTable, check_table_name, write_table
+from darkroom.config.loader import config_digest, overridden_keys
+from darkroom.config.sagemaker import Placement
 
 _OF_ANY_BATCH = ("sagemaker", "tracking")
 _OF_A_SOURCE = ("data.maximum_archive_bytes", "data.maximum_files", "data.zip_encoding")
@@ -58,7 +56,7 @@ def run_batch(
     with ExitStack() as held:
         use = held.enter_context(in_use(workspace(), progress=terminal_progress()))
         found = find_model(model)
-        order = BatchOrder(
+        order = BatchJobSpec(
             source=source,
             split=split,
             model=found.path,
@@ -84,7 +82,7 @@ def run_batch(
         )
 
 
-def _alone(order: BatchOrder, *, stack: str) -> AbstractContextManager[bool]:
+def _alone(order: BatchJobSpec, *, stack: str) -> AbstractContextManager[bool]:
     """Of equal batches one works at a time: they share the rows that are done already."""
     said = order.model_dump(mode="json", exclude={"config", "resume"})
     text = json.dumps([said, config_digest(order.config), stack], sort_keys=True)
@@ -93,7 +91,7 @@ def _alone(order: BatchOrder, *, stack: str) -> AbstractContextManager[bool]:
     return alone(lock, doing="classifies the same", progress=terminal_progress())
 
 
-def _run(order: BatchOrder, *, name: str, stack: str) -> tuple[BatchTable, BatchScore]:
+def _run(order: BatchJobSpec, *, name: str, stack: str) -> tuple[BatchTable, BatchScore]:
     # ZenML takes seconds to import: only once the input is known to be good.
     from stacks.loader import use_stack
 
@@ -116,7 +114,7 @@ def _run(order: BatchOrder, *, name: str, stack: str) -> tuple[BatchTable, Batch
     )
 
 
-def _placement(order: BatchOrder, *, stack: str) -> Placement:
+def _placement(order: BatchJobSpec, *, stack: str) -> Placement:
     """A job that was interrupted goes on, unless that is not wanted: then it is another job."""
     if stack == "local":
         return Placement()
@@ -184,7 +182,7 @@ def _counts(found: BatchScore) -> list[str]:
     return counts
 
 
-def _run_name(order: BatchOrder) -> str:
+def _run_name(order: BatchJobSpec) -> str:
     source = short_name(order.whole_source)
     moment = time.strftime("%Y%m%d-%H%M%S")
     return f"batch-{source}-{moment}-{secrets.token_hex(2)}"

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from darkroom.base.errors import UserError
 from darkroom.config import Config
-from darkroom.errors import UserError
 
 if TYPE_CHECKING:
-    from darkroom.backends.ingestion import SourceDescription
-    from darkroom.backends.sagemaker.preflight import Finding
+    from darkroom.backends.sagemaker.account.preflight import Finding
+    from darkroom.backends.storage.ingestion import SourceDescription
 
 _BUILT_REPOSITORY = "zenml"
 """Where ZenML pushes the image that it builds."""
@@ -45,9 +45,9 @@ def check_remote(
 
 
 def _account_problems(settings: Config) -> list[str]:
-    from darkroom.backends.sagemaker.clients import Clients
-    from darkroom.backends.sagemaker.preflight import check_account
-    from darkroom.backends.sagemaker.site import site_of_environment
+    from darkroom.backends.sagemaker.account.preflight import check_account
+    from darkroom.backends.sagemaker.session import Clients
+    from darkroom.backends.sagemaker.session import context_of_environment as site_of_environment
     from stacks.values import load_values
 
     try:
@@ -77,11 +77,9 @@ def _show_findings(findings: Sequence["Finding"]) -> None:
 
 def _refresh(region: str) -> list[str]:
     """Fetch the region's prices; returns what went wrong."""
-    from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
-    from darkroom.backends.sagemaker.clients import Clients
-    from darkroom.backends.sagemaker.price_list import refresh_prices
-    from darkroom.backends.sagemaker.prices import refreshed_path
-    from darkroom.errors import DarkroomError
+    from darkroom.backends.sagemaker.costs.prices import refresh_prices, refreshed_path
+    from darkroom.backends.sagemaker.session import Clients, aws_errors_explained
+    from darkroom.base.errors import DarkroomError
 
     try:
         with aws_errors_explained("the AWS price list"):
@@ -96,13 +94,13 @@ def _show_estimate(
     settings: Config, *, source: "SourceDescription | None", region: str
 ) -> list[str]:
     """Print what a run would take; returns the limits that it would go beyond."""
-    from darkroom.backends.sagemaker.estimate import estimate_run
-    from darkroom.backends.sagemaker.estimate_lines import (
+    from darkroom.backends.sagemaker.costs.estimate import (
         estimate_lines,
+        estimate_run,
         limit_notes,
         limit_problems,
     )
-    from darkroom.backends.sagemaker.throughput import DataSize
+    from darkroom.backends.sagemaker.costs.throughput import DataSize
 
     data = DataSize.of(images=source.images, size=source.size) if source else None
     estimate = estimate_run(settings, data=data, region=region)

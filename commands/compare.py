@@ -12,25 +12,27 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from darkroom.capture.layout import RecordingFolder
-from darkroom.diagnosis.result import Diagnosis
-from darkroom.errors import UserError
-from darkroom.files import workspace, write_text
-from darkroom.reports.charts.scales import number
-from darkroom.reports.comparison_page import comparison_page, signed, verdict
-from darkroom.reports.run_differences import (
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace, write_text
+from darkroom.reports.chart_axes import number
+from darkroom.reports.comparison import (
     Pair,
     RecordedRun,
     caveats,
+    comparison_page,
     course,
     findings,
     metrics,
     phases,
     settings,
+    signed,
+    verdict,
 )
+from darkroom.telemetry.findings import Diagnosis
+from darkroom.telemetry.recording import RecordingFolder
 
 if TYPE_CHECKING:
-    from darkroom.rules.evidence import Evidence
+    from darkroom.telemetry.evidence import Evidence
 
 Read = Callable[[Path], "Evidence"]
 
@@ -65,7 +67,7 @@ def compare_runs(*, before: str, after: str, out: Path | None, read: Read | None
 
 def _read(folder: Path) -> "Evidence":
     # It imports the formats of recordings: only once both runs are known to be there.
-    from darkroom.capture.reading import read_evidence
+    from darkroom.debugging.recording.reader import read_evidence
 
     return read_evidence(folder)
 

@@ -8,18 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 from commands.models import find_model
-from darkroom.compilation.agreement import generated_images, prepared
-from darkroom.compilation.compiling import bundle_for
-from darkroom.compilation.measuring import measure
-from darkroom.compilation.results import BATCHES, CompilationReport
-from darkroom.config.compilation import CompilationConfig
-from darkroom.engines.protocol import Floats
-from darkroom.errors import UserError
-from darkroom.files import workspace, write_text
-from darkroom.locks import in_use
-from darkroom.model.bundle import Bundle, open_bundle, read_bundle
-from darkroom.progress import terminal_progress
-from darkroom.sources.image_folder import is_image_name
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace, write_text
+from darkroom.base.locks import in_use
+from darkroom.base.progress import terminal_progress
+from darkroom.compilation.measurement import bundle_for, measure
+from darkroom.compilation.results import BATCHES, CompilationReport, generated_images, prepared
+from darkroom.config.sections import CompilationConfig
+from darkroom.data.image_folder import is_image_name
+from darkroom.models.bundle import Bundle, open_bundle, read_bundle
+from darkroom.models.engine import Floats
 
 
 def compile_bundle(

@@ -1,21 +1,121 @@
 """`python run.py deploy`: bundles that are there already, on an endpoint that stays."""
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
+import numpy as np
 
-from commands.deploy_expectations import expectations
-from commands.deploy_order import Deployed, Order
 from commands.models import find_model, why_not_deployed
-from darkroom.errors import UserError
-from darkroom.files import workspace
-from darkroom.locks import in_use
-from darkroom.model.bundle import open_bundle, read_bundle
-from darkroom.progress import terminal_progress
+from darkroom.backends.endpoint import EndpointCheck, Expectation, files_to_send
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace
+from darkroom.base.locks import in_use
+from darkroom.base.progress import terminal_progress
+from darkroom.config import Config
+from darkroom.data.inputs import images_of, look_at
+from darkroom.models.bundle import Bundle, open_bundle, read_bundle
+from darkroom.models.prediction import Predictor
 from darkroom.serving.model_names import ModelNames
+
+# --- deploy order ---
+# What `run.py deploy` is asked for, and what it did.
+
+
+@dataclass(frozen=True)
+class DeploymentSpec:
+    """What is to be deployed."""
+
+    bundles: Mapping[str, Bundle]
+    """By the name of each model; one alone has the name ''."""
+    name: str
+    """Of the endpoint."""
+    config: Config
+    expected: Mapping[str, Expectation]
+    """What the models answer on this machine."""
+    run: str
+    """Under which whatever is created is tagged, as a pipeline's run is."""
+
+    @property
+    def is_several(self) -> bool:
+        """Whether the models have names."""
+        return "" not in self.bundles
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What became of it."""
+
+    name: str
+    where: str
+    checks: Mapping[str, EndpointCheck]
+    hints: Sequence[str]
+    """How to ask it, and how to remove it: one command a line."""
+
+
+# --- deploy expectations ---
+# What models answer on this machine, to compare what an endpoint answers with.
+
+_MAX_IMAGES = 32
+"""As many as a deployment of a pipeline is checked with."""
+
+
+@contextmanager
+def expectations(
+    bundles: Mapping[str, Bundle], *, folder: Path | None
+) -> Iterator[dict[str, Expectation]]:
+    """What each model says to the same images, which lie where it names them during the block.
+
+    Args:
+        folder: with images; None: the picture that the bundle carries, if it has one.
+
+    Raises:
+        UserError: the folder holds no images, or one that cannot be used.
+    """
+    images = _images_in(folder) if folder else []
+    with TemporaryDirectory(prefix="darkroom-check-") as scratch, ExitStack() as stack:
+        yield {
+            name: expectation
+            for name, bundle in bundles.items()
+            if (
+                expectation := _expectation(
+                    bundle, images=images, scratch=Path(scratch), stack=stack
+                )
+            )
+        }
+
+
+def _expectation(
+    bundle: Bundle, *, images: list[Path], scratch: Path, stack: ExitStack
+) -> Expectation | None:
+    metadata = bundle.metadata
+    if images:
+        probabilities = Predictor.load(bundle.folder).predict(images)
+        sent = stack.enter_context(files_to_send(images, preprocessing=metadata.preprocessing))
+        return Expectation(sent, probabilities=probabilities, classes=metadata.classes)
+    if metadata.parity is None:
+        return None
+    picture = scratch / f"{metadata.version}.jpg"
+    picture.write_bytes(metadata.parity.encoded)
+    row = np.asarray([metadata.parity.probabilities], dtype=np.float32)
+    return Expectation([picture], probabilities=row, classes=metadata.classes)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    """Some of all that lie there, from the first to the last."""
+    found = [each.content for each in images_of(look_at([str(folder)]))]
+    paths = [content for content in found if isinstance(content, Path)]
+    if not paths:
+        raise UserError(f"--check {str(folder)!r} holds no images; name a folder with some")
+    count = min(len(paths), _MAX_IMAGES)
+    return [paths[position * len(paths) // count] for position in range(count)]
+
+
+# --- deploy ---
 
 
 def deploy_models(
@@ -54,7 +154,7 @@ def deploy_models(
             model: read_bundle(opened.enter_context(open_bundle(each.path)))
             for model, each in found.items()
         }
-        order = Order(
+        order = DeploymentSpec(
             bundles=bundles,
             name=settings.sagemaker.hosting.name or settings.tracking.model_name,
             config=settings,
@@ -96,7 +196,7 @@ def _pair(text: str) -> tuple[str, str]:
     return name, path
 
 
-def _deploy(order: Order, *, stack: str) -> Deployed:
+def _deploy(order: DeploymentSpec, *, stack: str) -> Deployed:
     if stack == "local":
         from commands.deploy_locally import deploy_locally
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from commands.deploy_order import Deployed, Order
+from commands.deploy import Deployed, DeploymentSpec
+from darkroom.backends.contract import keep_bundle
 from darkroom.backends.endpoint import (
     Endpoint,
     EndpointCheck,
@@ -13,22 +14,23 @@ from darkroom.backends.endpoint import (
     compare_answers,
     require_agreement,
 )
-from darkroom.backends.kept_bundles import keep_bundle
-from darkroom.backends.local_endpoint import TARGET_MODEL_HEADER, EndpointClient
-from darkroom.backends.local_models import (
+from darkroom.backends.local.endpoint import TARGET_MODEL_HEADER, EndpointClient
+from darkroom.backends.local.records import (
     deploy_models,
+    end_kept,
+    keep_endpoint,
+    kept_endpoints,
     models_of,
     remove_models,
     several_named,
     target_of,
 )
-from darkroom.backends.local_records import end_kept, keep_endpoint, kept_endpoints
-from darkroom.errors import DarkroomError
-from darkroom.files import link_or_copy, workspace
-from darkroom.model.bundle import FILES, Bundle
+from darkroom.base.errors import DarkroomError
+from darkroom.base.files import link_or_copy, workspace
+from darkroom.models.bundle import FILES, Bundle
 
 
-def deploy_locally(order: Order) -> Deployed:
+def deploy_locally(order: DeploymentSpec) -> Deployed:
     """Start a server that stays, or have models join one that runs; compare its answers.
 
     Raises:
@@ -58,7 +60,7 @@ def deploy_locally(order: Order) -> Deployed:
     )
 
 
-def _start(order: Order) -> Endpoint:
+def _start(order: DeploymentSpec) -> Endpoint:
     seconds = order.config.deployment.start_timeout_seconds
     if order.is_several:
         return deploy_models(order.bundles, name=order.name, run=order.run, timeout_seconds=seconds)

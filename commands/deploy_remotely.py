@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
-from commands.deploy_order import Deployed, Order
+from commands.deploy import Deployed, DeploymentSpec
 from commands.endpoints import account
 from darkroom.backends.endpoint import Endpoint, EndpointCheck
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.hosting import deploy
-from darkroom.backends.sagemaker.hosting_check import verify_endpoint
-from darkroom.backends.sagemaker.model_prefix import target_of
-from darkroom.backends.sagemaker.several_models import deploy_several, verify_several
-from darkroom.backends.sagemaker.site import Site, site_of_environment
-from darkroom.errors import UserError
-from darkroom.progress import terminal_progress
+from darkroom.backends.sagemaker.hosting.endpoint import deploy, verify_endpoint
+from darkroom.backends.sagemaker.hosting.several_models import (
+    deploy_several,
+    target_of,
+    verify_several,
+)
+from darkroom.backends.sagemaker.session import Clients, SageMakerContext, context_of_environment
+from darkroom.base.errors import UserError
+from darkroom.base.progress import terminal_progress
 
 
-def deploy_remotely(order: Order, *, stack: str) -> Deployed:
+def deploy_remotely(order: DeploymentSpec, *, stack: str) -> Deployed:
     """Create or update an endpoint, and verify it.
 
     Raises:
@@ -23,7 +24,7 @@ def deploy_remotely(order: Order, *, stack: str) -> Deployed:
         EndpointError: it did not come into service, or answers differently; it was taken back.
     """
     with account(stack) as clients:
-        site = site_of_environment(order.config.sagemaker, run=order.run)
+        site = context_of_environment(order.config.sagemaker, run=order.run)
         _require_image(site)
         bring = _deploy_several if order.is_several else _deploy_one
         endpoint, checks = bring(order, site=site, clients=clients)
@@ -36,7 +37,7 @@ def deploy_remotely(order: Order, *, stack: str) -> Deployed:
     )
 
 
-def _require_image(site: Site) -> None:
+def _require_image(site: SageMakerContext) -> None:
     """A run has ZenML build one; here nothing is built."""
     if not site.image:
         raise UserError(
@@ -47,7 +48,7 @@ def _require_image(site: Site) -> None:
 
 
 def _deploy_one(
-    order: Order, *, site: Site, clients: Clients
+    order: DeploymentSpec, *, site: SageMakerContext, clients: Clients
 ) -> tuple[Endpoint, dict[str, EndpointCheck]]:
     progress = terminal_progress()
     endpoint = deploy(
@@ -75,7 +76,7 @@ def _deploy_one(
 
 
 def _deploy_several(
-    order: Order, *, site: Site, clients: Clients
+    order: DeploymentSpec, *, site: SageMakerContext, clients: Clients
 ) -> tuple[Endpoint, dict[str, EndpointCheck]]:
     progress = terminal_progress()
     endpoint = deploy_several(

@@ -4,15 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from commands.confirming import confirmed
 from commands.endpoints import account, cost_of
-from darkroom.backends.sagemaker.clearance import Selection, find
-from darkroom.backends.sagemaker.clearance import remove as remove_thing
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.inventory import list_endpoints
-from darkroom.backends.sagemaker.tagged import JOBS, Thing
-from darkroom.errors import DarkroomError, UserError
-from darkroom.progress import terminal_progress
+from commands.local_endpoints import confirmed
+from darkroom.backends.sagemaker.cleanup import Selection, find, list_endpoints
+from darkroom.backends.sagemaker.cleanup import remove as remove_thing
+from darkroom.backends.sagemaker.resources import JOBS, Resource
+from darkroom.backends.sagemaker.session import Clients
+from darkroom.base.errors import DarkroomError, UserError
+from darkroom.base.progress import terminal_progress
 
 _STAYS = "Registered models, logs and what lies on S3 stay: they are records."
 
@@ -66,11 +65,11 @@ def _remove_model(model: str, *, selection: Selection, stack: str) -> None:
     if not selection.name:
         raise UserError(f"--model ({model!r}) is one of an endpoint's: give the endpoint's NAME")
     if stack == "local":
-        from darkroom.backends.local_models import remove_model as remove_here
+        from darkroom.backends.local.records import remove_model as remove_here
 
         remove_here(model, endpoint=selection.name)
     else:
-        from darkroom.backends.sagemaker.several_models import remove_model
+        from darkroom.backends.sagemaker.hosting.several_models import remove_model
 
         with account(stack) as clients:
             remove_model(model, endpoint=selection.name, clients=clients)
@@ -114,14 +113,14 @@ def _costs(clients: Clients) -> dict[str, str]:
     return {row.name: cost_of(row) for row in rows}
 
 
-def _line(thing: Thing, *, costs: Mapping[str, str]) -> str:
+def _line(thing: Resource, *, costs: Mapping[str, str]) -> str:
     text = f"{thing.kind} {thing.name}"
     if thing.kind != "endpoint":
         return text
     return f"{text}, cost per hour: {costs.get(thing.name, 'unknown')}"
 
 
-def _remove_all(things: Sequence[Thing], *, clients: Clients) -> None:
+def _remove_all(things: Sequence[Resource], *, clients: Clients) -> None:
     """Go on where one cannot be removed: the others cost too."""
     problems = []
     progress = terminal_progress()

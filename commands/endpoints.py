@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import click
 from rich.text import Text
 
-from commands.ages import age
-from commands.tables import print_rows
+from commands.tables import age, print_rows
 from commands.where import ready
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.inventory import list_endpoints as find_endpoints
-from darkroom.errors import UserError
+from darkroom.backends.sagemaker.cleanup import list_endpoints as find_endpoints
+from darkroom.backends.sagemaker.session import Clients
+from darkroom.base.errors import UserError
 
 if TYPE_CHECKING:
-    from darkroom.backends.sagemaker.inventory import EndpointRow
+    from darkroom.backends.sagemaker.cleanup import EndpointRow
 
 
 _HEADINGS = (

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import click
 
-from darkroom.errors import DarkroomError, UserError, not_installed
+from darkroom.base.errors import DarkroomError, UserError, not_installed
 
 INTERRUPTED = 128 + signal.SIGINT
 _UNUSABLE_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
@@ -95,7 +95,7 @@ def _is_missing(module: str | None) -> bool:
 
 
 def _explained_by_system(error: OSError) -> DarkroomError | None:
-    from darkroom.files import full_disk_message, is_full_disk, workspace
+    from darkroom.base.files import full_disk_message, is_full_disk, workspace
 
     path = None if error.filename is None else os.fsdecode(error.filename)
     if is_full_disk(error):
@@ -128,7 +128,7 @@ def _has_room(path: Path) -> bool:
 
 def _fault(error: BaseException) -> DarkroomError:
     """Keep the traceback of what should not have happened, and say where."""
-    from darkroom.files import workspace, write_text
+    from darkroom.base.files import workspace, write_text
 
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
     path = workspace() / "errors" / name

@@ -1,17 +1,32 @@
-"""`endpoints` and `down` on this machine: servers that --keep-endpoint has left running."""
+"""List and end the endpoints on this machine."""
 
 import json
+import sys
 
 import click
 
-from commands.ages import age
-from commands.confirming import confirmed
-from commands.tables import print_rows
-from darkroom.backends.local_models import models_of
-from darkroom.backends.local_records import KeptEndpoint, end_kept, kept_endpoints
-from darkroom.errors import UserError
+from commands.tables import age, print_rows
+from darkroom.backends.local.records import KeptEndpoint, end_kept, kept_endpoints, models_of
+from darkroom.base.errors import UserError
 
-_HEADINGS = ("endpoint", "address", "process", "age", "run", "model version")
+# --- confirmation ---
+# Asking before something is removed.
+
+
+def confirmed(question: str) -> bool:
+    """Whether a person says yes.
+
+    Raises:
+        UserError: there is nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        raise UserError("there is nobody to ask whether to go on: add --yes")
+    return click.confirm(question)
+
+
+# --- local endpoints ---
+
+_LOCAL_HEADINGS = ("endpoint", "address", "process", "age", "run", "model version")
 
 
 def list_local(*, as_json: bool) -> None:
@@ -20,7 +35,7 @@ def list_local(*, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_public(one) for one in kept], indent=1))
     elif kept:
-        print_rows(_HEADINGS, [_row(one) for one in kept])
+        print_rows(_LOCAL_HEADINGS, [_local_row(one) for one in kept])
     else:
         click.echo("No endpoints are kept on this machine.")
     if not as_json:
@@ -67,6 +82,6 @@ def _public(kept: KeptEndpoint) -> dict[str, object]:
     return {**kept.model_dump(mode="json", exclude={"token"}), "models": models_of(kept)}
 
 
-def _row(one: KeptEndpoint) -> tuple[str, ...]:
+def _local_row(one: KeptEndpoint) -> tuple[str, ...]:
     version = ", ".join(models_of(one)) or one.model_version
     return one.name, one.url, str(one.pid), age(one.started), one.run, version

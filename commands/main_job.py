@@ -17,22 +17,21 @@ from commands.runs import close_killed_runs
 from commands.settings import Settings, settings_to_train
 from commands.source_name import short_name
 from commands.where import ready
-from darkroom.backends.ingestion import describe_source, source_version
-from darkroom.backends.named_files import rules_version, weights_version
+from darkroom.backends.storage.ingestion import describe_source, source_version
+from darkroom.backends.storage.weights import rules_version, weights_version
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace, write_text
+from darkroom.base.locks import Use, alone, in_use
+from darkroom.base.progress import terminal_progress
 from darkroom.config import Config
-from darkroom.config.consistency import managed_problems
-from darkroom.config.ineffective import ineffective_settings
-from darkroom.config.loading import config_digest
-from darkroom.config.placement import Placement
-from darkroom.diagnosis.checking import diagnosis_problems, moved_rule_problems
-from darkroom.errors import UserError
-from darkroom.files import workspace, write_text
-from darkroom.locks import Use, alone, in_use
-from darkroom.progress import terminal_progress
-from darkroom.sources.listing import Listing
-from darkroom.sources.source_names import parse_source
-from darkroom.summary import Summary, write_summary
-from darkroom.summary_table import render
+from darkroom.config.consistency import ineffective_settings, managed_problems
+from darkroom.config.loader import config_digest
+from darkroom.config.sagemaker import Placement
+from darkroom.data.listing import Listing
+from darkroom.data.source_names import parse_source
+from darkroom.debugging.diagnosis import diagnosis_problems, moved_rule_problems
+from darkroom.runs.summary import Summary, write_summary
+from darkroom.runs.summary_table import render
 from stacks.environment import CHECKOUT
 
 _DOING = "works on the same"
@@ -97,7 +96,7 @@ def _settings(
     settings = chosen.config
     problems = diagnosis_problems(settings.diagnosis) + _remote_problems(settings, stack=stack)
     if settings.model.weights == "imagenet":  # before the images are looked at for an hour
-        from darkroom.training.foresight import weights_problems  # imports torch
+        from darkroom.training.requirements import weights_problems  # imports torch
 
         problems += weights_problems(settings, stack=stack)
     if problems:
@@ -315,7 +314,7 @@ def _staged(config: Config, *, stack: str) -> Config:
     """With images and weights that are reachable from where the pipeline runs."""
     if stack == "local":
         return config
-    from darkroom.backends.staging import stage_source, stage_weights
+    from darkroom.backends.storage.weights import stage_source, stage_weights
 
     root, progress = os.environ["DARKROOM_S3_ROOT"].rstrip("/"), terminal_progress()
     key = config.sagemaker.kms_key

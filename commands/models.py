@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace
 from darkroom.config import Config
-from darkroom.config.loading import load_config
-from darkroom.errors import UserError
-from darkroom.files import workspace
-from darkroom.model.bundle import METADATA_FILE, WEIGHTS_FILE, open_bundle
+from darkroom.config.loader import load_config
+from darkroom.models.bundle import METADATA_FILE, WEIGHTS_FILE, open_bundle
 
 CONFIG_FILE = "config.yaml"
 """In a run's folder: the configuration that it went by."""

@@ -22,20 +22,18 @@ from zenml.types import HTMLString
 
 import darkroom
 from commands.models import CONFIG_FILE
+from darkroom.base.errors import DarkroomError, UserError
+from darkroom.base.files import atomic_path, link_or_copy, workspace, write_text
 from darkroom.config import Config
-from darkroom.config.loading import config_digest, to_yaml
-from darkroom.config.metrics import natural_direction
-from darkroom.dataset import SPLITS, Dataset
-from darkroom.diagnosis.result import Diagnosis
-from darkroom.errors import DarkroomError, UserError
-from darkroom.evaluation.evaluate import Evaluation
-from darkroom.evaluation.gate import refusal
-from darkroom.files import atomic_path, link_or_copy, workspace, write_text
-from darkroom.model.bundle import Bundle
+from darkroom.config.loader import config_digest, to_yaml
+from darkroom.config.sections import SPLITS, natural_direction
+from darkroom.data.dataset import Dataset
+from darkroom.data.source_names import public_url
+from darkroom.evaluation.evaluate import Evaluation, refusal
+from darkroom.models.bundle import Bundle
 from darkroom.reports.pages import with_way_back
 from darkroom.reports.run_page import Failure, Overview, run_page, verdict_of
-from darkroom.sources.source_names import public_url
-from darkroom.summary import (
+from darkroom.runs.summary import (
     FAILURE_FILE,
     Artifacts,
     BatchSummary,
@@ -51,6 +49,7 @@ from darkroom.summary import (
     Timings,
     write_summary,
 )
+from darkroom.telemetry.findings import Diagnosis
 from darkroom.tracking.runs import RunLog, environment, pipeline_run
 from darkroom.tuning.results import TuningResult
 from stacks.environment import CHECKOUT
@@ -63,7 +62,7 @@ _REPORTS = {
     "evaluation": ("evaluate_model", "evaluation_report"),
 }
 """Component and output by the report's name."""
-_LONGEST_TAG = 5000
+_MAX_TAG = 5000
 """Characters, a little below MLflow's own limit."""
 _WITH_INTERVAL = ("accuracy", "f1_macro")
 _DIGITS = 6
@@ -188,7 +187,7 @@ def conclude_failed(
                 "config_digest": config_digest(config)[:12],
                 "git_commit": _git_commit() or "none",
                 "failed_in": failure.component or "before the first component",
-                "error": failure.reason[:_LONGEST_TAG],
+                "error": failure.reason[:_MAX_TAG],
                 "mlflow.note.content": f"{verdict_of(overview)[1]}\n\n{failure.reason}",
             },
         )

@@ -23,15 +23,15 @@ from commands.runs import (
     megabytes,
     runs_under_way,
 )
-from darkroom.backends.local_records import kept_endpoints
-from darkroom.errors import UserError
-from darkroom.files import workspace
-from darkroom.locks import holder_of, to_itself, users_of
-from darkroom.model.bundle import METADATA_FILE, BundleMetadata
-from darkroom.progress import terminal_progress
-from darkroom.sources.hashing import record_of
-from darkroom.summary import Summary
-from darkroom.tracking.removal import aliases, folders_of, remove_run
+from darkroom.backends.local.records import kept_endpoints
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace
+from darkroom.base.locks import holder_of, to_itself, users_of
+from darkroom.base.progress import terminal_progress
+from darkroom.data.hashes import record_of
+from darkroom.models.bundle import METADATA_FILE, BundleMetadata
+from darkroom.runs.summary import Summary
+from darkroom.tracking.runs import aliases, folders_of, remove_run
 
 _RUNS_NAMED = 5
 _PIXEL_CACHE = re.compile(r"[0-9a-f]{32}")

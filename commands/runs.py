@@ -12,11 +12,11 @@ import click
 from pydantic import ValidationError
 
 from commands.tables import print_rows
-from darkroom.config.metrics import Metric, natural_direction
-from darkroom.errors import UserError
-from darkroom.files import workspace
-from darkroom.locks import forget, killed_in, users_of
-from darkroom.summary import FAILURE_FILE, FailedRun, Summary
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace
+from darkroom.base.locks import forget, killed_in, users_of
+from darkroom.config.sections import Metric, natural_direction
+from darkroom.runs.summary import FAILURE_FILE, FailedRun, Summary
 
 State = Literal["running", "deployed", "trained", "failed", "stopped", "interrupted", "unknown"]
 
@@ -109,7 +109,7 @@ def close_killed_runs() -> None:
     from stacks.loader import use_stack
 
     use_stack("local")
-    from commands.runs_under_way import close_killed
+    from commands.remote_run import close_killed
 
     for record, process in killed.items():
         if process.name:

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from commands.models import find_model
-from darkroom.errors import UserError
+from darkroom.base.errors import UserError
 from darkroom.serving.model_names import ModelNames
 
 

@@ -1,10 +1,13 @@
 """Tables of things with names; where the terminal is too narrow, a paragraph for each."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+# --- tables ---
 
 _WIDER_THAN_ANY = 10_000
 
@@ -31,3 +34,16 @@ def print_rows(
 def _as_text(cell: str | Text) -> Text:
     """Without rich's markup: names may hold brackets."""
     return cell if isinstance(cell, Text) else Text(cell)
+
+
+# --- ages ---
+# How old something is, for people.
+
+
+def age(created: datetime | None) -> str:
+    """In days, hours or minutes; a dash where nobody knows."""
+    if created is None:
+        return "–"
+    minutes = int((datetime.now(UTC) - created).total_seconds() // 60)
+    hours, days = minutes // 60, minutes // (24 * 60)
+    return f"{days} d" if days else f"{hours} h" if hours else f"{minutes} min"

@@ -7,8 +7,8 @@ import sys
 import click
 
 from commands.runs import close_killed_runs
-from darkroom.errors import UserError
-from darkroom.files import workspace
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace
 from darkroom.tracking.store import DATABASE_FILE, newest_experiment
 
 _FOLDERS = {"local": "artifacts", "rehearsal": "rehearsals/mlflow"}

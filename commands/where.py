@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from darkroom.errors import UserError
-from darkroom.progress import terminal_progress
+from darkroom.base.errors import UserError
+from darkroom.base.progress import terminal_progress
 
 if TYPE_CHECKING:
     from rehearsal.session import StandIn

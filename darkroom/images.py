@@ -5,6 +5,7 @@ Pillow and numpy only, so that a server needs no torch. Everything here is pure.
 
 import io
 import mmap
+import re
 import struct
 import warnings
 import zlib
@@ -19,8 +20,123 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
-from darkroom.errors import DarkroomError, UserError
-from darkroom.image_parts import excess_of_parts, webp_size, without_end_of_scan
+from darkroom.base.errors import DarkroomError, UserError
+
+# --- image parts ---
+# The parts that an encoded image consists of, looked at before a decoder goes through them all.
+#
+# Pillow goes through a PNG's chunks and a JPEG's segments in Python: 400,000 empty ones, in
+# 5 MB, took 2.7 s; 6,000 colour profiles that unpack to a megabyte each, 22 s.
+
+MAX_PARTS = 20_000
+"""Encoders write some 8 KB of pixels to a PNG's chunk: 100 MB are 12,500 chunks."""
+
+MAX_NOTES = 1000
+"""Segments of a JPEG before its first scan, and chunks of a PNG that hold no pixels: a colour
+profile is cut into 255 segments at most, and editors leave some dozens of others."""
+
+MAX_PROFILES = 4
+"""Colour profiles of a PNG, which may have one; each unpacks to a megabyte."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8"
+_START_OF_SCAN = 0xDA
+_PIXELS = (b"IDAT", b"fdAT", b"fcTL")
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""What ends a scan: within one, FF is followed by 00, or is the mark of a restart."""
+_END_OF_IMAGE = b"\xff\xd9"
+_PADDING = bytes(16)
+
+
+def excess_of_parts(content: bytes) -> str:
+    """What there is more of than any encoder writes; empty: nothing."""
+    if content.startswith(_PNG):
+        return _excess_in_png(content)
+    return _excess_in_jpeg(content) if content.startswith(_JPEG) else ""
+
+
+def without_end_of_scan(content: bytes) -> bytes:
+    """A JPEG of one scan without its end mark, so that a scan which ends early shows.
+
+    A decoder that meets the mark too early fills what is missing with grey, and says nothing
+    that Pillow passes on. Without the mark it asks for more, and gets zeros that are too few
+    for another row. Other files are returned as they are.
+    """
+    start = _first_scan(content) if content.startswith(_JPEG) else None
+    if start is None:
+        return content
+    end = _MARKER.search(content, start + 2)
+    if end is None or end.group() != _END_OF_IMAGE:
+        return content  # without an end, or with further scans
+    return content[: end.start()] + _PADDING
+
+
+def webp_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height of a WebP's canvas; None: another file, or none that can be read."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP" or len(content) < 30:
+        return None
+    kind = content[12:16]
+    if kind == b"VP8X":
+        sides = content[24:27], content[27:30]
+        width, height = (int.from_bytes(side, "little") + 1 for side in sides)
+        return width, height
+    if kind == b"VP8L":
+        bits = int.from_bytes(content[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", content, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _excess_in_png(content: bytes) -> str:
+    position, notes, profiles = len(_PNG), 0, 0
+    for _ in range(MAX_PARTS):
+        if position + 8 > len(content):
+            return ""
+        length, name = struct.unpack_from(">I4s", content, position)
+        notes += name not in _PIXELS
+        profiles += name == b"iCCP"
+        if notes > MAX_NOTES:
+            return f"more than {MAX_NOTES:,} chunks without pixels"
+        if profiles > MAX_PROFILES:
+            return f"more than {MAX_PROFILES} colour profiles"
+        position += int(length) + 12  # with length, name and checksum
+    return f"more than {MAX_PARTS:,} chunks"
+
+
+def _excess_in_jpeg(content: bytes) -> str:
+    """Up to the first scan; what comes behind it is the decoder's, which is no Python."""
+    position, looked_at = len(_JPEG), 0
+    while looked_at < MAX_NOTES:
+        start = content.find(b"\xff", position)
+        if start < 0 or start + 4 > len(content) or content[start + 1] == _START_OF_SCAN:
+            return ""
+        looked_at += 1
+        position = _behind_segment(content, start)
+    return f"more than {MAX_NOTES:,} segments"
+
+
+def _first_scan(content: bytes) -> int | None:
+    """Where the marker of the first scan is."""
+    position = len(_JPEG)
+    for _ in range(MAX_NOTES):
+        start = content.find(b"\xff", position)
+        if start < 0 or start + 4 > len(content):
+            return None
+        if content[start + 1] == _START_OF_SCAN:
+            return start
+        position = _behind_segment(content, start)
+    return None
+
+
+def _behind_segment(content: bytes, start: int) -> int:
+    if content[start + 1] in (0x00, 0xFF):  # stuffing: Pillow looks at each byte of it
+        return start + 1
+    return start + 2 + int(struct.unpack_from(">H", content, start + 2)[0])
+
+
+# --- images ---
 
 EXTENSIONS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"),
@@ -35,10 +151,10 @@ EXTENSIONS = {
 }
 """The formats that are read, by content, and how their files are called, in lower case."""
 
-LARGEST_PIXELS = 2 * 89_478_485
+MAX_PIXELS = 2 * 89_478_485
 """Beyond this Pillow opens nothing: 0.5 GB decoded."""
 
-LARGEST_ASPECT_RATIO = 1000
+MAX_ASPECT_RATIO = 1000
 """A picture of 1×20000 pixels would become 256×5,120,000 when its shorter side is resized."""
 
 _SCANS = 16
@@ -52,13 +168,13 @@ class ImageLimits:
 
     formats: tuple[str, ...] = tuple(EXTENSIONS)
     """Accepted by content, whatever the file is called."""
-    pixels: int = LARGEST_PIXELS
+    pixels: int = MAX_PIXELS
     """As decoded: a JPEG is decoded at a fraction of its size where that is enough."""
-    jpeg_pixels: int = LARGEST_PIXELS
+    jpeg_pixels: int = MAX_PIXELS
     """Of a JPEG's file, whatever fraction of them is decoded."""
-    aspect_ratio: int = LARGEST_ASPECT_RATIO
+    aspect_ratio: int = MAX_ASPECT_RATIO
     """Longer side to shorter."""
-    file_bytes: int = 8 * LARGEST_PIXELS
+    file_bytes: int = 8 * MAX_PIXELS
     """Encoded. The largest picture takes four channels of two bytes without any compression."""
     frames: int | None = None
     """Pictures of an animation, of which the first is taken."""
@@ -167,7 +283,7 @@ _GREY_BYTES = 14
 """Of a pixel of 16 and 32 bits, which is scaled to 8."""
 _BAND_PIXELS = 2**20
 """Of a transparent picture, laid on white at once."""
-_LEAST_BYTES = 4 * 2**20
+_MIN_BYTES = 4 * 2**20
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -259,7 +375,7 @@ def _opened(
         shorter_side: a JPEG that is far larger is decoded at a fraction of its size; 0: whole.
         reserve: told of the bytes before they are taken.
     """
-    needed = _LEAST_BYTES
+    needed = _MIN_BYTES
     try:
         content = source if isinstance(source, bytes) else _read(source, limits=limits)
         if excess := excess_of_parts(content):
@@ -269,7 +385,7 @@ def _opened(
             if webp := webp_size(content):  # Pillow takes two pictures' memory to open one
                 limits.check_shape(*webp)
                 limits.check_pixels(*webp, decoded=webp)
-                needed = webp[0] * webp[1] * _WEBP_BYTES + len(content) + _LEAST_BYTES
+                needed = webp[0] * webp[1] * _WEBP_BYTES + len(content) + _MIN_BYTES
                 reserve(needed)
             stream = io.BytesIO(without_end_of_scan(content))
             with Image.open(stream, formats=_openers(content, limits=limits)) as image:
@@ -288,7 +404,7 @@ def _opened(
     except UnidentifiedImageError as error:
         raise ImageError(f"not an image in one of the formats {_named(limits)}") from error
     except Image.DecompressionBombError as error:
-        most = min(limits.pixels, LARGEST_PIXELS)
+        most = min(limits.pixels, MAX_PIXELS)
         raise ImageError(f"more than the {most:,} pixels that are accepted at most") from error
     except (ImageError, MemoryShortageError):
         raise
@@ -316,7 +432,7 @@ def decoding_bytes(image: Image.Image, *, size: tuple[int, int]) -> int:
     needed = pixels * (stored + max(decoder, converted + turned))
     if image.format in _JPEGS and image.info.get("progressive"):
         needed += whole * _COEFFICIENT_BYTES
-    return needed + _LEAST_BYTES
+    return needed + _MIN_BYTES
 
 
 def _is_short_of(needed: int) -> bool:

@@ -7,9 +7,9 @@ import inspect
 import json
 from pathlib import Path
 
-from darkroom.rules.aws_defaults import AWS_DEFAULTS
-from darkroom.rules.catalogue import RULES
-from darkroom.rules.rule import Rule
+from darkroom.debugging.rules.catalogue import RULES
+from darkroom.debugging.rules.custom import AWS_DEFAULTS
+from darkroom.debugging.rules.rule import Rule
 
 TARGET = Path(__file__).resolve().parent / "rules.md"
 _START, _END = "<!-- table of rules: make docs -->", "<!-- end of the table -->"

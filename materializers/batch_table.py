@@ -9,8 +9,8 @@ from zenml.enums import ArtifactType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
+from darkroom.base.files import atomic_path, workspace
 from darkroom.batch.table import ABOUT_FILE, BatchAbout, BatchTable, part_of
-from darkroom.files import atomic_path, workspace
 
 _ROWS = "rows.jsonl"
 

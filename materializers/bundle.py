@@ -15,9 +15,9 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
-from darkroom.backends.kept_bundles import holds_bundle, keep_bundle
-from darkroom.files import link_or_copy, workspace
-from darkroom.model.bundle import (
+from darkroom.backends.contract import holds_bundle, keep_bundle
+from darkroom.base.files import link_or_copy, workspace
+from darkroom.models.bundle import (
     ARCHIVE_FILE,
     FILES,
     METADATA_FILE,

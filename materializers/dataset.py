@@ -14,10 +14,11 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 from zenml.steps.step_context import StepContext
 
-from darkroom.dataset import SPLITS, Dataset
-from darkroom.errors import UserError
-from darkroom.files import workspace
-from darkroom.progress import terminal_progress
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace
+from darkroom.base.progress import terminal_progress
+from darkroom.config.sections import SPLITS
+from darkroom.data.dataset import Dataset
 
 _MANIFEST = "manifest.json"
 _COUNTS = "counts.csv"
@@ -99,7 +100,7 @@ def _with_images(dataset: Dataset) -> Dataset:
     """The data set with a root that holds its files; one published is fetched where needed."""
     if not dataset.shards or all(dataset.file(record).is_file() for record in dataset.records):
         return dataset
-    from darkroom.backends.published_datasets import fetch_published
+    from darkroom.backends.storage.datasets import fetch_published
 
     published = fetch_published(
         dataset.shards, store=workspace() / "data", progress=terminal_progress()

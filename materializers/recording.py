@@ -10,9 +10,9 @@ from zenml.enums import ArtifactType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.metadata.metadata_types import MetadataType
 
-from darkroom.capture.recording import Recording, pack_recording, unpack_recording
-from darkroom.files import atomic_path, link_or_copy, workspace
-from darkroom.sources.hashing import HashIndex, content_digest, keep_folder, record_content
+from darkroom.base.files import atomic_path, link_or_copy, workspace
+from darkroom.data.hashes import HashIndex, content_digest, keep_folder, record_content
+from darkroom.telemetry.recording import Recording, pack_recording, unpack_recording
 
 _ARCHIVE = "recording.tar.gz"
 

@@ -2,14 +2,14 @@
 
 from zenml import pipeline
 
-from darkroom.batch.order import BatchOrder
-from darkroom.config.placement import Placement
+from darkroom.batch.selection import BatchJobSpec
+from darkroom.config.sagemaker import Placement
 from steps.classify import classify_source
 from steps.score import score_batch
 
 
 @pipeline(dynamic=True, name="batch", enable_cache=False)
-def batch_pipeline(order: BatchOrder, placement: Placement) -> None:
+def batch_pipeline(order: BatchJobSpec, placement: Placement) -> None:
     """Classify, score.
 
     Args:

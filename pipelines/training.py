@@ -3,8 +3,8 @@
 from zenml import Model, pipeline
 
 from darkroom.config import Config
-from darkroom.config.placement import Placement
-from darkroom.evaluation.gate import refusal
+from darkroom.config.sagemaker import Placement
+from darkroom.evaluation.evaluate import refusal
 from steps.batch import predict_split
 from steps.compile import compile_model
 from steps.deploy import deploy_model

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from darkroom.errors import DarkroomError
+from darkroom.base.errors import DarkroomError
 from rehearsal.emulator.server import image_option
 from rehearsal.session import find_kept, kept_up, remove_bulk
 from stacks.environment import prepare_environment

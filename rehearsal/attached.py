@@ -2,7 +2,7 @@
 
     python -m rehearsal.attached COMMAND ARGUMENT …
 
-The parent asks for it as darkroom.serving.parent_watch says; SIGTERM is passed on to all that
+The parent asks for it as darkroom.base.processes says; SIGTERM is passed on to all that
 the command started.
 """
 
@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-from darkroom.serving.parent_watch import end_with_parent, parent_environment
+from darkroom.base.processes import end_with_parent, parent_environment
 
 _SECONDS_TO_END = 5
 

@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from darkroom.backends.sagemaker.prices import Kind, hourly_price
-from darkroom.files import write_text
+from darkroom.backends.sagemaker.costs.prices import Kind, hourly_price
+from darkroom.base.files import write_text
 from rehearsal.emulator.records import Record, Records
 from rehearsal.session import StandIn
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from darkroom.errors import UserError
+from darkroom.base.errors import UserError
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

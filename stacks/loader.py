@@ -16,7 +16,7 @@ from zenml.integrations.integration import Integration
 from zenml.integrations.registry import integration_registry
 from zenml.utils.source_utils import set_custom_source_root
 
-from darkroom.errors import UserError
+from darkroom.base.errors import UserError
 from darkroom.tracking.store import DATABASE_FILE, make_store
 from stacks.environment import CHECKOUT
 from stacks.stores import prepare_stores

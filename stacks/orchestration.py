@@ -1,7 +1,7 @@
 """How ZenML runs the pipeline on a remote stack: in one job, from one image.
 
 The job finds what it needs to know of the account in its environment, see
-darkroom/backends/sagemaker/site.py.
+darkroom/backends/sagemaker/session.py.
 """
 
 import logging
@@ -13,7 +13,7 @@ from zenml.integrations.aws.flavors.sagemaker_orchestrator_flavor import (
     SagemakerOrchestratorSettings,
 )
 
-from darkroom.backends.sagemaker.requests.volumes import volume_key
+from darkroom.backends.sagemaker.requests import volume_key
 from darkroom.config.sagemaker import SageMakerConfig
 from stacks.environment import CHECKOUT, SETTINGS
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import yaml
 from sqlalchemy.exc import DBAPIError
 
-from darkroom.errors import DarkroomError
-from darkroom.files import write_text
-from darkroom.progress import terminal_progress
+from darkroom.base.errors import DarkroomError
+from darkroom.base.files import write_text
+from darkroom.base.progress import terminal_progress
 
 _STORE = Path("local_stores", "default_zen_store", "zenml.db")
 _TABLE = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'stack'"

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.errors import UserError
+from darkroom.base.errors import UserError
 
 SAGEMAKER_FILE = Path(__file__).resolve().parent / "sagemaker.env"
 MANAGED_MLFLOW = "darkroom_managed_mlflow"

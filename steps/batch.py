@@ -5,11 +5,11 @@ from typing import Annotated
 from zenml import log_metadata, step
 from zenml.types import CSVString
 
+from darkroom.base.progress import terminal_progress
 from darkroom.config import BatchConfig
-from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset
-from darkroom.model.bundle import Bundle
-from darkroom.progress import terminal_progress
+from darkroom.config.sagemaker import Placement
+from darkroom.data.dataset import Dataset
+from darkroom.models.bundle import Bundle
 from darkroom.tracking.runs import active_run
 from steps.chosen_backend import chosen_backend
 
@@ -26,7 +26,7 @@ def predict_split(
         batch: which of them.
         placement: in this process, or as a batch transform job.
     """
-    from darkroom.backends.batch import as_csv, engines_of, share_correct
+    from darkroom.backends.predictions import as_csv, engines_of, share_correct
 
     assert batch.split != "none"  # noqa: S101 - the pipeline does not call it then
     records = dataset.split(batch.split)

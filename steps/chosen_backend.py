@@ -2,9 +2,9 @@
 
 from zenml import get_step_context
 
-from darkroom.backends.choosing import backend_of
-from darkroom.backends.protocol import Backend
-from darkroom.config.placement import Placement
+from darkroom.backends.contract import Backend
+from darkroom.backends.placement import backend_of
+from darkroom.config.sagemaker import Placement
 
 
 def chosen_backend(placement: Placement) -> Backend:

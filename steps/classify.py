@@ -4,11 +4,11 @@ from typing import Annotated
 
 from zenml import get_step_context, step
 
-from darkroom.backends.batch_source import classify, classify_remotely
-from darkroom.batch.order import BatchOrder
+from darkroom.backends.placement import classify, classify_remotely
+from darkroom.base.progress import terminal_progress
+from darkroom.batch.selection import BatchJobSpec
 from darkroom.batch.table import BatchTable
-from darkroom.config.placement import Placement
-from darkroom.progress import terminal_progress
+from darkroom.config.sagemaker import Placement
 from darkroom.tracking.runs import active_run
 from materializers.batch_table import BatchTableMaterializer
 
@@ -19,7 +19,7 @@ from materializers.batch_table import BatchTableMaterializer
     output_materializers=BatchTableMaterializer,
 )
 def classify_source(
-    order: BatchOrder, placement: Placement
+    order: BatchJobSpec, placement: Placement
 ) -> Annotated[BatchTable, "batch_table"]:
     """Classify a source's images; an interrupted call goes on where it was.
 

@@ -5,12 +5,12 @@ from typing import Annotated
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
+from darkroom.base.files import workspace
+from darkroom.base.progress import terminal_progress
 from darkroom.compilation.results import CompilationReport
-from darkroom.config.compilation import CompilationConfig
-from darkroom.dataset import Dataset
-from darkroom.files import workspace
-from darkroom.model.bundle import Bundle
-from darkroom.progress import terminal_progress
+from darkroom.config.sections import CompilationConfig
+from darkroom.data.dataset import Dataset
+from darkroom.models.bundle import Bundle
 from darkroom.tracking.runs import active_run
 from materializers.bundle import BundleMaterializer
 from steps.cache_policy import depends_on
@@ -19,8 +19,8 @@ from steps.cache_policy import depends_on
 @step(
     experiment_tracker=True,
     cache_policy=depends_on(
-        "darkroom.compilation.compiling",
-        "darkroom.compilation.measuring",
+        "darkroom.compilation.measurement",
+        "darkroom.compilation.measurement",
         "darkroom.compilation.child",
         "darkroom.compilation.tvm",
         "darkroom.compilation.tvm_program",
@@ -44,9 +44,8 @@ def compile_model(
         dataset: on whose validation images engines have to agree with torch.
         compilation: engines, rule and thresholds.
     """
-    from darkroom.compilation.agreement import validation_images
-    from darkroom.compilation.compiling import bundle_for
-    from darkroom.compilation.measuring import measure
+    from darkroom.compilation.measurement import bundle_for, measure
+    from darkroom.compilation.results import validation_images
     from darkroom.reports.compilation_page import compilation_figure, compilation_page
 
     images = validation_images(

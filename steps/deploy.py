@@ -5,10 +5,10 @@ from typing import Annotated
 from zenml import step
 
 from darkroom.backends.endpoint import Endpoint
+from darkroom.base.progress import terminal_progress
 from darkroom.config import DeploymentConfig
-from darkroom.config.placement import Placement
-from darkroom.model.bundle import Bundle
-from darkroom.progress import terminal_progress
+from darkroom.config.sagemaker import Placement
+from darkroom.models.bundle import Bundle
 from darkroom.tracking.registry import RegisteredModel, approve
 from steps.chosen_backend import chosen_backend
 

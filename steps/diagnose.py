@@ -5,14 +5,14 @@ from typing import Annotated
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
-from darkroom.capture.recording import Recording
+from darkroom.base.errors import DarkroomError
+from darkroom.base.files import workspace
+from darkroom.base.progress import terminal_progress
 from darkroom.config.debugging import DiagnosisConfig
-from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset
-from darkroom.diagnosis.result import Diagnosis
-from darkroom.errors import DarkroomError
-from darkroom.files import workspace
-from darkroom.progress import terminal_progress
+from darkroom.config.sagemaker import Placement
+from darkroom.data.dataset import Dataset
+from darkroom.telemetry.findings import Diagnosis
+from darkroom.telemetry.recording import Recording
 from darkroom.tracking.runs import active_run
 from steps.cache_policy import depends_on
 from steps.training_report import leave_report, report_on
@@ -21,7 +21,7 @@ from steps.training_report import leave_report, report_on
 @step(
     experiment_tracker=True,
     cache_policy=depends_on(
-        "darkroom.diagnosis.reporting",
+        "darkroom.reports.training_page",
         "darkroom.tracking.runs",
         files=("darkroom/templates", "steps/training_report.py"),
     ),
@@ -44,7 +44,7 @@ def diagnose_training(
         placement: the instance type, for what the training cost.
         rules_version: of the user's rules' content, a part of the cache key.
     """
-    from darkroom.diagnosis.diagnosing import summary_lines
+    from darkroom.debugging.diagnosis import summary_lines
 
     if recording.folder is None:
         raise DarkroomError("nothing was recorded of the training, so nothing can be judged")

@@ -5,13 +5,14 @@ from typing import Annotated
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
+from darkroom.base.files import workspace
 from darkroom.config import EvaluationConfig
-from darkroom.dataset import Dataset, Split
+from darkroom.config.sections import Split
+from darkroom.data.dataset import Dataset
+from darkroom.data.hashes import check_unchanged
 from darkroom.evaluation.evaluate import Evaluation, evaluate
-from darkroom.files import workspace
-from darkroom.model.bundle import Bundle
-from darkroom.prediction import Predictor
-from darkroom.sources.still_there import check_unchanged
+from darkroom.models.bundle import Bundle
+from darkroom.models.prediction import Predictor
 from darkroom.tracking.runs import active_run
 from steps.cache_policy import depends_on
 
@@ -20,9 +21,9 @@ from steps.cache_policy import depends_on
     experiment_tracker=True,
     cache_policy=depends_on(
         "darkroom.evaluation.evaluate",
-        "darkroom.prediction",
-        "darkroom.reports.documents",
-        "darkroom.sources.still_there",
+        "darkroom.models.prediction",
+        "darkroom.reports.evaluation_page",
+        "darkroom.data.hashes",
         "darkroom.tracking.runs",
         files=("darkroom/templates",),
     ),
@@ -42,7 +43,7 @@ def evaluate_model(
         evaluation: intervals, bins and pictures of the report.
         seed: of the bootstrap and of the choice of pictures.
     """
-    from darkroom.reports.documents import evaluation_figures, evaluation_report
+    from darkroom.reports.evaluation_page import evaluation_figures, evaluation_report
 
     check_unchanged(dataset, splits=("test", "validation"), store=workspace() / "data")
     predictor = Predictor.load(bundle.folder)

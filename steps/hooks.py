@@ -2,11 +2,7 @@
 
 import logging
 
-from darkroom.backends.sagemaker.orchestrated import (
-    announce_components,
-    is_orchestrating,
-    leave_reason,
-)
+from darkroom.backends.sagemaker.handover import announce_components, is_orchestrating, leave_reason
 from steps.reuse import reuse_only_what_is_whole
 
 _NOISY = ("zenml", "mlflow", "botocore", "sagemaker", "s3fs", "aiobotocore", "matplotlib")

@@ -4,19 +4,20 @@ from typing import Annotated
 
 from zenml import step
 
-from darkroom.backends.ingestion import ingest
+from darkroom.backends.storage.ingestion import ingest
+from darkroom.base.files import workspace
+from darkroom.base.progress import terminal_progress
 from darkroom.config import DataConfig
-from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset
-from darkroom.files import workspace
-from darkroom.progress import terminal_progress
+from darkroom.config.sagemaker import Placement
+from darkroom.data.dataset import Dataset
 from materializers.dataset import DatasetMaterializer
 from steps.cache_policy import depends_on
 from steps.chosen_backend import chosen_backend
 
 
 @step(
-    cache_policy=depends_on("darkroom.backends.ingestion"), output_materializers=DatasetMaterializer
+    cache_policy=depends_on("darkroom.backends.storage.ingestion"),
+    output_materializers=DatasetMaterializer,
 )
 def ingest_images(
     source: str,

@@ -7,11 +7,10 @@ from zenml import log_metadata, step
 
 from darkroom.backends.endpoint import Endpoint, EndpointCheck, files_to_send
 from darkroom.config import DeploymentConfig
-from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset
+from darkroom.config.sagemaker import Placement
+from darkroom.data.dataset import Dataset
 from darkroom.evaluation.evaluate import Evaluation
-from darkroom.model.bundle import Bundle
-from darkroom.model.parity import allowed_difference
+from darkroom.models.bundle import Bundle, allowed_difference
 from steps.chosen_backend import chosen_backend
 
 

@@ -5,11 +5,10 @@ from typing import Annotated
 from zenml import log_metadata, step
 
 from darkroom.config import DeploymentConfig
-from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset
-from darkroom.evaluation.evaluate import Evaluation
-from darkroom.evaluation.gate import refusal
-from darkroom.model.bundle import Bundle
+from darkroom.config.sagemaker import Placement
+from darkroom.data.dataset import Dataset
+from darkroom.evaluation.evaluate import Evaluation, refusal
+from darkroom.models.bundle import Bundle
 from darkroom.tracking.registry import RegisteredModel, register
 from steps.cache_policy import depends_on
 from steps.chosen_backend import chosen_backend
@@ -18,7 +17,7 @@ from steps.chosen_backend import chosen_backend
 @step(
     experiment_tracker=True,
     cache_policy=depends_on(
-        "darkroom.evaluation.gate", "darkroom.tracking.registry", "darkroom.tracking.pyfunc"
+        "darkroom.evaluation.evaluate", "darkroom.tracking.registry", "darkroom.tracking.pyfunc"
     ),
 )
 def register_model(

@@ -19,11 +19,11 @@ from zenml.orchestrators import cache_utils
 from zenml.utils import source_utils
 from zenml.utils.time_utils import utc_now
 
-from darkroom.dataset import Dataset
-from darkroom.errors import UserError
-from darkroom.files import workspace
-from darkroom.progress import terminal_progress
-from darkroom.sources.still_there import difference, discard_copy
+from darkroom.base.errors import UserError
+from darkroom.base.files import workspace
+from darkroom.base.progress import terminal_progress
+from darkroom.data.dataset import Dataset
+from darkroom.data.hashes import difference, discard_copy
 from darkroom.tracking.registry import RegisteredModel, is_registered
 from stacks.loader import tracking_uri
 
@@ -118,7 +118,7 @@ def _is_registered(model: RegisteredModel) -> bool:
 
 def _missing_images(dataset: Dataset, *, store: Path) -> str:
     if dataset.shards:
-        from darkroom.backends.published_datasets import is_published
+        from darkroom.backends.storage.datasets import is_published
 
         return "" if is_published(dataset.shards) else f"{dataset.shards} is gone"
     found = difference(dataset, store=store)

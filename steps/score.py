@@ -18,7 +18,7 @@ def score_batch(table: BatchTable) -> Annotated[BatchScore, "batch_score"]:
     Args:
         table: rows of all images.
     """
-    from darkroom.batch.tables import write_table
+    from darkroom.batch.table import write_table
 
     found, run = score(table), active_run()
     counts = {name: float(value) for name, value in found.model_dump(exclude={"metrics"}).items()}

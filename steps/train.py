@@ -6,16 +6,15 @@ from typing import Annotated
 
 from zenml import step
 
-from darkroom.capture.recording import Recording
+from darkroom.base.errors import DarkroomError
+from darkroom.base.progress import terminal_progress
 from darkroom.config import Hyperparameters, TrackingConfig
 from darkroom.config.debugging import Debugging, DiagnosisConfig
-from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset
-from darkroom.errors import DarkroomError
-from darkroom.model.bundle import Bundle
-from darkroom.progress import terminal_progress
-from darkroom.tracking.runs import active_run, training_run
-from darkroom.tracking.trials import log_epoch
+from darkroom.config.sagemaker import Placement
+from darkroom.data.dataset import Dataset
+from darkroom.models.bundle import Bundle
+from darkroom.telemetry.recording import Recording
+from darkroom.tracking.runs import active_run, log_epoch, training_run
 from materializers.bundle import BundleMaterializer
 from materializers.recording import RecordingMaterializer
 from steps.cache_policy import depends_on
@@ -26,10 +25,10 @@ from steps.training_report import leave_report, report_on
 @step(
     experiment_tracker=True,
     cache_policy=depends_on(
-        "darkroom.backends.local",
-        "darkroom.backends.weights",
+        "darkroom.backends.local.training",
+        "darkroom.backends.storage.weights",
         "darkroom.reports.figures",
-        "darkroom.tracking.trials",
+        "darkroom.tracking.runs",
     ),
     output_materializers={
         "model_bundle": BundleMaterializer,
@@ -91,8 +90,8 @@ def _diagnosed_on_failure(
     dataset: Dataset, *, config: DiagnosisConfig, placement: Placement
 ) -> Iterator[None]:
     """Let the error of a training say what the rules find in its recording."""
-    from darkroom.backends.results import FailedTrainingError
-    from darkroom.diagnosis.diagnosing import summary_lines
+    from darkroom.backends.contract import FailedTrainingError
+    from darkroom.debugging.diagnosis import summary_lines
 
     try:
         yield

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darkroom.base.files import write_text
 from darkroom.config.debugging import DiagnosisConfig
-from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset
-from darkroom.files import write_text
+from darkroom.config.sagemaker import Placement
+from darkroom.data.dataset import Dataset
 from darkroom.tracking.runs import active_run
 
 if TYPE_CHECKING:
-    from darkroom.diagnosis.reporting import Report
+    from darkroom.reports.training_page import Report
 
 
 def report_on(
@@ -26,8 +26,8 @@ def report_on(
     Args:
         failure: the error that the training ended with; empty: it did not fail.
     """
-    from darkroom.backends.training_prices import training_prices
-    from darkroom.diagnosis.reporting import diagnose_and_report
+    from darkroom.backends.sagemaker.costs.prices import training_prices
+    from darkroom.reports.training_page import diagnose_and_report
 
     run = active_run()
     told = diagnose_and_report(

@@ -4,14 +4,13 @@ from typing import Annotated
 
 from zenml import log_metadata, step
 
+from darkroom.base.progress import terminal_progress
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import Debugging
-from darkroom.config.placement import Placement
+from darkroom.config.sagemaker import Placement
 from darkroom.config.tuning import TuningConfig
-from darkroom.dataset import Dataset
-from darkroom.progress import terminal_progress
-from darkroom.tracking.runs import active_run
-from darkroom.tracking.trials import TrialLog
+from darkroom.data.dataset import Dataset
+from darkroom.tracking.runs import TrialLog, active_run
 from darkroom.tuning.results import TuningResult
 from steps.cache_policy import depends_on
 from steps.chosen_backend import chosen_backend
@@ -22,9 +21,9 @@ from steps.chosen_backend import chosen_backend
     cache_policy=depends_on(
         "darkroom.tuning.search",
         "darkroom.training.loop",
-        "darkroom.backends.weights",
+        "darkroom.backends.storage.weights",
         "darkroom.reports.figures",
-        "darkroom.tracking.trials",
+        "darkroom.tracking.runs",
     ),
 )
 def tune_hyperparameters(

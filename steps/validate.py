@@ -5,11 +5,12 @@ from typing import Annotated
 from zenml import log_metadata, step
 from zenml.types import HTMLString
 
+from darkroom.base.progress import terminal_progress
 from darkroom.config import DataConfig
-from darkroom.config.placement import Placement
-from darkroom.dataset import Dataset
-from darkroom.progress import terminal_progress
-from darkroom.validation import ValidationReport, clean, raise_if_unusable, report_html, validate
+from darkroom.config.sagemaker import Placement
+from darkroom.data.dataset import Dataset
+from darkroom.reports.validation_page import report_html
+from darkroom.validation import ValidationReport, clean, raise_if_unusable, validate
 from materializers.dataset import DatasetMaterializer
 from steps.cache_policy import depends_on
 from steps.chosen_backend import chosen_backend

@@ -1,9 +1,7 @@
 """`compile_model`: which engine runs a bundle's network best on this machine.
 
-results     what is measured and concluded (data only)
-child       one engine in a process of its own, measured when it is told to
-measuring   starts the children, lets them take turns
-agreement   the pictures on which engines have to agree with torch
-choosing    the configured rule
-tvm         looks into a network with Apache TVM, in an environment of its own
+results       what is measured and concluded, and the pictures on which engines have to agree
+child         one engine in a process of its own, measured when it is told to
+measurement   starts the children, lets them take turns, applies the configured rule
+tvm           looks into a network with Apache TVM, in an environment of its own
 """

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from darkroom.engines.choosing import is_installed, load_engine
-from darkroom.engines.protocol import EXTRAS, Engine, EngineName, Floats
-from darkroom.model.bundle import read_metadata
-from darkroom.prediction import softmax
-from darkroom.serving.memory import give_back_freed
+from darkroom.base.processes import give_back_freed
+from darkroom.models.bundle import read_metadata
+from darkroom.models.engine import EXTRAS, Engine, EngineName, Floats
+from darkroom.models.engines import is_installed, load_engine
+from darkroom.models.prediction import softmax
 
 _WARM_UP = 2
 _SECONDS = 0.25

@@ -1,10 +1,18 @@
 """What is measured of each engine, and what was concluded. Imports no engine."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.engines.protocol import EngineName
+from darkroom.base.errors import UserError
+from darkroom.data.dataset import Dataset
+from darkroom.images import Preprocessing, prepare
+from darkroom.models.engine import EngineName, Floats
+
+# --- results ---
 
 Objective = Literal["latency", "throughput", "memory", "size"]
 
@@ -112,3 +120,42 @@ class CompilationReport(_Result):
     def result(self, engine: EngineName) -> EngineResult:
         """Of one engine."""
         return next(result for result in self.results if result.engine == engine)
+
+
+# --- agreement ---
+# The pictures on which engines have to agree with torch.
+
+
+def validation_images(dataset: Dataset, *, preprocessing: Preprocessing, most: int) -> Floats:
+    """(N, 3, S, S) images of the validation split, evenly picked.
+
+    Raises:
+        UserError: there are none.
+    """
+    records = dataset.split("validation")
+    return prepared([dataset.file(record) for record in records], how=preprocessing, most=most)
+
+
+def prepared(files: Sequence[Path], *, how: Preprocessing, most: int) -> Floats:
+    """(N, 3, S, S) of files, evenly picked.
+
+    Raises:
+        UserError: there are none, or one cannot be decoded.
+    """
+    if not files:
+        raise UserError("there are no images to compare the engines on")
+    positions = np.linspace(0, len(files) - 1, min(most, len(files)), dtype=int)
+    return np.stack([prepare(files[position], how) for position in positions])
+
+
+def generated_images(size: int, *, count: int) -> Floats:
+    """(N, 3, S, S) waves of all lengths and noise, where no photographs are at hand."""
+    generator = np.random.default_rng(0)
+    axis = np.linspace(0, 2 * np.pi, size)
+    x, y = np.meshgrid(axis, axis)
+    images = []
+    for _ in range(count):
+        a, b, c = generator.uniform(0.5, 12, (3, 3))
+        waves = np.sin(a[:, None, None] * x + b[:, None, None] * y + c[:, None, None])
+        images.append(1.5 * waves + generator.normal(0, 0.3, (3, size, size)))
+    return np.stack(images).astype(np.float32)

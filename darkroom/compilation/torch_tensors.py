@@ -4,10 +4,9 @@ from typing import Any
 
 import torch
 
-from darkroom.engines.protocol import Floats
-from darkroom.model.bundle import WEIGHTS_FILE, Bundle
-from darkroom.model.network import build_model
-from darkroom.model.weights import load_weights
+from darkroom.models.bundle import WEIGHTS_FILE, Bundle
+from darkroom.models.engine import Floats
+from darkroom.models.network import build_model, load_weights
 
 
 class _Recorder(torch.fx.Interpreter):

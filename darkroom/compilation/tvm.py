@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from darkroom.base.errors import DarkroomError
 from darkroom.compilation.results import OperatorTime, TvmInsight
-from darkroom.engines.protocol import Floats
-from darkroom.errors import DarkroomError
-from darkroom.model.bundle import ONNX_FILE, Bundle
-from darkroom.prediction import softmax
+from darkroom.models.bundle import ONNX_FILE, Bundle
+from darkroom.models.engine import Floats
+from darkroom.models.prediction import softmax
 
 PYTHON_VARIABLE = "DARKROOM_TVM_PYTHON"
 """Names another interpreter that has TVM."""

@@ -1,21 +1,17 @@
 """What a configuration may say. Imports neither torch, ZenML nor boto3.
 
 Every section is frozen, refuses unknown keys and has a default for each key, so a YAML
-says only what differs. Reading a file and wording its errors: loading.py.
+says only what differs. Reading a file and wording its errors: loader.py.
 """
 
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
 
-from darkroom.config.architectures import ARCHITECTURES
-from darkroom.config.compilation import CompilationConfig
 from darkroom.config.debugging import Debugging, DiagnosisConfig, RecordingConfig
-from darkroom.config.metrics import Metric
 from darkroom.config.sagemaker import SageMakerConfig
-from darkroom.config.sections import Section
+from darkroom.config.sections import ARCHITECTURES, CompilationConfig, Metric, Section, Split
 from darkroom.config.tuning import TuningConfig
-from darkroom.dataset import Split
 
 ProblemPolicy = Literal["stop", "leave_out", "warn"]
 Fraction = Annotated[float, Field(ge=0, lt=1)]

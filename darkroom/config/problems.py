@@ -9,13 +9,13 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from darkroom.config import Config
-from darkroom.config.architectures import ARCHITECTURES
+from darkroom.config.sections import ARCHITECTURES
 from darkroom.config.tuning import AS_CHOICES, AS_RANGE
 
 Schema = Mapping[str, Any]
 
 _TYPICAL_ARCHITECTURES = ("resnet18", "mobilenet_v2", "efficientnet_b0", "convnext_tiny")
-_LONGEST_VALUE = 80
+_MAX_VALUE = 80
 _NOUNS = {
     "integer": "a whole number",
     "number": "a number",
@@ -61,7 +61,7 @@ def shown(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     text = repr(list(value) if isinstance(value, tuple) else value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+    return text if len(text) <= _MAX_VALUE else f"{text[: _MAX_VALUE - 1]}…"
 
 
 def allowed_values(path: Sequence[str]) -> str:

@@ -3,11 +3,14 @@
 Bounds are those of SageMaker's API, so that a mistake is found before anything is sent.
 """
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from darkroom.config.sections import Section
+
+# --- sagemaker ---
 
 _HOUR = 3600
 _DAY = 24 * _HOUR
@@ -286,3 +289,57 @@ class SageMakerConfig(Section):
     """Environment variables of training jobs; no secrets, since runs record them."""
     tags: Tags = {}
     """Tags of everything that is created."""
+
+
+# --- hosting kinds ---
+# What the kinds of endpoints exclude, by SageMaker's developer guide.
+#
+# https://docs.aws.amazon.com/sagemaker/latest/dg/serverless-endpoints.html
+# https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
+# https://docs.aws.amazon.com/sagemaker/latest/dg/multi-model-support.html
+# (InvokeEndpointAsync has no TargetModel.)
+
+_GPU_FAMILIES = re.compile(r"ml\.(?:p\d|g\d|inf\d|trn\d|dl\d)")
+
+
+def kind_problems(config: SageMakerConfig) -> list[str]:
+    """Problems, one line each, of an endpoint with one model."""
+    network = config.network
+    if config.hosting.kind == "serverless" and (network.subnets or network.isolation):
+        return [
+            "sagemaker.hosting.kind: 'serverless' allows neither sagemaker.network.subnets nor "
+            "sagemaker.network.isolation; take 'realtime', or leave them out"
+        ]
+    return []
+
+
+def several_models_problems(config: SageMakerConfig) -> list[str]:
+    """Problems, one line each, of an endpoint with several models."""
+    kind, machine = config.hosting.kind, config.hosting.instance_type
+    problems = []
+    if kind != "realtime":
+        problems.append(
+            f"sagemaker.hosting.kind: {kind!r} endpoints hold one model; several need 'realtime'"
+        )
+    elif _GPU_FAMILIES.match(machine):
+        problems.append(
+            f"sagemaker.hosting.instance_type: {machine!r} has an accelerator, which SageMaker "
+            "shares between models through Triton alone; take a machine without, such as "
+            "'ml.m5.large'"
+        )
+    return problems
+
+
+# --- placement ---
+# Where a pipeline's heavy work runs, as its components are told.
+
+
+class Placement(Section):
+    """In this process, or in managed jobs."""
+
+    jobs: SageMakerConfig | None = None
+    """How managed jobs are configured; None: everything runs in this process."""
+    fresh: str = ""
+    """Not empty where nothing of earlier runs is to be reused: part of every job's name then."""
+    fresh_since: float = 0.0
+    """Seconds since the epoch: what is older in the workspace is not reused then."""

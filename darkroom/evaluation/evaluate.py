@@ -1,15 +1,16 @@
 """What a model's probabilities are worth: metrics with intervals, confusions, calibration."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.config import EvaluationConfig
-from darkroom.dataset import ImageRecord, Split
-from darkroom.errors import DarkroomError, UserError
+from darkroom.base.errors import DarkroomError, UserError
+from darkroom.config import DeploymentConfig, EvaluationConfig
+from darkroom.config.sections import Split, natural_direction
+from darkroom.data.dataset import ImageRecord
 from darkroom.evaluation.intervals import class_intervals, metric_intervals
 from darkroom.evaluation.metrics import (
     class_scores,
@@ -20,7 +21,9 @@ from darkroom.evaluation.metrics import (
     weighted_metrics,
 )
 
-MINIMUM_CLASSES_FOR_TOP5 = 6
+# --- evaluate ---
+
+MIN_CLASSES_FOR_TOP5 = 6
 """With five classes or fewer the actual one is always among the first five."""
 
 _CONFUSED_PAIRS = 12
@@ -213,7 +216,7 @@ def _metrics(
 ) -> dict[str, MetricValue]:
     values = headline_metrics(labels, probabilities, calibration_bins=config.calibration_bins)
     values |= {name: float(value) for name, value in weighted_metrics(confusion).items()}
-    if len(confusion) >= MINIMUM_CLASSES_FOR_TOP5:
+    if len(confusion) >= MIN_CLASSES_FOR_TOP5:
         values["top5_accuracy"] = float(top_k_hits(labels, probabilities, k=5).mean())
     intervals = metric_intervals(
         labels,
@@ -306,3 +309,23 @@ def _predictions(
         )
         for record, index, probability in answers
     )
+
+
+# --- gate ---
+# The gate before deployment.
+
+
+def refusal(metrics: Mapping[str, float], *, deployment: DeploymentConfig) -> str | None:
+    """Why the model is not deployed, or None where it may be.
+
+    Args:
+        metrics: headline metrics of the test split.
+        deployment: the metric and its threshold.
+    """
+    if not deployment.enabled:
+        return "deployment.enabled is false"
+    name, threshold = deployment.gate_metric, deployment.gate_threshold
+    value = metrics[name]
+    if natural_direction(name) == "minimize":
+        return f"{name} {value:.4f} is above {threshold:g}" if value > threshold else None
+    return f"{name} {value:.4f} is below {threshold:g}" if value < threshold else None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
 
-_SMALLEST_PROBABILITY = 1e-15
+_MIN_PROBABILITY = 1e-15
 
 
 def confusion_counts(labels: Integers, predicted: Integers, *, classes: int) -> NDArray[np.int64]:
@@ -85,7 +85,7 @@ def top_k_hits(labels: Integers, probabilities: Floats, *, k: int) -> NDArray[np
 def losses(labels: Integers, probabilities: Floats) -> NDArray[np.float64]:
     """(N,) negative log likelihoods in nats; probabilities are clipped at 1e-15."""
     likelihood = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return np.asarray(-np.log(likelihood.clip(_SMALLEST_PROBABILITY, 1)))
+    return np.asarray(-np.log(likelihood.clip(_MIN_PROBABILITY, 1)))
 
 
 def calibration_error(labels: Integers, probabilities: Floats, *, bins: int) -> float:

@@ -9,7 +9,7 @@ from darkroom.compilation.results import (
     Measurement,
     OperatorTime,
 )
-from darkroom.engines.protocol import EngineName
+from darkroom.models.engine import EngineName
 from darkroom.reports.figures import BLUE, GREY, clean, new_figure, png
 from darkroom.reports.pages import data_uri, render_page
 

@@ -32,7 +32,7 @@ _OTHER_FONTS = (
 )
 """Families with the scripts of East Asia, and with signs; coloured emoji cannot be drawn."""
 _TUNING_COLUMNS = 3
-_MOST_TICKS = 5
+_MAX_TICKS = 5
 _TRIAL_STYLES: Mapping[str, Mapping[str, Any]] = {
     "complete": {"color": BLUE, "marker": "o"},
     "pruned": {"color": GREY, "marker": "x"},
@@ -190,7 +190,7 @@ def _scale(axes: Axes, values: Sequence[Value]) -> None:
     numbers = sorted({value for value in values if not isinstance(value, str)})
     if numbers and numbers[0] > 0 and numbers[-1] > 10 * numbers[0]:
         axes.set_xscale("log")
-    elif len(numbers) <= _MOST_TICKS and all(isinstance(value, int) for value in numbers):
+    elif len(numbers) <= _MAX_TICKS and all(isinstance(value, int) for value in numbers):
         axes.set_xticks(numbers)
 
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, get_args
 
-from darkroom.config.metrics import Metric
-from darkroom.dataset import SPLITS
-from darkroom.diagnosis.result import Diagnosis
+from darkroom.config.sections import SPLITS, Metric
 from darkroom.evaluation.evaluate import Evaluation, MetricValue
 from darkroom.evaluation.findings import findings
 from darkroom.reports.pages import render_page
-from darkroom.rules.findings import Finding, most_important
-from darkroom.summary import BatchSummary, DataSummary, EndpointSummary, Timings, metric_label
+from darkroom.runs.summary import BatchSummary, DataSummary, EndpointSummary, Timings, metric_label
+from darkroom.telemetry.findings import Diagnosis, Finding, most_important
 from darkroom.tuning.results import TuningResult
 
 Tone = Literal["good", "warning", "bad"]

@@ -1,36 +1,120 @@
-"""The report of a training: what was found first, then what it was found in.
-
-One HTML page that loads nothing: its charts are SVG in the page's own colours.
-"""
+"""Write the report on a training: diagnose its recording, and lay out what was found as a page."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from darkroom.diagnosis.result import Diagnosis, RuleOutcome
-from darkroom.profiling.operators_table import OperatorTable
-from darkroom.reports.charts.scales import duration, number
-from darkroom.reports.pages import render_page
-from darkroom.reports.training_parts.costs import (
-    Advice,
-    operator_rows,
-    operators_note,
-)
-from darkroom.reports.training_parts.curves import (
+from darkroom.config.debugging import DiagnosisConfig
+from darkroom.data.dataset import Dataset
+from darkroom.debugging.diagnosis import diagnose
+from darkroom.debugging.profiling.advice import CostLine, cost_advice, run_costs
+from darkroom.reports.chart_axes import duration, number
+from darkroom.reports.pages import render_page, thumbnail
+from darkroom.reports.training_curves import (
+    Numbered,
     best,
     broken_losses,
+    flags,
+    interrupted,
     loss_chart,
     metric_charts,
+    numbered,
     objective,
+    spent,
+    time_by_phase,
+    time_charts,
+    written,
 )
-from darkroom.reports.training_parts.findings import Numbered, flags, numbered, written
-from darkroom.reports.training_parts.health import health_maps
-from darkroom.reports.training_parts.machine import machine_charts, shared_machine
-from darkroom.reports.training_parts.recorded import recorded, suspects
-from darkroom.reports.training_parts.times import interrupted, spent, time_by_phase, time_charts
-from darkroom.rules.evidence import Evidence
-from darkroom.rules.findings import Finding, tally
+from darkroom.reports.training_health import (
+    health_maps,
+    machine_charts,
+    recorded,
+    shared_machine,
+    suspects,
+)
+from darkroom.telemetry.evidence import Evidence
+from darkroom.telemetry.findings import Diagnosis, Finding, RuleOutcome, tally
+from darkroom.telemetry.operators import OperatorTable
+from darkroom.telemetry.system import TrainingPrices
+
+# --- costs ---
+# Operators, and what the profiler's advice would save.
+
+_MAX_OPERATORS = 20
+
+
+class Advice(Protocol):
+    """What the page needs to know of a line of advice."""
+
+    @property
+    def advice(self) -> str: ...
+    @property
+    def seconds(self) -> float:
+        """That it would save of a training like this one."""
+        ...
+
+    @property
+    def dollars(self) -> float | None:
+        """The same; None: no price is known."""
+        ...
+
+    @property
+    def basis(self) -> str:
+        """How that was measured or estimated."""
+        ...
+
+    @property
+    def estimated(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class OperatorRow:
+    """An operator in a profiled step."""
+
+    name: str
+    calls: float
+    own_ms: float
+    """Without what it called."""
+    total_ms: float
+    """With what it called, on the CPU."""
+    share: float
+    """Of the time of all operators."""
+
+
+def operator_rows(table: OperatorTable | None) -> list[OperatorRow]:
+    """Those that took longest, the longest first."""
+    if table is None:
+        return []
+    steps = max(1, table.steps)
+    return [
+        OperatorRow(
+            one.name,
+            calls=one.calls / steps,
+            own_ms=1e3 * one.seconds / steps,
+            total_ms=one.total_cpu_ms / steps,
+            share=one.share,
+        )
+        for one in table.operators[:_MAX_OPERATORS]
+    ]
+
+
+def operators_note(table: OperatorTable | None) -> str:
+    """Of what the rows are a part."""
+    if table is None:
+        return ""
+    place = "on the GPU" if table.on_device else "on the CPU"
+    shown = min(_MAX_OPERATORS, len(table.operators))
+    return (
+        f"The {shown} of {table.operators_in_all} operators that took longest {place}, in a step; "
+        f"mean of {table.steps} profiled steps. Own time is without what an operator calls."
+    )
+
+
+# --- training page ---
 
 _HEADLINE = 3
 _ORDER = ("found", "failed", "clear", "not_applicable", "switched_off")
@@ -207,3 +291,77 @@ def _rules(diagnosis: Diagnosis, *, findings: Sequence[Numbered]) -> list[_RuleR
         for rule in diagnosis.rules
     ]
     return sorted(rows, key=lambda row: (_ORDER.index(row.outcome.outcome), row.first))
+
+
+# --- reporting ---
+# A recording judged, and its report written.
+
+_THUMBNAIL_SIDE = 96
+_USUAL_INSTANCE = "ml.m5.xlarge"
+"""On which a training that ran on no AWS machine is priced: the default of `sagemaker.training`."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found, as data and as an HTML page."""
+
+    evidence: Evidence
+    diagnosis: Diagnosis
+    report: str
+
+
+def diagnose_and_report(
+    recording: Path,
+    *,
+    config: DiagnosisConfig,
+    dataset: Dataset | None = None,
+    prices: TrainingPrices = TrainingPrices(),  # noqa: B008 - frozen
+    run_name: str = "",
+    failure: str = "",
+) -> Report:
+    """Judge a recording, and write the training report.
+
+    Args:
+        recording: its folder.
+        dataset: what was trained on: for pictures, and for images in two splits.
+        failure: the error that the training ended with; empty: it did not fail.
+
+    Raises:
+        UserError: the folder is no recording, or a rule is unknown.
+    """
+    told = diagnose(recording, config=config, dataset=dataset)
+    price = prices.usd_per_hour.get(prices.instance_type or "")
+    costs = cost_advice(
+        told.evidence,
+        instance_type=prices.instance_type,
+        price_per_hour=price,
+        alternatives=prices.usd_per_hour,
+    )
+    page = training_report(
+        told.evidence,
+        diagnosis=told.diagnosis,
+        operators=told.operators,
+        run_costs=_run_costs(told.evidence, prices=prices),
+        costs=costs,
+        run_name=run_name,
+        failure=failure,
+        thumbnails=partial(_picture, dataset) if dataset else None,
+    )
+    diagnosis = told.diagnosis.model_copy(update={"usd_per_hour": price})
+    return Report(told.evidence, diagnosis, page)
+
+
+def _run_costs(evidence: Evidence, *, prices: TrainingPrices) -> list[CostLine]:
+    """Of the machine that was used; of one that has no price, on the usual instance instead."""
+    usd = prices.usd_per_hour
+    return run_costs(
+        evidence,
+        instance_type=prices.instance_type,
+        price_per_hour=usd.get(prices.instance_type or ""),
+        alternatives={name: usd[name] for name in (_USUAL_INSTANCE,) if name in usd},
+    )
+
+
+def _picture(dataset: Dataset, path: str) -> str | None:
+    file = dataset.root / path
+    return thumbnail(file, side=_THUMBNAIL_SIDE) if file.is_file() else None

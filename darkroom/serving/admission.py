@@ -21,7 +21,7 @@ from darkroom.serving.limits import (
     refused,
     unsupported,
 )
-from darkroom.serving.metrics import ServingMetrics
+from darkroom.serving.monitoring import ServingMetrics
 
 WAITING_PER_WORKER = 64
 
@@ -31,7 +31,7 @@ ENCODINGS = ("identity", "gzip", "deflate")
 _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _LATE_SECONDS = 0.5
 _PIECE_BYTES = 2**16
-_MOST_PARTS = 1000
+_MAX_PARTS = 1000
 """Of a gzip: each costs some ten microseconds, and may be empty."""
 _BYTES = 256 * 2**20
 """Of all bodies together: 40 of the largest, thousands of photographs of usual size."""
@@ -188,7 +188,7 @@ def _unpacked(body: bytes, *, window: int, most: int) -> bytes:
     unpacked, rest, parts = bytearray(), memoryview(body), 0
     while rest:
         parts += 1
-        if parts > (_MOST_PARTS if window > zlib.MAX_WBITS else 1):
+        if parts > (_MAX_PARTS if window > zlib.MAX_WBITS else 1):
             raise refused(f"the packed body has more than {parts - 1:,} parts")
         stream = zlib.decompressobj(window)
         while not stream.eof:  # in pieces: what is behind a part is copied

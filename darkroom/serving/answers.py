@@ -1,27 +1,97 @@
-"""From probabilities to the answer in the form that was asked for.
-
-application/json    {"class": …, "probability": …, "top_k": […], "model_version": …,
-                    "engine": …}, or {"predictions": […], …} for several images
-text/csv            image,rank,class,probability; images and ranks from 1
-application/x-npy   float32 (N, C) probabilities, in the order of the model's classes
-"""
+"""What a request asks for beside the classes, and the answer in the form that was asked for."""
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from starlette.requests import Request
 from starlette.responses import Response
 
-from darkroom.engines.protocol import Floats
-from darkroom.files import csv_line
-from darkroom.prediction import ClassProbability
-from darkroom.serving import npy
+from darkroom.base.files import csv_line
+from darkroom.models.engine import Floats
+from darkroom.models.prediction import ClassProbability
+from darkroom.serving import content
 from darkroom.serving.limits import refused
+
+# --- options ---
+# What a request asks for beside the classes: by its query, or by SageMaker's custom attributes.
+#
+# POST /invocations?top_k=3&details=true
+# X-Amzn-SageMaker-Custom-Attributes: top_k=3,details=true
+#
+# InvokeEndpoint has no query, so that the custom attributes are the only way through SageMaker.
+# They are the caller's own otherwise: what is no option of ours is left alone there.
+
+CUSTOM_ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+
+_DEFAULT_TOP_K = 5
+_MAX_DIGITS = 9
+_BOOLEANS = {"true": True, "1": True, "on": True, "false": False, "0": False, "off": False}
+_NAMES = ("top_k", "details")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Of one request."""
+
+    top_k: int = _DEFAULT_TOP_K
+    """Classes named in the answer, at least 1."""
+    details: bool = False
+    """Whether the answer says which engine worked, and how long."""
+
+
+def single_header(request: Request, name: str) -> str:
+    """A header that has one value; empty where it is not given.
+
+    Raises:
+        HTTPException: 400 for several: which is meant, nobody knows.
+    """
+    values = {*request.headers.getlist(name)}
+    if len(values) > 1:
+        raise refused(f"the header {name} has {len(values)} values; it must have one")
+    return next(iter(values), "")
+
+
+def read_options(request: Request) -> Options:
+    """The options of a request; its query wins.
+
+    Raises:
+        HTTPException: 400 for an option that does not exist, or a value that is none.
+    """
+    query = request.query_params
+    unknown = [name for name in query if name not in _NAMES]
+    if unknown:
+        raise refused(f"unknown option {unknown[0]!r}; there are {', '.join(_NAMES)}")
+    given = {**_custom(single_header(request, CUSTOM_ATTRIBUTES)), **query}
+    return Options(top_k=_top_k(given), details=_details(given))
+
+
+def _custom(text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in re.split(r"[,;]", text)]
+    return {name.strip(): value.strip() for name, _, value in pairs if name.strip() in _NAMES}
+
+
+def _top_k(given: Mapping[str, str]) -> int:
+    text = given.get("top_k", str(_DEFAULT_TOP_K))
+    if not (text.isascii() and text.isdecimal() and int(text[:_MAX_DIGITS]) >= 1):
+        raise refused(f"top_k is {text!r}; it must be a whole number, at least 1")
+    return int(text[:_MAX_DIGITS])
+
+
+def _details(given: Mapping[str, str]) -> bool:
+    text = given.get("details", "false").lower()
+    if text not in _BOOLEANS:
+        raise refused(f"details is {text!r}; it must be true or false")
+    return _BOOLEANS[text]
+
+
+# --- answers ---
 
 ANSWER_TYPES = ("application/json", "text/csv", "application/x-npy")
 """The first is the default."""
 
-_MOST_WISHES = 64
+_MAX_WISHES = 64
 """In an Accept header; browsers send up to eight."""
 
 VERSION_HEADER = "X-Model-Version"
@@ -53,8 +123,8 @@ def choose_type(accept: str | None) -> str:
     if not accept or accept == "*/*":
         return ANSWER_TYPES[0]
     parts = accept.split(",")
-    if len(parts) > _MOST_WISHES:  # 64 kB of them would hold up the event loop
-        message = f"accept names {len(parts):,} forms; at most {_MOST_WISHES} are looked at"
+    if len(parts) > _MAX_WISHES:  # 64 kB of them would hold up the event loop
+        message = f"accept names {len(parts):,} forms; at most {_MAX_WISHES} are looked at"
         raise refused(f"{message}; answers come as {', '.join(ANSWER_TYPES)}", status=406)
     wishes = [_wish(part) for part in parts]
     ranked = sorted((w for w in wishes if w[1] > 0), key=lambda w: -w[1])
@@ -114,7 +184,7 @@ def _as_csv(classified: Classified) -> bytes:
 
 
 def _as_npy(classified: Classified) -> bytes:
-    return npy.write(classified.probabilities)
+    return content.write(classified.probabilities)
 
 
 _WRITERS: dict[str, Callable[[Classified], bytes]] = {

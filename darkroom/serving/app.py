@@ -1,21 +1,24 @@
 """The HTTP side of `serve`: SageMaker's hosting contract as Starlette applications.
 
     GET  /ping                   200 once the model is loaded and has proved itself
-    POST /invocations            images → classes; content.py, answers.py and options.py say how
+    POST /invocations            images → classes; content.py, answers.py and answers.py say how
     GET  /execution-parameters   what batch transform should ask for
     GET  /metrics                for Prometheus
     GET  /                       a page to try it, where that is switched on
-    …/models…                    several models; models_api.py
+    …/models…                    several models; multi_model.py
 
 Errors are JSON, {"error": …}, and say what is accepted instead.
 """
 
 import asyncio
+import base64
+import hashlib
+import json
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -25,30 +28,131 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from darkroom.errors import DarkroomError, UserError
-from darkroom.prediction import Predictor, available_cores
+from darkroom.base.errors import DarkroomError, UserError
+from darkroom.base.processes import give_back_freed
+from darkroom.images import REQUESTED_IMAGES, ImageError
+from darkroom.models.prediction import Predictor, available_cores
 from darkroom.serving.admission import WAITING_PER_WORKER, Admission
 from darkroom.serving.content import FetchUrls
 from darkroom.serving.decoders import Decoders
-from darkroom.serving.fetching_images import fetch_images
 from darkroom.serving.hosted_model import HostedModel, Pools
-from darkroom.serving.invocations import (
-    Invocations,
-    OnExchange,
-    ignore_exchange,
-    refuse_urls,
-)
+from darkroom.serving.invocations import Invocations, OnExchange, ignore_exchange, refuse_urls
 from darkroom.serving.limits import RUN_SECONDS, refused
 from darkroom.serving.logs import EventLog
-from darkroom.serving.memory import default_limit, give_back_freed
-from darkroom.serving.metrics import CONTENT_TYPE, ServingMetrics
-from darkroom.serving.middleware import Watching
+from darkroom.serving.memory import default_limit
 from darkroom.serving.model_names import ModelNames
-from darkroom.serving.models import Models
-from darkroom.serving.models_api import TARGET_MODEL, ModelsApi
+from darkroom.serving.monitoring import CONTENT_TYPE, RequestLogMiddleware, ServingMetrics
+from darkroom.serving.multi_model import TARGET_MODEL, Models, ModelsApi
 from darkroom.serving.origins import OriginCheck, OriginPolicy
 from darkroom.serving.settings import ServingSettings
-from darkroom.serving.witness import Witness
+from darkroom.serving.supervisor import Witness
+
+# --- page ---
+# The page at / of a local server: drop an image, see the classes and how long it took.
+
+_PAGE = Path(__file__).with_name("page.html")
+_SETTINGS = "{{settings}}"
+
+
+def page_response(*, urls_allowed: bool, models: bool, maximum_bytes: int) -> Response:
+    """The page; it loads nothing from elsewhere and runs no script but its own.
+
+    Args:
+        urls_allowed: whether it offers to fetch an image by URL.
+        models: whether it offers a choice of models, asked of GET /models.
+        maximum_bytes: of a request; the page makes larger images smaller.
+    """
+    page, policy = _page(urls_allowed=urls_allowed, models=models, maximum_bytes=maximum_bytes)
+    return Response(
+        page,
+        media_type="text/html",
+        headers={
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-cache",
+        },
+    )
+
+
+@cache
+def _page(*, urls_allowed: bool, models: bool, maximum_bytes: int) -> tuple[str, str]:
+    """The page with its settings, and a policy that names its script and style by hash."""
+    settings = json.dumps(
+        {
+            "urls": urls_allowed,
+            "models": models,
+            "bytes": maximum_bytes,
+            "formats": ", ".join(REQUESTED_IMAGES.formats),
+        }
+    )
+    page = _PAGE.read_text(encoding="utf-8").replace(_SETTINGS, settings)
+    policy = {
+        "default-src": "'none'",
+        "script-src": _hashes("script", page=page),
+        "style-src": _hashes("style", page=page),
+        "img-src": "blob: data:",
+        "connect-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+    }
+    return page, "; ".join(f"{name} {value}" for name, value in policy.items())
+
+
+def _hashes(tag: str, *, page: str) -> str:
+    """Of the content of an element, as CSP wants it: without a byte more or less."""
+    contents = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+    digests = [hashlib.sha256(content.encode()).digest() for content in contents]
+    return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+
+
+# --- images behind URLs ---
+# The images behind the URLs of one request.
+
+MAX_URLS = 16
+"""In one request: each may be as large as a whole body."""
+
+_FETCHED_AT_ONCE = 4
+_BYTES = 32 * 2**20
+"""Of all of them together."""
+
+Fetch = Callable[[str], Awaitable[bytes]]
+
+
+async def fetch_images(urls: tuple[str, ...], *, fetch: Fetch) -> list[bytes]:
+    """The bodies, in order.
+
+    Raises:
+        HTTPException: 413 for too many, or too much.
+        ImageError: one is refused or cannot be fetched; of several, the message says which.
+    """
+    if len(urls) > MAX_URLS:
+        message = f"{len(urls)} URLs in one request; at most {MAX_URLS} are fetched"
+        raise refused(message, status=413)
+    turn, fetched = asyncio.Semaphore(_FETCHED_AT_ONCE), 0
+
+    async def fetch_one(number: int, url: str) -> bytes:
+        nonlocal fetched
+        async with turn:
+            if fetched > _BYTES:
+                raise refused(f"the images are larger than {_BYTES:,} bytes together", status=413)
+            try:
+                content = await fetch(url)
+            except ImageError as error:
+                raise error if len(urls) == 1 else ImageError(f"image {number}: {error}") from error
+            fetched += len(content)
+            return content
+
+    tasks = [asyncio.create_task(fetch_one(number, url)) for number, url in enumerate(urls, 1)]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:  # one failed: the others' images are not wanted any more
+            task.cancel()
+
+
+# --- app ---
 
 LEFT = 499
 """Status of a request whose client has left, as nginx has it."""
@@ -60,7 +164,7 @@ _SEVERAL = f"{_SINGLE}, and /models, /models/<name> and /models/<name>/invoke"
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class ServerContext:
     """What an application is given by the program that runs it."""
 
     settings: ServingSettings = field(default_factory=ServingSettings)
@@ -85,14 +189,14 @@ class Surroundings:
         return self.settings.workers or available_cores()
 
 
-def create_app(predictor: Predictor, *, surroundings: Surroundings | None = None) -> Starlette:
+def create_app(predictor: Predictor, *, surroundings: ServerContext | None = None) -> Starlette:
     """The application for one loaded model, which has to prove itself first.
 
     Raises:
         DarkroomError: the network computes something else than when it was packed.
     """
     predictor.self_test()
-    frame = _Frame(surroundings or Surroundings())
+    frame = _Frame(surroundings or ServerContext())
     model = frame.host(predictor, name="model")
     version = predictor.metadata.version
 
@@ -119,7 +223,7 @@ def create_app(predictor: Predictor, *, surroundings: Surroundings | None = None
 def create_multi_model_app(
     folder: Path,
     *,
-    surroundings: Surroundings | None = None,
+    surroundings: ServerContext | None = None,
     announced: Mapping[str, str] | None = None,
     left_out: Mapping[str, str] | None = None,
     on_change: Callable[[Mapping[str, str]], None] = lambda models: None,
@@ -131,7 +235,7 @@ def create_multi_model_app(
         left_out: what is no model by name, and the reason, for the log.
         on_change: told of the models that are registered, so that a restart knows them.
     """
-    frame = _Frame(surroundings or Surroundings())
+    frame = _Frame(surroundings or ServerContext())
     frame.left_out |= left_out or {}
     models = frame.models(folder, on_change=on_change)
     for name, url in (announced or {}).items():
@@ -151,7 +255,7 @@ def create_multi_model_app(
 class _Frame:
     """What both applications have: threads, admission, invocations, metrics, errors."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(self, around: ServerContext) -> None:
         self.around = around
         self.left_out = dict[str, str]()
         settings = around.settings
@@ -204,8 +308,6 @@ class _Frame:
             Route("/execution-parameters", self._parameters, methods=["GET"]),
         ]
         if self.around.settings.page:
-            from darkroom.serving.page import page_response
-
             settings = self.around.settings
 
             async def page(request: Request) -> Response:
@@ -219,7 +321,7 @@ class _Frame:
         app = Starlette(
             routes=[*routes, *usual],
             middleware=[
-                Middleware(Watching, log=self.around.log, metrics=self.around.metrics),
+                Middleware(RequestLogMiddleware, log=self.around.log, metrics=self.around.metrics),
                 Middleware(OriginCheck, policy=self._origin_policy()),
             ],
             exception_handlers={
@@ -265,7 +367,7 @@ class _Frame:
         settings = self.around.settings
         if not settings.allow_urls:
             return refuse_urls
-        from darkroom.serving.url_fetching import UrlFetcher, UrlPolicy
+        from darkroom.serving.url_images import UrlFetcher, UrlPolicy
 
         policy = UrlPolicy(
             allowed_hosts=settings.url_hosts,

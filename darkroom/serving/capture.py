@@ -1,27 +1,33 @@
-"""Data capture: some of the requests and their answers, stored as SageMaker stores them.
-
-    <place>/<yyyy>/<mm>/<dd>/<hh>/<mm-ss-id>.jsonl
-
-This is the one place where the content of images is kept, and only where it is switched on.
-Storing never delays an answer and never fails one: what the store cannot take is counted as
-lost. The lines have the shape of SageMaker's data capture, so that the same tools read both:
-https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
-"""
+"""Data capture: some of the requests and their answers, stored as SageMaker stores them."""
 
 import base64
 import hashlib
 import json
+import os
 import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from darkroom.files import atomic_path
+from starlette.requests import Request
+from starlette.responses import Response
+
+from darkroom.base.errors import UserError
+from darkroom.base.files import atomic_path
+from darkroom.serving.answers import CUSTOM_ATTRIBUTES
+from darkroom.serving.invocations import OnExchange
+from darkroom.serving.logs import EventLog
+from darkroom.serving.monitoring import ServingMetrics
+from darkroom.serving.multi_model import TARGET_MODEL
+from darkroom.serving.settings import ServingSettings
+
+# --- capture ---
 
 _PENDING = 256
 """Exchanges that wait for the store; more are lost."""
@@ -200,3 +206,86 @@ def _side(mode: str, *, content: bytes, kind: str) -> dict[str, str]:
     except UnicodeDecodeError:  # JSON may be UTF-16
         encoding, text = "BASE64", base64.b64encode(content).decode()
     return {"observedContentType": kind, "mode": mode, "data": text, "encoding": encoding}
+
+
+# --- capture by the settings ---
+# Data capture as the settings of a server ask for it.
+
+
+@contextmanager
+def capturing(
+    settings: ServingSettings, *, log: EventLog, metrics: ServingMetrics
+) -> Iterator[OnExchange]:
+    """What to tell of each exchange while the block runs; what is left is stored at its end.
+
+    Raises:
+        UserError: nothing can be stored where the settings say.
+    """
+    lost = 0  # since something was stored
+
+    def note_loss(count: int, reason: str) -> None:
+        nonlocal lost
+        metrics.capture_lost.inc(count)
+        if not lost:  # once: a store that is down is down for many requests
+            log.write("capture_lost", reason=reason, place=settings.capture)
+        lost += count
+
+    def note_stored(count: int) -> None:
+        nonlocal lost
+        metrics.captured.inc(count)
+        if lost:
+            log.write("capture_resumed", lost=lost)
+            lost = 0
+
+    capture = Capture(
+        store_at(settings.capture),
+        percent=settings.capture_percent,
+        on_stored=note_stored,
+        on_lost=note_loss,
+    )
+
+    def on_exchange(request: Request, body: bytes, response: Response) -> None:
+        capture.record(
+            Exchange(
+                request_id=request.scope["request_id"],
+                sent_type=request.headers.get("content-type", "application/octet-stream"),
+                sent=body,
+                answer_type=response.headers["content-type"],
+                answer=bytes(response.body),
+                custom_attributes=request.headers.get(CUSTOM_ATTRIBUTES, ""),
+                target_model=request.headers.get(TARGET_MODEL, ""),
+            )
+        )
+
+    try:
+        yield on_exchange
+    finally:
+        capture.close()
+
+
+def store_at(place: str) -> Store:
+    """The store that a folder or an s3:// prefix names.
+
+    Raises:
+        UserError: it cannot be written to, or boto3 is missing.
+    """
+    if not place.startswith("s3://"):
+        return _folder(Path(place).expanduser())
+    try:
+        from darkroom.backends.storage.s3 import S3Store
+    except ImportError as error:
+        raise UserError(
+            f"capture is {place!r}, but boto3 is not installed here: install darkroom[aws], "
+            "or on SageMaker let the endpoint itself capture (sagemaker.hosting.capture_percent)"
+        ) from error
+    return S3Store.at(place)
+
+
+def _folder(folder: Path) -> FolderStore:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"capture is {str(folder)!r}: {error.strerror or error}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"capture is {str(folder)!r}, a folder that cannot be written to")
+    return FolderStore(folder)

@@ -1,7 +1,7 @@
 """Decoding images, and bodies that hold them, so that no client imposes its costs on others.
 
 Each image, and each large body of JSON, is decoded in a process of its own
-(decoding_process.py). Most take some milliseconds. One that takes longer, or much memory, leaves
+(decoder_process.py). Most take some milliseconds. One that takes longer, or much memory, leaves
 the quick lane: its process gets a low priority, and another one takes its place, so that the
 next image finds the processor and a decoder free. Memory is granted before it is taken, from
 one budget. What takes too much processor time is ended; what ended a decoder is known by its
@@ -26,17 +26,17 @@ from typing import Any, TypeVar
 import numpy as np
 from starlette.exceptions import HTTPException
 
-from darkroom.engines.protocol import Floats
-from darkroom.errors import DarkroomError
+from darkroom.base.errors import DarkroomError
 from darkroom.images import ImageError, MemoryShortageError, Preprocessing
-from darkroom.serving.decoding_process import (
+from darkroom.models.engine import Floats
+from darkroom.serving.content import JsonImages
+from darkroom.serving.decoder_process import (
     RESULT_BYTES,
     DecoderSource,
     SourceEndedError,
     receive_message,
     send_message,
 )
-from darkroom.serving.json_bodies import JsonImages
 from darkroom.serving.limits import DECODING_SECONDS, refused
 
 QUICK_SECONDS = 0.05
@@ -49,7 +49,7 @@ _SLOW_PER_WORKER = 4
 _LESS_PRIORITY = 10
 """Steps of niceness: a ninth of the processor where others want it."""
 
-_LONGEST_SECONDS = 50
+_MAX_SECONDS = 50
 """From the start of an image that takes long: SageMaker waits 60 s for an answer."""
 
 _PROCESS_CLOCK = 2  # clock_getcpuclockid(3): which clock of a process, below its inverted id
@@ -249,7 +249,7 @@ class Decoders:
             began = time.monotonic()
             until = time.monotonic() + QUICK_SECONDS
             if not job.is_quick:
-                until = time.monotonic() + _LONGEST_SECONDS
+                until = time.monotonic() + _MAX_SECONDS
             with suppress(ConnectionError):
                 send_message(decoder.channel, order)
             while True:
@@ -262,7 +262,7 @@ class Decoders:
                     if 0 <= used < QUICK_SECONDS and time.monotonic() - began < self.seconds:
                         until = time.monotonic() + QUICK_SECONDS  # others keep it waiting
                         continue
-                    until = time.monotonic() + _LONGEST_SECONDS
+                    until = time.monotonic() + _MAX_SECONDS
                     if not self._slow_down(job, decoder=decoder):
                         return None
                     continue
@@ -273,7 +273,7 @@ class Decoders:
                     return (read(message, decoder.memory),)
                 if not self._grant(job, needed=message["needs"], decoder=decoder):
                     return None
-                until = time.monotonic() + _LONGEST_SECONDS
+                until = time.monotonic() + _MAX_SECONDS
 
     def _grant(self, job: _Job, *, needed: int, decoder: Decoder) -> bool:
         """Whether the decoder goes on with so many bytes; else it has to be begun again."""

@@ -8,16 +8,22 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from darkroom.errors import UserError
+from darkroom.base.errors import UserError
 from darkroom.images import MemoryShortageError
 from darkroom.serving.admission import Admission
-from darkroom.serving.answers import Classified, choose_type, render
+from darkroom.serving.answers import (
+    Classified,
+    Options,
+    choose_type,
+    read_options,
+    render,
+    single_header,
+)
 from darkroom.serving.content import FetchUrls, ReadJson, media_type, read_content
 from darkroom.serving.decoders import BusyError, NeverFitsError
 from darkroom.serving.hosted_model import HostedModel, Timing
 from darkroom.serving.limits import not_now, refused
-from darkroom.serving.options import Options, read_options, single_header
-from darkroom.serving.witness import Witness, digest_of
+from darkroom.serving.supervisor import Witness, digest_of
 
 UNDER_WAY = "darkroom.under_way"
 """In the scope of a request: the tasks of its connection that end when the client leaves."""

@@ -1,16 +1,20 @@
 """Limits of a request, and the answers of a server that refuses."""
 
+import asyncio
 from collections.abc import Sequence
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
-MAXIMUM_BODY_BYTES = 6 * 2**20
+# --- limits ---
+
+MAX_BODY_BYTES = 6 * 2**20
 """Of SageMaker's real-time endpoints (InvokeEndpoint's Body)."""
 
-MAXIMUM_IMAGES = 64
+MAX_IMAGES = 64
 """In one request."""
 
-LONGEST_URL = 2048
+MAX_URL = 2048
 """Characters of a URL that an image is fetched from."""
 
 DECODING_SECONDS = 10
@@ -33,14 +37,14 @@ catalogue takes some hundredths of it. SageMaker waits 60 s for an answer."""
 LOADING_SECONDS = 120
 """That a model may take to be loaded, when it is one of several."""
 
-MOST_CONNECTIONS = 2048
-MOST_CONNECTIONS_OF_ONE_ADDRESS = 512
+MAX_CONNECTIONS = 2048
+MAX_CONNECTIONS_OF_ONE_ADDRESS = 512
 """A proxy is one address, too; SageMaker's has a few dozen open."""
 
 HEADER_SECONDS = 10
 """In which a request's head has to arrive, from the connection or the answer before it."""
 
-MAXIMUM_HEADER_BYTES = 64 * 2**10
+MAX_HEADER_BYTES = 64 * 2**10
 """Of the request line and all headers together."""
 
 
@@ -56,11 +60,38 @@ def unsupported(message: str, *, header: str, accepted: Sequence[str]) -> HTTPEx
 
 def too_many_images(count: int) -> HTTPException:
     """413."""
-    return refused(
-        f"{count} images in one request; at most {MAXIMUM_IMAGES} are accepted", status=413
-    )
+    return refused(f"{count} images in one request; at most {MAX_IMAGES} are accepted", status=413)
 
 
 def not_now(message: str, *, seconds: int = 1, status: int = 503) -> HTTPException:
     """The server cannot do it at present; the client may come again."""
     return HTTPException(status, message, {"Retry-After": str(seconds)})
+
+
+# --- bodies ---
+# The body of a request, read no further than the limit and no longer than it may take.
+
+
+async def read_body(request: Request, *, maximum_bytes: int) -> bytes:
+    """All of the body.
+
+    Raises:
+        HTTPException: 413 too large, 408 too slow, 400 empty.
+        ClientDisconnect: the client is gone.
+    """
+    too_large = refused(f"the body is larger than {maximum_bytes:,} bytes", status=413)
+    if int(request.headers.get("content-length", "0")) > maximum_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > maximum_bytes:
+                    raise too_large
+    except TimeoutError as error:
+        message = f"the body did not arrive within {BODY_SECONDS} s"
+        raise refused(message, status=408) from error
+    if not body:
+        raise refused("the body is empty; send the bytes of an image")
+    return bytes(body)

@@ -5,7 +5,7 @@ import os
 import tarfile
 from pathlib import Path
 
-from darkroom.model.bundle import ONNX_FILE
+from darkroom.models.bundle import ONNX_FILE
 
 _FACTOR = 1.2
 """Resident memory of ONNX Runtime's session over the size of the file: measured at 1.0 for
@@ -15,7 +15,7 @@ _EACH = 8 * 2**20
 """Bytes for what a session needs whatever its network."""
 _SHARE = 0.6
 _DECODING_SHARE = 0.3
-_LEAST_DECODING_BYTES = 256 * 2**20
+_MIN_DECODING_BYTES = 256 * 2**20
 _M_ARENA_MAX = -8  # glibc's malloc.h
 _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -35,7 +35,7 @@ def default_limit() -> int:
 
 def default_decoding_bytes() -> int:
     """30 % of what there is: bytes for all images that are decoded at once."""
-    return max(_LEAST_DECODING_BYTES, int(available_bytes() * _DECODING_SHARE))
+    return max(_MIN_DECODING_BYTES, int(available_bytes() * _DECODING_SHARE))
 
 
 def available_bytes() -> int:
@@ -72,14 +72,3 @@ def use_one_arena() -> None:
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)
     if set_option is not None:
         set_option(_M_ARENA_MAX, 1)
-
-
-def give_back_freed() -> None:
-    """Let the C library give the system back what was freed.
-
-    glibc keeps it for later otherwise: after forty models were loaded one after the other,
-    150 MB that nobody used. Other C libraries have no such call, and need none.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

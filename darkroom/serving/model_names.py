@@ -4,14 +4,14 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.errors import UserError
-from darkroom.model.bundle import METADATA_FILE
+from darkroom.base.errors import UserError
+from darkroom.models.bundle import METADATA_FILE
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,255}"
 _NAME = re.compile(rf"{_PART}(/{_PART}){{0,3}}", re.ASCII)
 _DEEPEST = 4
-_MOST_FOLDERS = 10_000
-_LONGEST_PLACE = 1024
+_MAX_FOLDERS = 10_000
+_MAX_PLACE = 1024
 ARCHIVE_ENDINGS = (".tar.gz", ".tgz")
 
 
@@ -41,7 +41,7 @@ class ModelNames:
                 neither folder nor file.
         """
         base = self.base.resolve()
-        if len(url) > _LONGEST_PLACE or not url.isprintable() or "\\" in url:
+        if len(url) > _MAX_PLACE or not url.isprintable() or "\\" in url:
             raise UserError(f"{url!r:.300} is no path of a model below the models' folder")
         try:
             path = (base / url.removeprefix("file://")).resolve()
@@ -83,7 +83,7 @@ class ModelNames:
                     found.append(name)
                 elif path.is_dir() and not path.is_symlink() and name.count("/") < _DEEPEST - 1:
                     folders.append(path)
-            if len(folders) > _MOST_FOLDERS:
-                left_out[str(self.base)] = f"more than {_MOST_FOLDERS:,} folders to look through"
+            if len(folders) > _MAX_FOLDERS:
+                left_out[str(self.base)] = f"more than {_MAX_FOLDERS:,} folders to look through"
                 break
         return sorted(found), left_out

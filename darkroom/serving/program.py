@@ -12,33 +12,19 @@ import argparse
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.errors import DarkroomError, UserError
-from darkroom.serving.journal import Journal
+from darkroom.base.errors import DarkroomError, UserError
 from darkroom.serving.logs import EventLog, write_if_read
-from darkroom.serving.supervisor import supervise
-from darkroom.serving.witness import Witness
+from darkroom.serving.supervisor import Journal, Task, Witness, supervise
 
 _PORT_VARIABLE = "SAGEMAKER_BIND_TO_PORT"
 _SCRIPT_VARIABLE = "SAGEMAKER_PROGRAM"
 _MULTI_MODEL_VARIABLE = "SAGEMAKER_MULTI_MODEL"
 _EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 — a container is reached from outside
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is to be served, and how."""
-
-    place: Path
-    """A bundle; or, with several models, the folder that they lie below."""
-    is_multi_model: bool
-    in_container: bool
-    flags: Mapping[str, object]
-    """Settings by name; None: not given."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,7 +67,7 @@ def _serve(options: argparse.Namespace) -> int:
             # Nothing here multiplies matrices with it, and it would start threads before the
             # source of decoders is forked.
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-            from darkroom.serving.decoding_process import DecoderSource
+            from darkroom.serving.decoder_process import DecoderSource
 
             source = DecoderSource()
             from darkroom.serving.process import serve_task

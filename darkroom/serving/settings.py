@@ -12,11 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from darkroom.engines.protocol import EngineName
-from darkroom.errors import UserError
-from darkroom.serving.allowed_hosts import HostPattern
-from darkroom.serving.limits import DECODING_SECONDS, MAXIMUM_BODY_BYTES
-from darkroom.serving.origins import ServedHost
+from darkroom.base.errors import UserError
+from darkroom.models.engine import EngineName
+from darkroom.serving.limits import DECODING_SECONDS, MAX_BODY_BYTES
+from darkroom.serving.origins import HostPattern, ServedHost
 
 PREFIX = "DARKROOM_SERVE_"
 
@@ -40,7 +39,7 @@ class ServingSettings(BaseModel):
     """Waiting images that are run through the network together. Nothing waits to fill it."""
     maximum_waiting: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Requests that may be under way; beyond it: 503. 0: 64 for each worker."""
-    maximum_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = MAXIMUM_BODY_BYTES
+    maximum_body_bytes: Annotated[int, Field(ge=1024, le=2**30)] = MAX_BODY_BYTES
     """Larger requests get 413; SageMaker's own limit is the default."""
     memory_limit_mb: Annotated[int, Field(ge=0)] = 0
     """For all models together, where there are several. 0: 60 % of the machine's."""

@@ -5,31 +5,169 @@ megabytes and nothing that a request does can harm it. A crash of the serving pr
 in a native library, the kernel's out-of-memory killer) costs the requests that were under
 way; the next ones wait in the socket's queue until a new process takes over.
 
-The requests that were under way are named in the log, and refused once they are to blame
-(witness.py). As long as requests are, it never gives up: only where the process crashes again
-and again with none under way, or does not get ready any more.
+The requests that were under way are named in the log, and refused once they are to blame.
+As long as requests are, it never gives up: only where the process crashes again and again with
+none under way, or does not get ready any more.
 """
 
+import asyncio
+import hashlib
+import json
+import mmap
 import os
 import select
 import signal
+import struct
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
-from darkroom.serving.parent_watch import PARENT_VARIABLE
-from darkroom.serving.witness import Witness
+from darkroom.base.processes import PARENT_VARIABLE
 
-_MOST_CRASHES = 5
+# --- journal ---
+# Which models a server knows, kept where a crash of the serving process cannot reach it.
+#
+# An anonymous file that the supervisor holds open: it needs no writable file system.
+
+
+class Journal:
+    """Made before the serving process is started, used within it."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "memfd_create"):
+            self._descriptor = os.memfd_create("darkroom-models")
+        else:
+            with tempfile.TemporaryFile() as file:
+                self._descriptor = os.dup(file.fileno())
+
+    def write(self, models: Mapping[str, str]) -> None:
+        """Keep the registered models, by name, and where they lie."""
+        content = json.dumps(dict(models)).encode()
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, content, 0)
+
+    def read(self) -> dict[str, str]:
+        """What was kept last; nothing at first, or where a crash cut it off."""
+        content = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+        try:
+            models: dict[str, str] = json.loads(content or b"{}")
+        except ValueError:
+            return {}
+        return models
+
+
+# --- witness ---
+# What the process that serves was doing when it crashed, and whether it still lives.
+#
+# Memory that the supervisor shares with it: the digests of the requests under way, and a count
+# that goes up as long as its event loop runs. It outlives the crash.
+
+_DIGEST_BYTES = 32
+_SLOTS = 256
+"""Requests whose digests are kept at once; more are answered, but not witnessed."""
+_NONE = bytes(_DIGEST_BYTES)
+_COUNT = struct.Struct("<Q")
+_BEAT_SECONDS = 0.5
+_LARGE_BYTES = 2**20
+_SUSPECTS = 1024
+_REMEMBERED_SECONDS = 3600
+_CRASHES_TO_REFUSE = 2
+
+
+class Witness:
+    """Shared by the supervisor, which reads, and the process that it forks, which writes."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _COUNT.size + _SLOTS * _DIGEST_BYTES)
+        self._free = list(range(_SLOTS))
+        self._suspects: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forget the requests: a new process begins."""
+        self._memory[_COUNT.size :] = bytes(_SLOTS * _DIGEST_BYTES)
+        self._free = list(range(_SLOTS))
+
+    def under_way(self) -> list[str]:
+        """The digests, in hexadecimal, of the requests that were begun and not answered."""
+        found = (
+            self._memory[start : start + _DIGEST_BYTES] for start in map(_start, range(_SLOTS))
+        )
+        return sorted({digest.hex() for digest in found if digest != _NONE})
+
+    @property
+    def beats(self) -> int:
+        """How often the event loop has run."""
+        return int(_COUNT.unpack_from(self._memory)[0])
+
+    def suspect(self, digests: list[str]) -> None:
+        """Note that these were under way in a crash.
+
+        One that was alone is to blame. Of several, those that are under way in another crash
+        are: what a bystander sends is not refused at once.
+        """
+        weight = _CRASHES_TO_REFUSE if len(digests) == 1 else 1
+        now = time.monotonic()
+        for digest in map(bytes.fromhex, digests):
+            crashes, when = self._suspects.pop(digest, (0, now))
+            if now - when > _REMEMBERED_SECONDS:
+                crashes = 0
+            self._suspects[digest] = crashes + weight, now
+        while len(self._suspects) > _SUSPECTS:
+            self._suspects.popitem(last=False)
+
+    def is_refused(self, digest: bytes) -> bool:
+        """Whether a request is to blame for a crash of the last hour."""
+        crashes, when = self._suspects.get(digest, (0, 0.0))
+        return crashes >= _CRASHES_TO_REFUSE and time.monotonic() - when < _REMEMBERED_SECONDS
+
+    @contextmanager
+    def watch(self, digest: bytes) -> Iterator[None]:
+        """While the block runs, a request is under way."""
+        if not self._free:
+            yield
+            return
+        slot = self._free.pop()
+        start = _start(slot)
+        self._memory[start : start + _DIGEST_BYTES] = digest
+        try:
+            yield
+        finally:
+            self._memory[start : start + _DIGEST_BYTES] = _NONE
+            self._free.append(slot)
+
+    async def beat(self) -> None:
+        """Count as long as the event loop runs."""
+        while True:
+            _COUNT.pack_into(self._memory, 0, self.beats + 1)
+            await asyncio.sleep(_BEAT_SECONDS)
+
+
+async def digest_of(body: bytes) -> bytes:
+    """SHA-256; of a large body in a thread."""
+    if len(body) > _LARGE_BYTES:
+        return (await asyncio.to_thread(hashlib.sha256, body)).digest()
+    return hashlib.sha256(body).digest()
+
+
+def _start(slot: int) -> int:
+    return _COUNT.size + slot * _DIGEST_BYTES
+
+
+# --- supervisor ---
+
+_MAX_CRASHES = 5
 _WITHIN_SECONDS = 60
 """More crashes in so long with no request under way, or starts in a row that do not get
 ready, and the supervisor gives up: something is wrong for good."""
 
 _PAUSE_SECONDS = 0.2
-_LONGEST_PAUSE_SECONDS = 5.0
+_MAX_PAUSE_SECONDS = 5.0
 _LOOK_SECONDS = 0.5
 _LOOKS_WITHOUT_LIFE = 40
 """After which a process whose event loop does not run is killed: 20 s. Looks, not the clock:
@@ -222,10 +360,10 @@ class _Supervisor:
         last = self.last_crash
         self.last_crash = now
         is_soon = now - last < _WITHIN_SECONDS
-        self.pause = min(2 * self.pause, _LONGEST_PAUSE_SECONDS) if is_soon else _PAUSE_SECONDS
+        self.pause = min(2 * self.pause, _MAX_PAUSE_SECONDS) if is_soon else _PAUSE_SECONDS
         recent = [moment for moment in self.crashes if now - moment < _WITHIN_SECONDS]
         self.crashes = recent if under_way else [*recent, now]
-        if max(len(self.crashes), self.failed_starts) > _MOST_CRASHES:
+        if max(len(self.crashes), self.failed_starts) > _MAX_CRASHES:
             self.say("gave_up", reason=reason, crashes=len(self.crashes))
             return False
         self.restarts += 1
@@ -257,3 +395,18 @@ def _exit_code(code: int, *, asked: bool) -> int:
     if asked and code in (0, -signal.SIGTERM, -signal.SIGINT):
         return 0
     return code if code >= 0 else 1
+
+
+# --- program ---
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be served, and how."""
+
+    place: Path
+    """A bundle; or, with several models, the folder that they lie below."""
+    is_multi_model: bool
+    in_container: bool
+    flags: Mapping[str, object]
+    """Settings by name; None: not given."""

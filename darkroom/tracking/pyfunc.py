@@ -19,7 +19,7 @@ class BundleModel(PythonModel):
         """Load the bundle."""
         from pathlib import Path
 
-        from darkroom.prediction import Predictor
+        from darkroom.models.prediction import Predictor
         from darkroom.tracking.registry import probability_columns
 
         self._predictor = Predictor.load(Path(context.artifacts["bundle"]))

@@ -19,9 +19,9 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema
 from pydantic import BaseModel
 
-from darkroom.errors import UserError
-from darkroom.files import atomic_path, link_or_copy
-from darkroom.model.bundle import FILES, METADATA_FILE, Bundle
+from darkroom.base.errors import UserError
+from darkroom.base.files import atomic_path, link_or_copy
+from darkroom.models.bundle import FILES, METADATA_FILE, Bundle
 
 _URI = re.compile(r"models:/(?P<name>[^/@]+)(?:/(?P<version>[0-9]+|latest)|@(?P<alias>[^/@]+))?")
 _COLUMNS = ("class", "probability")

@@ -1,30 +1,35 @@
-"""Runs in MLflow: one a pipeline run, and nested ones for the trials and the final training.
-
-fox-1234                    kind=pipeline   headline metrics, parameters, reports, model
-├── trial-0 … trial-3       kind=trial      metrics by epoch, the values tried
-└── training                kind=training   metrics by epoch, system metrics
-"""
+"""Runs in MLflow: one a pipeline run, nested ones for trials and the training; their removal."""
 
 import json
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.tracking import MlflowClient
 from mlflow.utils.time import get_current_time_millis
 
+from darkroom.telemetry.epochs import EpochMetrics
+from darkroom.tuning.results import Trial
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+
+# --- runs ---
+
 Kind = Literal["pipeline", "trial", "training"]
-_LONGEST_DATASET_NAME = 500  # characters, MLflow's own limits
-_LONGEST_DIGEST = 36
-_MAXIMUM_VALUE = 6000  # characters of a parameter, MLflow's own limit
+_MAX_DATASET_NAME = 500  # characters, MLflow's own limits
+_MAX_DIGEST = 36
+_MAX_VALUE = 6000  # characters of a parameter, MLflow's own limit
 
 
 class RunLog:
@@ -52,8 +57,7 @@ class RunLog:
             self.run_id,
             metrics=[Metric(name, value, now, step) for name, value in (metrics or {}).items()],
             params=[
-                Param(name, str(value)[:_MAXIMUM_VALUE])
-                for name, value in (parameters or {}).items()
+                Param(name, str(value)[:_MAX_VALUE]) for name, value in (parameters or {}).items()
             ],
             tags=[RunTag(name, value) for name, value in (tags or {}).items()],
         )
@@ -70,8 +74,8 @@ class RunLog:
         classes = len({name for by_class in counts.values() for name in by_class})
         profile = {"images": images, "classes": classes, "fingerprint": digest}
         dataset = Dataset(
-            name=source[:_LONGEST_DATASET_NAME],
-            digest=digest[:_LONGEST_DIGEST],
+            name=source[:_MAX_DATASET_NAME],
+            digest=digest[:_MAX_DIGEST],
             source_type="local" if "://" not in source else source.partition(":")[0],
             source=json.dumps({"uri": source}),
             profile=json.dumps(profile),
@@ -187,3 +191,113 @@ def environment() -> str:
         },
         indent=1,
     )
+
+
+# --- trials ---
+# The trials of a search, each as a nested run.
+
+
+def log_epoch(run: RunLog, epoch: EpochMetrics) -> None:
+    """Log an epoch's metrics at its number."""
+    run.log(
+        metrics={
+            "train_loss": epoch.train_loss,
+            "train_accuracy": epoch.train_accuracy,
+            "epoch_learning_rate": epoch.learning_rate,
+            "images_per_second": epoch.images_per_second,
+            **{f"validation_{name}": value for name, value in epoch.validation.items()},
+        },
+        step=epoch.epoch,
+    )
+
+
+class TrialLog:
+    """Opens a nested run at a trial's first epoch and ends it with the trial."""
+
+    def __init__(self, parent: RunLog) -> None:
+        self._parent = parent
+        self._runs: dict[int, RunLog] = {}
+        self._finished: set[int] = set()
+
+    def epoch(self, number: int, epoch: EpochMetrics) -> None:
+        """An epoch of trial `number` ended."""
+        log_epoch(self._run(number), epoch)
+
+    def finish(self, trial: Trial) -> None:
+        """A trial ended: completed, pruned or failed."""
+        run = self._run(trial.number)
+        run.log(
+            parameters=trial.values,
+            metrics={} if trial.objective is None else {"objective": trial.objective},
+            tags={"trial.state": trial.state},
+        )
+        run.finish(failed=trial.state == "failed")
+        self._finished.add(trial.number)
+
+    def add_missing(self, trials: Sequence[Trial]) -> None:
+        """Log the trials that an interrupted search had done before this one went on."""
+        for trial in trials:
+            if trial.number not in self._finished:
+                self.finish(trial)
+
+    def _run(self, number: int) -> RunLog:
+        if number not in self._runs:
+            self._runs[number] = self._parent.nested(f"trial-{number}", kind="trial")
+        return self._runs[number]
+
+
+# --- removal ---
+# Removing a run from a local MLflow: its record, its files, and versions that it registered.
+
+_ALIASES = "SELECT name, version, alias FROM registered_model_aliases"
+_BELOW = """
+WITH RECURSIVE below(id) AS (
+    SELECT ? UNION SELECT run_uuid FROM tags JOIN below ON value = id
+    WHERE key = 'mlflow.parentRunId'
+)
+SELECT artifact_uri FROM runs JOIN below ON run_uuid = id
+"""
+_MODELS = "SELECT artifact_location FROM logged_models WHERE source_run_id = ?"
+
+
+def aliases(database: Path) -> dict[tuple[str, str], str]:
+    """By model and version, the alias that points at it."""
+    if not database.is_file():
+        return {}
+    with closing(_opened(database)) as connection:
+        rows = connection.execute(_ALIASES).fetchall()
+    return {(str(name), str(version)): str(alias) for name, version, alias in rows}
+
+
+def folders_of(run_id: str, *, database: Path) -> list[Path]:
+    """Where a run, those below it, and the models that they logged keep their files here."""
+    if not database.is_file():
+        return []
+    with closing(_opened(database)) as connection:
+        found = connection.execute(_BELOW, (run_id,)).fetchall()
+        found += connection.execute(_MODELS, (run_id,)).fetchall()
+    places = [urlsplit(str(uri)) for (uri,) in found]
+    return [Path(url2pathname(place.path)) for place in places if place.scheme in ("", "file")]
+
+
+def remove_run(run_id: str, *, database: Path) -> None:
+    """Delete a run with what it logged and registered. Fine if it is gone."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{database}")
+    folders = folders_of(run_id, database=database)
+    with suppress(MlflowException):
+        for version in client.search_model_versions(f"run_id = '{run_id}'"):
+            client.delete_model_version(version.name, version.version)
+        run = client.get_run(run_id)
+        below = f"tags.mlflow.parentRunId = '{run_id}'"
+        for one in client.search_runs([run.info.experiment_id], below):
+            client.delete_run(one.info.run_id)
+        client.delete_run(run_id)
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _opened(database: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from darkroom.files import atomic_path
+from darkroom.base.files import atomic_path
 
 DATABASE_FILE = "mlflow.db"
 

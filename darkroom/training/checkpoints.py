@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
+from darkroom.base.errors import DarkroomError
+from darkroom.base.files import atomic_path, sha256_of
 from darkroom.config import Hyperparameters
-from darkroom.dataset import Dataset
-from darkroom.errors import DarkroomError
-from darkroom.files import atomic_path, sha256_of
-from darkroom.model.bundle import content_file
+from darkroom.data.dataset import Dataset
+from darkroom.models.bundle import content_file
+from darkroom.telemetry.epochs import EpochMetrics
 from darkroom.training.examples import preprocessing_of
-from darkroom.training.history import EpochMetrics
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 _HEADER = "darkroom"

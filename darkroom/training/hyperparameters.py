@@ -10,9 +10,9 @@ from difflib import get_close_matches
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from darkroom.base.errors import UserError
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
-from darkroom.errors import UserError
 
 DEBUGGING = "debugging"
 """The hyperparameter that says how a training is recorded and judged."""

@@ -4,6 +4,8 @@ Augmentation, order and dropout follow from (seed, epoch), so a training that wa
 and started again ends as if nothing had happened.
 """
 
+import math
+import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -11,32 +13,219 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from darkroom.capture.layout import RECORDING_FOLDER
-from darkroom.capture.opening import open_recorder
-from darkroom.capture.recorder import SILENT as SILENT_RECORDER
-from darkroom.capture.recorder import Recorder
-from darkroom.capture.stall_watch import TrainingHangs, leave_at_once
+from darkroom.base.errors import DarkroomError
+from darkroom.base.progress import SILENT, Progress, Task
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
-from darkroom.dataset import Dataset
-from darkroom.errors import DarkroomError
+from darkroom.data.dataset import Dataset
+from darkroom.debugging.recording.live import TrainingHangs, leave_at_once
+from darkroom.debugging.recording.recorder import SILENT as SILENT_RECORDER
+from darkroom.debugging.recording.recorder import Recorded, Recorder, open_recorder
+from darkroom.evaluation.metrics import headline_metrics
 from darkroom.images import Preprocessing
-from darkroom.model.network import build_model, head_name
-from darkroom.progress import SILENT, Progress, Task
-from darkroom.rules.findings import Finding
+from darkroom.models.network import build_model, head_name
+from darkroom.telemetry.epochs import EpochMetrics, best_epoch, is_exhausted
+from darkroom.telemetry.findings import Finding
+from darkroom.telemetry.recording import RECORDING_FOLDER
+from darkroom.training.batches import (
+    DistributedSampler,
+    check_batches,
+    evaluation_batch,
+    steps_per_epoch,
+    training_batch,
+)
+from darkroom.training.checkpoint_manager import CheckpointManager
 from darkroom.training.checkpoints import training_identity
 from darkroom.training.distributed import ProcessGroup, process_group
-from darkroom.training.epochs import EpochRunner, TrainingStopped
-from darkroom.training.examples import check_splits, load_examples, preprocessing_of
-from darkroom.training.history import EpochMetrics, best_epoch, is_exhausted
-from darkroom.training.kept_state import KeptState
-from darkroom.training.shares import TrainingShares, check_batches
-from darkroom.training.threads import compute_threads
+from darkroom.training.examples import Examples, check_splits, load_examples, preprocessing_of
+from darkroom.training.learner import Learner, class_weights, compute_threads, learning_rate_at
 
 __all__ = ["EpochMetrics", "TrainingResult", "train"]
+
+
+# --- epochs ---
+# One epoch: learn from every training image, then measure on the validation split.
+
+_VALIDATION_BATCH = 64
+
+
+class TrainingStopped(Exception):  # noqa: N818 - no error: a rule was asked to do this
+    """A rule whose action is to stop or to fail the training has found something."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(finding.title)
+        self.finding = finding
+
+
+class EpochRunner:
+    """Feeds a network that learns."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        train: Examples,
+        validation: Examples,
+        classes: int,
+        hyperparameters: Hyperparameters,
+        preprocessing: Preprocessing,
+        shares: DistributedSampler,
+        group: ProcessGroup,
+    ) -> None:
+        self._recorder = SILENT_RECORDER
+        self._train, self._validation = train, validation
+        self._shares, self._labels = shares, shares.labels
+        self._hyperparameters, self._group = hyperparameters, group
+        self.preprocessing = preprocessing
+        self._unreported_seconds = train.seconds
+        self.learner = Learner(
+            model,
+            hyperparameters=hyperparameters,
+            preprocessing=preprocessing,
+            class_weights=class_weights(
+                self._labels,
+                classes=classes,
+                weighted=hyperparameters.imbalance == "class_weights",
+            ),
+            group=group,
+        )
+        self.steps = steps_per_epoch(len(self._labels), batch_size=hyperparameters.batch_size)
+
+    def record_with(self, recorder: Recorder) -> None:
+        """Tell a recorder of everything from now on."""
+        self._recorder = self.learner.recorder = recorder
+
+    def recorded(self, dataset: Dataset, *, head: str) -> Recorded:
+        """What a recording of this training is of."""
+        return Recorded(
+            model=self.learner.model,
+            hyperparameters=self._hyperparameters,
+            classes=dataset.classes,
+            train_labels=self._train.labels,
+            validation_labels=self._validation.labels,
+            train_paths=[record.path for record in self._shares.dataset.split("train")],
+            head=head,
+            steps_per_epoch=self.steps,
+            processes=self._group.size,
+        )
+
+    def run(self, epoch: int, *, task: Task) -> EpochMetrics:
+        """Train and validate; `task` advances by one a step.
+
+        Raises:
+            DarkroomError: the loss is no longer finite.
+            TrainingStopped: a rule ends the training.
+        """
+        started = time.perf_counter()
+        torch.manual_seed(self._seed(epoch))
+        loss, accuracy = self._learn(epoch, task=task)
+        # The decoding of all images belongs to the first epoch that needed it.
+        training_seconds = time.perf_counter() - started + self._unreported_seconds
+        validation = self._validate(epoch)
+        seconds = time.perf_counter() - started + self._unreported_seconds
+        self._unreported_seconds = 0.0
+        return EpochMetrics(
+            epoch=epoch,
+            learning_rate=self._learning_rate(epoch * self.steps - 1),
+            train_loss=loss,
+            train_accuracy=accuracy,
+            validation=validation,
+            images_per_second=len(self._labels) / training_seconds,
+            seconds=seconds,
+        )
+
+    def _learn(self, epoch: int, *, task: Task) -> tuple[float, float]:
+        """Mean loss and accuracy over the epoch, of all processes."""
+        share = self._shares.epoch(epoch, hyperparameters=self._hyperparameters)
+        self.learner.start_epoch()
+        loss = correct = 0.0
+        for step, (positions, own) in enumerate(zip(share.batches, share.own, strict=True)):
+            number = (epoch - 1) * self.steps + step
+            rate = self._learning_rate(number)
+            with self._recorder.step(number, epoch=epoch, learning_rate=rate):
+                with self._recorder.phase("data_wait"):
+                    pixels = self._pixels(own, draws=share.draws[step])
+                result = self.learner.step(
+                    pixels,
+                    torch.from_numpy(self._train.labels[own]),
+                    positions=own,
+                    batch_labels=torch.from_numpy(self._labels[positions]),
+                    learning_rate=rate,
+                )
+            if not math.isfinite(result.loss):
+                raise self._diverged(epoch, f"in step {step + 1} of {self.steps}")
+            # Several processes can only stop together, after an epoch.
+            if self._group.size == 1 and (verdict := self._recorder.verdict()):
+                raise TrainingStopped(verdict)
+            loss += result.loss * len(positions)
+            correct += result.correct
+            task.advance()
+        totals = self._group.sum(torch.tensor([loss, correct], dtype=torch.float64))
+        loss, correct = (totals / len(self._labels)).tolist()
+        return loss, correct
+
+    def _pixels(self, own: NDArray[np.int64], *, draws: NDArray[np.float64]) -> Tensor:
+        """This process's part of a batch."""
+        size = self.preprocessing.image_size
+        if self._hyperparameters.augmentation == "none":
+            return evaluation_batch(self._train.cache, own, size=size)
+        return training_batch(
+            self._train.cache,
+            own,
+            draws=draws,
+            size=size,
+            flip=self._hyperparameters.augmentation == "crop_flip",
+        )
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Headline metrics; each process predicts its share of the images."""
+        self._group.synchronise_buffers(self.learner.model)
+        labels = self._validation.labels
+        share = self._group.share(np.arange(len(labels)))
+        with self._recorder.evaluation(epoch):
+            logits = self.learner.logits(
+                evaluation_batch(
+                    self._validation.cache,
+                    share[start : start + _VALIDATION_BATCH],
+                    size=self.preprocessing.image_size,
+                )
+                for start in range(0, len(share), _VALIDATION_BATCH)
+            )
+            self._recorder.evaluated(logits=logits, labels=labels[share])
+        own = logits.softmax(dim=1)
+        probabilities = torch.zeros((len(labels), own.shape[1]))
+        probabilities[share] = own
+        probabilities = self._group.sum(probabilities)
+        if not probabilities.isfinite().all():
+            raise self._diverged(epoch, "on the validation images")
+        return headline_metrics(labels, probabilities.numpy())
+
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate_at(
+            step, steps_per_epoch=self.steps, hyperparameters=self._hyperparameters
+        )
+
+    def _seed(self, epoch: int) -> int:
+        """Of dropout, which differs between processes as their images do."""
+        entropy = (self._hyperparameters.seed, epoch, self._group.rank)
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _diverged(self, epoch: int, where: str) -> DarkroomError:
+        advice = f"lower training.learning_rate (now {self._hyperparameters.learning_rate:g})"
+        if not self._hyperparameters.gradient_clip:
+            advice += ", or clip the gradient (training.gradient_clip: 1)"
+        return DarkroomError(
+            f"the training diverged: the loss is not finite in epoch {epoch}, {where}; "
+            f"{advice}, lengthen training.warmup_epochs, or set training.mixed_precision to 'off'"
+        )
+
+
+# --- loop ---
 
 
 @dataclass(frozen=True)
@@ -132,7 +321,7 @@ def _prepare(
     on_hang: Callable[[Finding], None],
     progress: Progress,
 ) -> "_Training":
-    shares = TrainingShares.of(dataset, held=held, group=group)
+    shares = DistributedSampler.of(dataset, held=held, group=group)
     model = _network(dataset, hyperparameters=hyperparameters, shares=shares)
     preprocessing = preprocessing_of(hyperparameters)
     load = partial(
@@ -156,7 +345,7 @@ def _prepare(
     return _Training(
         epochs,
         hyperparameters=hyperparameters,
-        kept=KeptState(
+        kept=CheckpointManager(
             folder,
             identity=training_identity(dataset, hyperparameters=hyperparameters),
             objective=hyperparameters.objective,
@@ -176,7 +365,7 @@ def _prepare(
 
 
 def _network(
-    dataset: Dataset, *, hyperparameters: Hyperparameters, shares: TrainingShares
+    dataset: Dataset, *, hyperparameters: Hyperparameters, shares: DistributedSampler
 ) -> nn.Module:
     """The network to be trained, once it is sure that the batches suit it."""
     model = build_model(
@@ -199,7 +388,7 @@ class _Training:
         epochs: EpochRunner,
         *,
         hyperparameters: Hyperparameters,
-        kept: KeptState,
+        kept: CheckpointManager,
         group: ProcessGroup,
         open_recorder: "Callable[..., AbstractContextManager[Recorder]]",
         progress: Progress,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.config.metrics import Direction, Metric
+from darkroom.config.sections import Direction, Metric
 from darkroom.config.tuning import TuningConfig
 
 Value = int | float

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from darkroom.backends.sagemaker import estimate
+from darkroom.backends.sagemaker.costs import estimate
 from rehearsal.emulator.calls import Call
 from rehearsal.emulator.errors import AwsError
 

@@ -4,6 +4,8 @@ python -m rehearsal.emulator.server --port 0 --folder FOLDER --port-file FILE
 """
 
 import argparse
+import io
+import json
 import logging
 import os
 import signal
@@ -11,14 +13,325 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
-from rehearsal.emulator.admission import ACCESS_KEY
+from werkzeug.wrappers import Request, Response
+
+from rehearsal.emulator.calls import ACCESS_KEY, Call, admit
+from rehearsal.emulator.errors import AwsError, LostConnection, not_executed
+from rehearsal.emulator.operations import answer_route, event_of, operation_named
 from rehearsal.emulator.state import Settings, State
+from rehearsal.emulator.validation import check_request
+
+# --- log filters ---
+# FilterLogEvents as CloudWatch answers it; moto knows neither prefixes nor its order.
+
+FILTER_LOG_EVENTS = "Logs_20140328.FilterLogEvents"
+_NO_STREAM = ":"
+"""No stream can be named so; moto takes an empty list of names for all streams."""
+
+
+def named_streams(request: Mapping[str, Any], *, state: State) -> dict[str, Any]:
+    """The same request with the streams by name, and in CloudWatch's order.
+
+    Raises:
+        AwsError: streams are asked for by name and by prefix.
+    """
+    # Events of several streams always come in the order of their times.
+    completed = {**request, "interleaved": True}
+    prefix = completed.pop("logStreamNamePrefix", None)
+    if prefix is None:
+        return completed
+    if completed.get("logStreamNames"):
+        raise AwsError(
+            "InvalidParameterException",
+            "logStreamNamePrefix and logStreamNames cannot both be given.",
+        )
+    names = _stream_names(str(completed.get("logGroupName", "")), state=state)
+    chosen = [name for name in names if name.startswith(prefix)]
+    return {**completed, "logStreamNames": chosen or [_NO_STREAM]}
+
+
+def _stream_names(group: str, *, state: State) -> list[str]:
+    from moto.logs.models import logs_backends
+
+    groups = logs_backends[state.settings.account][state.settings.region].groups
+    return list(groups[group].streams) if group in groups else []
+
+
+# --- moto side ---
+# moto: which services, and which of SageMaker's operations, it may answer.
+#
+# moto answers many operations by pretending: a compilation job is Completed as soon as it is
+# created. Where only something is kept and shown again, that is the truth; those services and
+# operations are listed here. All others are refused, whatever way a request comes: moto chooses
+# its backend by headers, paths and bodies, so each backend is guarded where it is made.
+
+_KEPT_BY_MOTO = (
+    "Pipeline",
+    "Pipelines",
+    "PipelineDefinitionForExecution",
+    "Tags",
+    "Experiment",
+    "Experiments",
+    "Trial",
+    "Trials",
+    "TrialComponent",
+    "TrialComponents",
+    "ModelCard",
+    "ModelCards",
+    "ModelCardVersions",
+)
+_VERBS = (
+    "BatchDescribe",
+    "Associate",
+    "Disassociate",
+    "Create",
+    "Describe",
+    "Delete",
+    "Update",
+    "List",
+    "Add",
+)
+
+
+_SERVICES = (
+    "account",
+    "applicationautoscaling",
+    "cloudwatch",
+    "ec2",
+    "ecr",
+    "events",
+    "iam",
+    "kms",
+    "logs",
+    "resourcegroups",
+    "resourcegroupstaggingapi",
+    "s3",
+    "s3control",
+    "scheduler",
+    "secretsmanager",
+    "servicequotas",
+    "sns",
+    "sqs",
+    "ssm",
+    "sts",
+)
+"""moto's names of the services that only keep what they are told, and show it.
+
+Not CloudFormation: it creates resources in moto past every check, and reads templates with a
+YAML loader that runs what they say. Not Step Functions, Batch, Lambda, Glue, CodeBuild, …: they
+pretend to run something, or run it outside the walls. Not moto's own pages, which empty S3.
+"""
+_PRETENDED = {
+    "ec2": ("RunInstances", "CreateFleet", "RequestSpotInstances", "RequestSpotFleet"),
+    "ssm": ("SendCommand", "StartAutomationExecution", "StartSession"),
+    # moto would post to whatever address was subscribed, also for notifications of S3.
+    "sns": ("Publish", "PublishBatch", "Subscribe"),
+}
+"""Operations of those services that would start something, or tell somebody."""
+_MAY_ANSWER = "rehearsal.may_answer"
+"""In the environment of a SageMaker request that was checked and is left to moto."""
+
+
+class Moto:
+    """moto's applications, made when they are first asked."""
+
+    def __init__(self, state: State) -> None:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication
+
+        self._application = DomainDispatcherApplication(_backend)
+        self._state = state
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
+        answer: Iterable[bytes] = self._application(environ, start_response)
+        return answer
+
+    def read_json(self, environ: dict[str, Any]) -> dict[str, Any]:
+        """The body of a JSON request; moto can still read it afterwards."""
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        try:
+            content = json.loads(body or b"{}")
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise AwsError("SerializationException", "the request is no JSON object")
+        return content
+
+    def complete(self, environ: dict[str, Any]) -> None:
+        """Put into a request to another service what moto would leave out."""
+        if environ.get("HTTP_X_AMZ_TARGET") == FILTER_LOG_EVENTS:
+            request = named_streams(self.read_json(environ), state=self._state)
+            body = json.dumps(request).encode()
+            environ["wsgi.input"] = io.BytesIO(body)
+            environ["CONTENT_LENGTH"] = str(len(body))
+
+    def allow(self, operation: str, *, environ: dict[str, Any]) -> None:
+        """Let moto answer a SageMaker request that has been checked.
+
+        Raises:
+            AwsError: it would only pretend to do this operation.
+        """
+        if not is_kept_by_moto(operation):
+            raise not_executed(operation, why="there is nothing here that could do it")
+        environ[_MAY_ANSWER] = True
+
+
+def is_kept_by_moto(operation: str) -> bool:
+    """Whether moto has an operation that only keeps something and shows it."""
+    from moto.core.utils import camelcase_to_underscores
+    from moto.sagemaker.responses import SageMakerResponse
+
+    has_it = hasattr(SageMakerResponse, camelcase_to_underscores(operation))
+    return has_it and _object_of(operation) in _KEPT_BY_MOTO
+
+
+def _backend(service: Any) -> Any:  # noqa: ANN401  moto's type is a list of all its names
+    """The WSGI application of one of moto's services, or one that refuses."""
+    from moto.moto_server.werkzeug_app import create_backend_app
+
+    if service == "sagemaker":
+        inner = create_backend_app(service)
+
+        def guarded(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401
+            if not environ.get(_MAY_ANSWER):
+                raise not_executed(
+                    "This SageMaker request",
+                    why="X-Amz-Target does not name an operation as `SageMaker.<operation>`",
+                )
+            return inner(environ, start_response)
+
+        return guarded
+    if service in _SERVICES:
+        application = create_backend_app(service)
+        refused = _PRETENDED.get(service)
+        return application if refused is None else _without(refused, application=application)
+
+    def refusing(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401
+        raise not_executed(
+            f"The service {service!r}", why="it would only be pretended, or run outside the walls"
+        )
+
+    return refusing
+
+
+def _without(operations: tuple[str, ...], *, application: Any) -> Any:  # noqa: ANN401
+    """An application of a service, of the query or the JSON protocol, without some operations."""
+
+    def guarded(environ: dict[str, Any], start_response: Any) -> Any:  # noqa: ANN401
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        query = environ.get("QUERY_STRING", "")
+        asked = {*parse_qs(body.decode(errors="replace")).get("Action", ())}
+        asked |= {*parse_qs(query).get("Action", ())}
+        asked.add(environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2])
+        for name in sorted(asked.intersection(operations)):
+            raise not_executed(name, why="nothing is started, and nobody told")
+        return application(environ, start_response)
+
+    return guarded
+
+
+def _object_of(operation: str) -> str:
+    for verb in _VERBS:
+        if operation.startswith(verb):
+            return operation.removeprefix(verb)
+    return operation
+
+
+# --- app ---
+# Which request goes where.
+#
+# /_rehearsal/…                   records, faults, credentials of jobs: control.py
+# X-Amz-Target: SageMaker.…       checked; then our operation, or moto where it may, or refused
+# a path that is registered       ours (sagemaker-runtime)
+# anything else                   moto: S3, logs, IAM, STS, ECR, CloudWatch, …
+
+_TARGET = "SageMaker."
+_MAX_WAIT_SECONDS = 20
+"""Of a waiter's call; SDKs give up a call after 60."""
+
+
+class Application:
+    """The WSGI application of one emulator."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._moto = Moto(state)
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
+        call = Call.of(environ)
+        log = self._state.log
+        log.count(call)
+        try:
+            admit(call, environ=environ, access_key=self._state.settings.access_key)
+            self._state.faults.strike(call)
+            response = self._answer(call, environ=environ)
+            if response is None:
+                return self._moto(environ, start_response)
+        except AwsError as error:
+            log.refused(call, error=error)
+            response = error.response(protocol=call.protocol)
+        except NotImplementedError as error:  # moto's word for an operation that it lacks
+            refusal = not_executed(
+                f"{call.service} {call.operation}", why=f"it is missing: {error}"
+            )
+            log.refused(call, error=refusal)
+            response = refusal.response(protocol=call.protocol)
+        except LostConnection:
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            response = Response(status=500)
+        except Exception as error:
+            log.broke(call, error=error)
+            response = _internal(error).response(protocol=call.protocol)
+        return response(environ, start_response)
+
+    def _answer(self, call: Call, *, environ: dict[str, Any]) -> Response | None:
+        """The answer, or None where moto gives it."""
+        if call.target.startswith(_TARGET):
+            return self._sagemaker(call, environ=environ)
+        if call.service in ("", "sagemaker"):
+            return answer_route(Request(environ), state=self._state)
+        self._moto.complete(environ)
+        return None
+
+    def _sagemaker(self, call: Call, *, environ: dict[str, Any]) -> Response | None:
+        name = call.operation
+        request = self._moto.read_json(environ)
+        check_request(name, request, state=self._state)
+        if function := operation_named(name):
+            if call.waits and (event := event_of(name, request, state=self._state)):
+                event.wait(_MAX_WAIT_SECONDS)
+            if (answer := function(request, state=self._state)) is not None:
+                return _json(answer)
+        self._moto.allow(name, environ=environ)
+        return None
+
+
+def _json(answer: object) -> Response:
+    content = json.dumps(answer, default=_timestamp)
+    return Response(content, content_type="application/x-amz-json-1.1")
+
+
+def _internal(error: Exception) -> AwsError:
+    """A mistake of the emulator's; not repeated by SDKs, as it would only happen again."""
+    return AwsError("RehearsalFailure", f"a mistake of the rehearsal's: {error!r}")
+
+
+def _timestamp(value: object) -> float:
+    if isinstance(value, datetime):
+        return value.timestamp()
+    raise TypeError(f"{value!r} cannot be sent")
+
+
+# --- server ---
 
 
 @dataclass(frozen=True)
@@ -75,7 +388,7 @@ def emulator(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM, SIGINT, or until the parent that asked for it is gone."""
-    from darkroom.serving.parent_watch import end_with_parent
+    from darkroom.base.processes import end_with_parent
 
     options = _parser().parse_args(arguments)
     os.environ["MOTO_ACCOUNT_ID"] = options.account
@@ -106,8 +419,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _server(settings: Settings, *, port: int) -> tuple[Any, State]:
     from moto.moto_server.werkzeug_app import MotoRequestHandler
     from werkzeug.serving import make_server
-
-    from rehearsal.emulator.app import Application
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     os.environ.setdefault("S3_IGNORE_SUBDOMAIN_BUCKETNAME", "true")

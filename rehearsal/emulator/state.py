@@ -13,14 +13,58 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rehearsal.emulator.clients import Clients
-from rehearsal.emulator.processes import Processes
 
 if TYPE_CHECKING:
     from rehearsal.emulator.faults import Faults
     from rehearsal.emulator.records import Log
+
+
+# --- processes ---
+# Processes of jobs and endpoints, so that none outlives the emulator.
+
+
+class Killable(Protocol):
+    """Something with processes."""
+
+    def kill(self) -> None:
+        """End them at once; harmless where they have ended."""
+
+
+class Processes:
+    """All that runs now."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[Killable] = []
+        self._ended = False
+
+    def add(self, process: Killable) -> None:
+        """Remember a process that was started; kill it where the emulator is ending."""
+        with self._lock:
+            self._running.append(process)
+            ended = self._ended
+        if ended:
+            process.kill()
+
+    def remove(self, process: Killable) -> None:
+        """Forget a process that has ended."""
+        with self._lock:
+            if process in self._running:
+                self._running.remove(process)
+
+    def end(self) -> None:
+        """Kill all, and all that are added later."""
+        with self._lock:
+            self._ended = True
+            running = list(self._running)
+        for process in running:
+            process.kill()
+
+
+# --- state ---
 
 Kind = TypeVar("Kind")
 

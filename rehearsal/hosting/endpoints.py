@@ -10,10 +10,9 @@ from typing import Any
 
 from rehearsal.emulator.errors import AwsError, invalid, own_mistake
 from rehearsal.emulator.state import State, now
-from rehearsal.hosting.fleets import Fleet
 from rehearsal.hosting.models import EndpointConfig, endpoint_config_named
 from rehearsal.hosting.servers import StartupError
-from rehearsal.hosting.starting import start_fleet
+from rehearsal.hosting.variants import Fleet, start_fleet
 
 IN_PROGRESS = ("Creating", "Updating", "RollingBack", "SystemUpdating", "Deleting")
 

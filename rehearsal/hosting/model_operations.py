@@ -1,18 +1,18 @@
 """The API of models and endpoint configurations."""
 
 from rehearsal.emulator.errors import invalid, not_executed
-from rehearsal.emulator.listing import page
-from rehearsal.emulator.operations import Answer, Request, operation
+from rehearsal.emulator.operations import Answer, Request, operation, page
 from rehearsal.emulator.state import State
 from rehearsal.emulator.tags import keep_tags
-from rehearsal.hosting.model_data import model_data_exists, model_uri
 from rehearsal.hosting.models import (
     EndpointConfig,
     Model,
     endpoint_config_named,
+    model_data_exists,
     model_named,
+    model_uri,
 )
-from rehearsal.hosting.packages import container_of_package
+from rehearsal.hosting.variants import container_of_package
 from rehearsal.jobs.container import image_folder
 
 

@@ -10,7 +10,8 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from typing import Any
 import urllib3
 
 from rehearsal.emulator.state import State, now
-from rehearsal.hosting import usual_port
-from rehearsal.hosting.model_data import ModelDataError, fetch_model
+from rehearsal.hosting.models import ModelDataError, fetch_model
 from rehearsal.jobs.container import (
     Container,
+    Doors,
     RunningContainer,
     image_folder,
     is_sandboxed,
@@ -29,8 +30,76 @@ from rehearsal.jobs.container import (
     remove_scratch,
     start,
 )
-from rehearsal.jobs.doors import Doors
 from rehearsal.jobs.logs import LogStream
+
+# --- a shim for port 8080 ---
+# Containers that listen on 8080, whatever SAGEMAKER_BIND_TO_PORT says: on AWS they may.
+#
+# Here all share one loopback, so that one of them at a time can; and before it is believed
+# that a container is there, the socket has to be its own.
+
+PORT = 8080
+_PROC = Path("/proc")
+_LISTENING = "0A"
+
+
+def is_listening_there(process: int) -> bool:
+    """Whether a process, or one that it has started, listens on port 8080.
+
+    Args:
+        process: its id; where this machine has no /proc, nothing is known of it.
+    """
+    if not _is_taken():
+        return False
+    wanted = {f"socket:[{inode}]" for inode in _inodes()}
+    return any(not wanted.isdisjoint(_open_files(each)) for each in _family(process))
+
+
+def _is_taken() -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", PORT)) == 0
+
+
+def _inodes() -> Iterator[str]:
+    """Of the sockets that listen on the port; the columns are described in proc(5)."""
+    for name in ("tcp", "tcp6"):
+        for line in _lines(_PROC / "net" / name)[1:]:
+            columns = line.split()
+            if columns[3] == _LISTENING and int(columns[1].rpartition(":")[2], 16) == PORT:
+                yield columns[9]
+
+
+def _family(process: int) -> Iterator[int]:
+    """A process and all below it."""
+    children = defaultdict(list)
+    for status in _PROC.glob("[0-9]*/stat"):
+        # The name, in brackets, may hold blanks and brackets itself.
+        fields = "".join(_lines(status)).rpartition(")")[2].split()
+        if fields:
+            children[int(fields[1])].append(int(status.parent.name))
+    waiting = [process]
+    while waiting:
+        each = waiting.pop()
+        yield each
+        waiting.extend(children[each])
+
+
+def _open_files(process: int) -> Iterator[str]:
+    try:
+        for entry in (_PROC / str(process) / "fd").iterdir():
+            yield str(entry.readlink())
+    except OSError:
+        return  # it has ended, or closed the file meanwhile
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+# --- servers ---
 
 PING_SECONDS = 2
 INVOCATION_SECONDS = 60
@@ -91,7 +160,7 @@ class ModelServer:
         self._state = state
         self._running: RunningContainer | None = None
         self._stopped = False
-        self._port = usual_port.PORT
+        self._port = PORT
         self._knows_usual_port_only = False
         self._pool: urllib3.HTTPConnectionPool | None = None
 
@@ -202,15 +271,15 @@ class ModelServer:
 
     def _look_on_usual_port(self) -> None:
         running = self._running
-        if self._port == usual_port.PORT or running is None or running.doors is not None:
+        if self._port == PORT or running is None or running.doors is not None:
             return
-        if usual_port.is_listening_there(running.process_id):
+        if is_listening_there(running.process_id):
             self._state.log.not_covered(
                 "several containers on port 8080: those that shall run at the same time have to "
                 "listen where SAGEMAKER_BIND_TO_PORT says"
             )
             self._knows_usual_port_only = True
-            self._reach(usual_port.PORT, doors=None)
+            self._reach(PORT, doors=None)
 
     def _reach(self, port: int, *, doors: Doors | None) -> None:
         self._port = port
@@ -235,7 +304,7 @@ class ModelServer:
     def _launch(self) -> None:
         sandboxed = is_sandboxed(self._state)
         usual = sandboxed or self._knows_usual_port_only
-        port = usual_port.PORT if usual else _free_port()
+        port = PORT if usual else _free_port()
         self.loaded_models.clear()
         environment = self._environment(port)
         container = Container(
@@ -267,7 +336,7 @@ class _InnerConnection(urllib3.connection.HTTPConnection):
     def _new_conn(self) -> socket.socket:
         timeout = self.timeout if isinstance(self.timeout, int | float) else None
         try:
-            return self._doors.connect(self.port or usual_port.PORT, timeout=timeout)
+            return self._doors.connect(self.port or PORT, timeout=timeout)
         except OSError as error:
             raise urllib3.exceptions.NewConnectionError(self, str(error)) from error
 

@@ -6,9 +6,9 @@ orders: "START" starts the program, "TERM" sends it SIGTERM, the end of the inpu
 So nothing is left when the emulator is killed. In namespaces this process is number 1 of its own,
 and when it ends the kernel kills what the program has started.
 
-CONTROL is the number of a Unix socket (SEQPACKET) to the emulator, see doors.py. Over it go, once,
-the walls that stand and sockets that listen inside; and for each "connect PORT" that comes, a
-socket that is connected to a program inside.
+CONTROL is the number of a Unix socket (SEQPACKET) to the emulator, see container.py. Over it go,
+once, the walls that stand and sockets that listen inside; and for each "connect PORT" that comes,
+a socket that is connected to a program inside.
 
 Exit code: the program's; 128 + n where signal n killed it; 127 where it cannot be started.
 """

@@ -4,24 +4,96 @@ job = launch(request, state=state); job.done.wait(); job.status
 """
 
 import json
+import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-from rehearsal.emulator.errors import in_use
+from rehearsal.emulator.errors import in_use, invalid, not_executed
+from rehearsal.emulator.operations import Answer, Request, awaited, operation, page
+from rehearsal.emulator.records import STARTUP_SECONDS, Record, recorded
 from rehearsal.emulator.state import State, now
 from rehearsal.jobs import container as containers
 from rehearsal.jobs import storage
-from rehearsal.jobs.channels import fetch_channel
-from rehearsal.jobs.checkpoints import CheckpointMirror, below_ml
-from rehearsal.jobs.container import Container, RunningContainer
-from rehearsal.jobs.failures import JobFailure, algorithm_error
+from rehearsal.jobs.channels import (
+    NETWORK_INTERFACE,
+    CheckpointMirror,
+    JobFailure,
+    algorithm_error,
+    below_ml,
+    fetch_channel,
+)
+from rehearsal.jobs.container import Container, RunningContainer, unknown_image
 from rehearsal.jobs.job_files import read_text
 from rehearsal.jobs.logs import LogStream
-from rehearsal.jobs.opt_ml import NETWORK_INTERFACE
-from rehearsal.jobs.processing_job import ENDED, ProcessingJob
+
+# --- processing job ---
+# A processing job as it is remembered, and as the records show it.
+
+ENDED = ("Completed", "Failed", "Stopped")
+
+
+@dataclass
+class ProcessingJob:
+    """One processing job, changed by its own thread."""
+
+    request: Mapping[str, Any]
+    arn: str
+    folder: Path
+    created: datetime = field(default_factory=now)
+    status: str = "InProgress"
+    started: datetime | None = None
+    ended: datetime | None = None
+    failure: str = ""
+    exit_message: str = ""
+    stop_requested: Event = field(default_factory=Event)
+    done: Event = field(default_factory=Event)
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return str(self.request["ProcessingJobName"])
+
+    @property
+    def cluster(self) -> Mapping[str, Any]:
+        """Its machines."""
+        found: Mapping[str, Any] = self.request["ProcessingResources"]["ClusterConfig"]
+        return found
+
+    @property
+    def hosts(self) -> list[str]:
+        """Names of its machines."""
+        return [f"algo-{number}" for number in range(1, self.cluster.get("InstanceCount", 1) + 1)]
+
+
+@recorded
+def processing_records(state: State) -> Iterable[Record]:
+    """A record a job."""
+    for job in state.kept(ProcessingJob).values():
+        until = job.ended or now()
+        yield Record(
+            kind="processing-job",
+            name=job.name,
+            arn=job.arn,
+            status=job.status,
+            created=job.created,
+            started=job.started,
+            ended=job.ended,
+            instance_type=job.cluster.get("InstanceType", ""),
+            instance_count=len(job.hosts),
+            startup_seconds=STARTUP_SECONDS["processing-job"],
+            executed_seconds=(until - job.started).total_seconds() if job.started else 0,
+            failure=job.failure,
+            tags=dict(state.tags(job.arn)),
+        )
+
+
+# --- processing ---
 
 LOG_GROUP = "/aws/sagemaker/ProcessingJobs"
 _SECONDS_BETWEEN_LOOKS = 0.05
@@ -266,3 +338,147 @@ def _inside(place: str, container: Container) -> Path:
 
 def _write(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, default=str), encoding="utf-8")
+
+
+# --- processing operations ---
+# SageMaker's operations on processing jobs.
+
+_AWS_IMAGES = {
+    "clarify": "SageMaker Clarify runs in AWS's own image",
+    "model-monitor": "SageMaker Model Monitor runs in AWS's own image",
+    "debugger": "SageMaker Debugger's rules run in AWS's own image",
+    "data-wrangler": "Data Wrangler runs in AWS's own image",
+}
+_ML = "/opt/ml"
+_SHOWN = (
+    "ProcessingInputs",
+    "ProcessingOutputConfig",
+    "ProcessingJobName",
+    "ProcessingResources",
+    "StoppingCondition",
+    "AppSpecification",
+    "Environment",
+    "NetworkConfig",
+    "RoleArn",
+    "ExperimentConfig",
+)
+
+
+@operation("CreateProcessingJob")
+def create_processing_job(request: Request, *, state: State) -> Answer:
+    """Start a processing job."""
+    check_processing_request(request, state=state)
+    return {"ProcessingJobArn": launch(request, state=state).arn}
+
+
+@operation("DescribeProcessingJob")
+def describe_processing_job(request: Request, *, state: State) -> Answer:
+    """All of one job."""
+    return describe(_job(request, state=state), state=state)
+
+
+def describe(job: ProcessingJob, *, state: State) -> dict[str, Any]:
+    """The answer of DescribeProcessingJob."""
+    with state.lock:
+        found: dict[str, Any] = {
+            "ProcessingJobArn": job.arn,
+            "ProcessingJobStatus": job.status,
+            "CreationTime": job.created,
+            "LastModifiedTime": job.ended or job.started or job.created,
+            **{name: job.request[name] for name in _SHOWN if name in job.request},
+        }
+        later = {
+            "ProcessingStartTime": job.started,
+            "ProcessingEndTime": job.ended,
+            "FailureReason": job.failure,
+            "ExitMessage": job.exit_message,
+        }
+    return found | {name: value for name, value in later.items() if value}
+
+
+@awaited("DescribeProcessingJob")
+def processing_end(request: Request, *, state: State) -> threading.Event:
+    """What waiters wait for."""
+    return _job(request, state=state).done
+
+
+@operation("StopProcessingJob")
+def stop_processing_job(request: Request, *, state: State) -> Answer:
+    """Ask a job to end."""
+    job = _job(request, state=state)
+    if job.status in ENDED:
+        raise invalid(f"The request was rejected because the job is in status {job.status}.")
+    stop(job, state=state)
+    return {}
+
+
+@operation("ListProcessingJobs")
+def list_processing_jobs(request: Request, *, state: State) -> Answer:
+    """The jobs that the filters leave."""
+    with state.lock:
+        rows = [_row(job) for job in state.kept(ProcessingJob).values()]
+    return page(rows, request=request, key="ProcessingJobSummaries", kind="ProcessingJob")
+
+
+def check_processing_request(request: Request, *, state: State) -> None:
+    """Refuse what AWS would do and the rehearsal cannot.
+
+    Raises:
+        AwsError: NotExecutedInRehearsal, with all reasons.
+    """
+    reasons = list(_reasons(request, state=state))
+    if reasons:
+        raise not_executed("this processing job", why="; ".join(reasons))
+
+
+def _reasons(request: Request, *, state: State) -> Iterator[str]:
+    specification = request["AppSpecification"]
+    image = specification["ImageUri"]
+    if why := unknown_image(image, state=state):
+        repository = image.rpartition("/")[2]
+        of_aws = next((told for part, told in _AWS_IMAGES.items() if part in repository), "")
+        yield of_aws or why
+        if of_aws:
+            return  # whatever else it asks for
+    if not specification.get("ContainerEntrypoint"):
+        yield "the image's own entrypoint is not known here: name ContainerEntrypoint"
+    for source in request.get("ProcessingInputs", ()):
+        if "S3Input" not in source:
+            yield f"input {source['InputName']!r}: only S3Input is read"
+        elif source["S3Input"].get("S3InputMode", "File") != "File":
+            yield f"input {source['InputName']!r}: Pipe mode; use File"
+    for output in request.get("ProcessingOutputConfig", {}).get("Outputs", ()):
+        if "S3Output" not in output:
+            yield f"output {output['OutputName']!r}: only S3Output is written"
+    for place in _outside_paths(request):
+        yield f"the LocalPath {place!r} is not below /opt/ml"
+
+
+def _outside_paths(request: Request) -> Iterator[str]:
+    """LocalPaths of inputs and outputs that are not below /opt/ml."""
+    parts = [i.get("S3Input", {}) for i in request.get("ProcessingInputs", ())]
+    outputs = request.get("ProcessingOutputConfig", {}).get("Outputs", ())
+    parts += [o.get("S3Output", {}) for o in outputs]
+    for part in parts:
+        place = part.get("LocalPath", f"{_ML}/")
+        if not place.startswith(f"{_ML}/") or ".." in Path(place).parts:
+            yield place
+
+
+def _row(job: ProcessingJob) -> dict[str, Any]:
+    row = {
+        "ProcessingJobName": job.name,
+        "ProcessingJobArn": job.arn,
+        "CreationTime": job.created,
+        "LastModifiedTime": job.ended or job.created,
+        "ProcessingJobStatus": job.status,
+    }
+    later = {"ProcessingEndTime": job.ended, "FailureReason": job.failure}
+    return row | {name: value for name, value in later.items() if value}
+
+
+def _job(request: Request, *, state: State) -> ProcessingJob:
+    job = state.kept(ProcessingJob).get(request["ProcessingJobName"])
+    if job is None:
+        raise invalid("Could not find requested job")
+    return job

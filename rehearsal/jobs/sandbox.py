@@ -4,7 +4,7 @@ Private user, network, mount, PID, IPC and UTS namespaces, made by `unshare` as 
 anybody; the root is a tmpfs into which folders are bound. Of the user's nothing is shown: no
 home, no /tmp, no /etc but what programs need, and of a checkout in which `darkroom` is installed
 for development that package's folder alone. Of the network there is a loopback of its own, with
-the doors of doors.py in it. No capability is left inside, none can be had again.
+the doors of container.py in it. No capability is left inside, none can be had again.
 
     /usr, /lib, …             the machine's, read-only
     Python's environment      at its own place, read-only
@@ -45,7 +45,7 @@ _ETC = (
     "ssl/openssl.cnf",
     "timezone",
 )
-_LONGEST_LINE = 4096
+_MAX_LINE = 4096
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _WRITABLE = {"ml": "/opt/ml", "app": "/app", "tmp": "/tmp", "home": "/root"}  # noqa: S108
 
@@ -187,7 +187,7 @@ def _named_by_programs(environment: Path) -> Iterator[Path]:
     for name in ("train", "serve"):
         try:
             with (environment / "bin" / name).open("rb") as file:
-                line = file.readline(_LONGEST_LINE)
+                line = file.readline(_MAX_LINE)
         except OSError:
             continue
         words = os.fsdecode(line).removeprefix("#!").split()

@@ -12,7 +12,21 @@ from typing import Any, BinaryIO
 
 from rehearsal.emulator.state import State
 from rehearsal.jobs import job_files
-from rehearsal.s3_uris import split_uri
+
+# --- s3 uris ---
+# s3://bucket/key, apart and together.
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """(bucket, key) of s3://bucket/key. Raises ValueError where it is no such URI."""
+    scheme, _, rest = uri.partition("://")
+    bucket, _, key = rest.partition("/")
+    if scheme != "s3" or not bucket:
+        raise ValueError(f"{uri!r} is no s3:// URI")
+    return bucket, key
+
+
+# --- storage ---
 
 _TRANSFERS_AT_ONCE = 8
 _PART_BYTES = 64 << 20

@@ -3,13 +3,12 @@
 import threading
 
 from rehearsal.emulator.errors import invalid
-from rehearsal.emulator.listing import page
-from rehearsal.emulator.operations import Answer, Request, awaited, operation
+from rehearsal.emulator.operations import Answer, Request, awaited, operation, page
 from rehearsal.emulator.state import State
 from rehearsal.jobs import training
 from rehearsal.jobs.request_checks import check_training_request
+from rehearsal.jobs.training import refresh_pools
 from rehearsal.jobs.training_job import ENDED, TrainingJob, describe, summary
-from rehearsal.jobs.warm_pools import refresh_pools
 
 
 @operation("CreateTrainingJob")

@@ -8,8 +8,7 @@ from functools import partial
 from typing import Any
 
 from rehearsal.emulator.errors import AwsError, invalid
-from rehearsal.emulator.listing import cut, is_in_time, page
-from rehearsal.emulator.operations import Answer, Request, operation
+from rehearsal.emulator.operations import Answer, Request, cut, is_in_time, operation, page
 from rehearsal.emulator.state import State, now
 from rehearsal.emulator.tags import keep_tags
 

@@ -1,18 +1,175 @@
 """A tuning job as it is kept, and as DescribeHyperParameterTuningJob shows it."""
 
 import threading
+import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from statistics import fmean, median
 from typing import Any
 
 from rehearsal.emulator.errors import not_found
+from rehearsal.emulator.records import Record, recorded
 from rehearsal.emulator.state import State, now
 from rehearsal.jobs.training_job import ENDED, TrainingJob, describe
-from rehearsal.tuning.child_requests import OBJECTIVE_HYPERPARAMETER, resources_of
-from rehearsal.tuning.criteria import jobs_without_improvement
 from rehearsal.tuning.space import Values
+
+# --- criteria ---
+# When a training job is stopped early, and when a tuning job has found enough.
+
+_JOBS_TO_COMPARE = 3
+"""Earlier jobs that must have come as far; AWS does not publish how many it asks for."""
+
+_CONVERGED_JOBS = 10
+_CONVERGED_SHARE = 0.001
+"""AWS does not publish its test of convergence; here: the best of all jobs gained less than this
+share of the spread of all objectives in the last ten jobs."""
+
+
+def falls_behind_median(
+    values: Sequence[float], *, earlier: Sequence[Sequence[float]], maximize: bool
+) -> bool:
+    """Early stopping `Auto`: worse than the median of the earlier jobs' running averages.
+
+    values, earlier: the objective metric as emitted, step by step, by the job in question and by
+    those before it. Compared at the last step of `values`, with jobs that came as far
+    (SageMaker's developer guide, "Stop Training Jobs Early").
+    """
+    step = len(values)
+    averages = [fmean(each[:step]) for each in earlier if len(each) >= step > 0]
+    if len(averages) < _JOBS_TO_COMPARE:
+        return False
+    middle = median(averages)
+    return values[-1] < middle if maximize else values[-1] > middle
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """TuningJobCompletionCriteria of a request."""
+
+    maximize: bool
+    target: float | None
+    patience: int | None
+    """Jobs in a row without a better objective."""
+    convergence: bool
+
+    def fulfilled(self, objectives: Sequence[float]) -> str | None:
+        """The name of the criterion that ends the search; objectives in order of completion."""
+        if self.target is not None and self._reached(objectives):
+            return "TargetObjectiveMetricValue"
+        if self.patience is not None and jobs_without_improvement(
+            objectives, maximize=self.maximize
+        ) >= max(self.patience, 1):
+            return "BestObjectiveNotImproving"
+        if self.convergence and _converged(objectives, maximize=self.maximize):
+            return "ConvergenceDetected"
+        return None
+
+    def _reached(self, objectives: Sequence[float]) -> bool:
+        sign = 1 if self.maximize else -1
+        return any(sign * value >= sign * float(self.target or 0) for value in objectives)
+
+
+def read_criteria(config: Mapping[str, Any]) -> Criteria:
+    """The criteria of a HyperParameterTuningJobConfig."""
+    given = config.get("TuningJobCompletionCriteria", {})
+    return Criteria(
+        maximize=config["HyperParameterTuningJobObjective"]["Type"] == "Maximize",
+        target=given.get("TargetObjectiveMetricValue"),
+        patience=given.get("BestObjectiveNotImproving", {}).get(
+            "MaxNumberOfTrainingJobsNotImproving"
+        ),
+        convergence=given.get("ConvergenceDetected", {}).get("CompleteOnConvergence") == "Enabled",
+    )
+
+
+def jobs_without_improvement(objectives: Sequence[float], *, maximize: bool) -> int:
+    """How many of the last jobs did not better the best before them."""
+    if not objectives:
+        return 0
+    best = (max if maximize else min)(objectives)
+    return len(objectives) - 1 - list(objectives).index(best)
+
+
+def _converged(objectives: Sequence[float], *, maximize: bool) -> bool:
+    if len(objectives) < 2 * _CONVERGED_JOBS:
+        return False
+    choose = max if maximize else min
+    gain = abs(choose(objectives) - choose(objectives[:-_CONVERGED_JOBS]))
+    return gain <= _CONVERGED_SHARE * (max(objectives) - min(objectives))
+
+
+# --- child requests ---
+# The training job that a tuning job starts: its definition, with values filled in.
+
+OBJECTIVE_HYPERPARAMETER = "_tuning_objective_metric"
+"""Tells the container what is sought; SageMaker adds it to every job of a tuning."""
+
+_COPIED = (
+    "RoleArn",
+    "InputDataConfig",
+    "VpcConfig",
+    "OutputDataConfig",
+    "StoppingCondition",
+    "EnableNetworkIsolation",
+    "EnableInterContainerTrafficEncryption",
+    "EnableManagedSpotTraining",
+    "RetryStrategy",
+    "Environment",
+)
+_NAME_LENGTH = 32
+"""Names of tuning jobs are at most 32 characters, so that children's fit into 63."""
+
+
+def child_name(tuning: str, *, number: int) -> str:
+    """Such as `digits-001-1f0c3a9e`."""
+    return f"{tuning[:_NAME_LENGTH]}-{number:03d}-{uuid.uuid4().hex[:8]}"
+
+
+def child_request(
+    definition: Mapping[str, Any], *, name: str, tuned: Values, objective: str
+) -> dict[str, Any]:
+    """A CreateTrainingJob request.
+
+    Args:
+        definition: TrainingJobDefinition; its machines may be given as ResourceConfig or as
+            HyperParameterTuningResourceConfig.
+        tuned: the values to try; they win over StaticHyperParameters.
+        objective: name of the objective metric.
+    """
+    request = {key: definition[key] for key in _COPIED if key in definition}
+    static = definition.get("StaticHyperParameters", {})
+    request |= {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": definition["AlgorithmSpecification"],
+        "HyperParameters": {**static, **tuned, OBJECTIVE_HYPERPARAMETER: objective},
+        "ResourceConfig": resources_of(definition),
+    }
+    if "CheckpointConfig" in definition:
+        request["CheckpointConfig"] = _own_checkpoints(definition["CheckpointConfig"], name=name)
+    return request
+
+
+def resources_of(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """One instance group of a tuning's own form, in a training job's."""
+    if "ResourceConfig" in definition:
+        return dict(definition["ResourceConfig"])
+    given = definition["HyperParameterTuningResourceConfig"]
+    named = ("InstanceType", "InstanceCount", "VolumeSizeInGB", "VolumeKmsKeyId")
+    resources = {name: given[name] for name in named if name in given}
+    if given.get("InstanceConfigs"):
+        # AWS takes the first type that it has; here there is always the first.
+        resources |= given["InstanceConfigs"][0]
+    return {"InstanceCount": 1, "VolumeSizeInGB": 30, **resources}
+
+
+def _own_checkpoints(config: Mapping[str, str], *, name: str) -> dict[str, str]:
+    """A place for each job, lest jobs go on from each other's checkpoints."""
+    return {**config, "S3Uri": f"{config['S3Uri'].rstrip('/')}/{name}"}
+
+
+# --- jobs ---
 
 _SHOWN = (
     "HyperParameterTuningJobConfig",
@@ -230,3 +387,28 @@ def _job_counters(job: TuningJob) -> dict[str, int]:
 def _objective_counters(job: TuningJob) -> dict[str, int]:
     counts = Counter(child.objective_status for child in job.children)
     return {status: counts[status] for status in ("Succeeded", "Pending", "Failed")}
+
+
+# --- job records ---
+# What tuning jobs leave in the emulator's records; their training jobs have their own.
+
+
+@recorded
+def tuning_records(state: State) -> Iterable[Record]:
+    """A record a job."""
+    for job in state.kept(TuningJob).values():
+        yield Record(
+            kind="hyper-parameter-tuning-job",
+            name=job.name,
+            arn=job.arn,
+            status=job.status,
+            created=job.created,
+            ended=job.ended,
+            failure=job.failure,
+            tags=dict(state.tags(job.arn)),
+            details={
+                "strategy": job.config["Strategy"],
+                "training_jobs": [child.job.name for child in job.children],
+                "best": job.best.job.name if job.best else "",
+            },
+        )

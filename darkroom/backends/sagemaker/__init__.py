@@ -1,5 +1,6 @@
 """Managed jobs on Amazon SageMaker, through boto3.
 
-requests/ builds what is sent, as plain dicts and without a connection; the other modules send
-it, follow what runs and bring home what comes of it.
+A subject is one folder: its request as a plain dict, AWS's rules for it, its course, its results.
+What the subjects share stands here: session, retry, names and tags (resources), rules of
+requests.
 """

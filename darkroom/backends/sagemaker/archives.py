@@ -6,21 +6,24 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from darkroom.backends.s3_listing import S3Address
-from darkroom.backends.sagemaker.aws_errors import aws_errors_explained, is_missing
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.site import Site
-from darkroom.backends.storage import encryption_by
-from darkroom.files import sha256_of
-from darkroom.model.bundle import ARCHIVE_FILE, METADATA_FILE, Bundle, pack
-from darkroom.progress import SILENT, Progress
+from darkroom.backends.sagemaker.session import (
+    Clients,
+    SageMakerContext,
+    aws_errors_explained,
+    is_missing,
+)
+from darkroom.backends.storage.listing import S3Address
+from darkroom.backends.storage.s3 import encryption_by
+from darkroom.base.files import sha256_of
+from darkroom.base.progress import SILENT, Progress
+from darkroom.models.bundle import ARCHIVE_FILE, METADATA_FILE, Bundle, pack
 
 _CONTENT = "darkroom-bundle"
 """Metadata of the object: SHA-256 of the bundle's model.json, which vouches for the rest."""
 
 
 def publish_bundle(
-    bundle: Bundle, *, site: Site, clients: Clients, progress: Progress = SILENT
+    bundle: Bundle, *, site: SageMakerContext, clients: Clients, progress: Progress = SILENT
 ) -> str:
     """Upload a bundle to models/<place>/model.tar.gz unless it lies there already.
 
@@ -36,7 +39,12 @@ def publish_bundle(
 
 
 def publish_at(
-    uri: str, *, bundle: Bundle, site: Site, clients: Clients, progress: Progress = SILENT
+    uri: str,
+    *,
+    bundle: Bundle,
+    site: SageMakerContext,
+    clients: Clients,
+    progress: Progress = SILENT,
 ) -> None:
     """Upload a bundle to an s3:// URI unless it lies there already.
 
@@ -61,7 +69,7 @@ def publish_at(
                 )
 
 
-def encryption(site: Site) -> dict[str, Any]:
+def encryption(site: SageMakerContext) -> dict[str, Any]:
     """What a PutObject needs to say for the configured key."""
     return encryption_by(site.config.kms_key)
 

@@ -4,35 +4,34 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from darkroom.backends.contract import TrainedBundle
 from darkroom.backends.endpoint import Endpoint, EndpointCheck
-from darkroom.backends.results import TrainedBundle
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.site import Site
+from darkroom.backends.sagemaker.session import Clients, SageMakerContext
+from darkroom.base.files import workspace
+from darkroom.base.progress import Progress
 from darkroom.config import DeploymentConfig, Hyperparameters
 from darkroom.config.debugging import Debugging
 from darkroom.config.tuning import TuningConfig
-from darkroom.dataset import Dataset
-from darkroom.engines.protocol import Floats
-from darkroom.files import workspace
-from darkroom.model.bundle import Bundle
-from darkroom.progress import Progress
-from darkroom.training.history import EpochMetrics
+from darkroom.data.dataset import Dataset
+from darkroom.models.bundle import Bundle
+from darkroom.models.engine import Floats
+from darkroom.telemetry.epochs import EpochMetrics
 from darkroom.tuning.results import Trial, TuningResult
 
 if TYPE_CHECKING:
-    from darkroom.backends.batch import BatchPrediction
+    from darkroom.backends.predictions import BatchPrediction
 
 
 class SageMakerBackend:
     """Each call starts a managed job, or finds the one that an earlier start left running."""
 
-    def __init__(self, site: Site, *, clients: Clients | None = None) -> None:
+    def __init__(self, site: SageMakerContext, *, clients: Clients | None = None) -> None:
         self._site = site
         self._clients = clients or Clients(site.region)
 
     def publish(self, dataset: Dataset, *, progress: Progress) -> Dataset:
         """Pack the images into shards on S3, unless they lie there."""
-        from darkroom.backends.published_datasets import publish
+        from darkroom.backends.storage.datasets import publish
 
         return publish(
             dataset,
@@ -54,7 +53,7 @@ class SageMakerBackend:
         progress: Progress,
     ) -> TuningResult:
         """Run a managed tuning job."""
-        from darkroom.backends.sagemaker.tuning import run_tuning
+        from darkroom.backends.sagemaker.tuning.job import run_tuning
 
         return run_tuning(
             dataset,
@@ -78,7 +77,7 @@ class SageMakerBackend:
         progress: Progress,
     ) -> TrainedBundle:
         """Run a training job, and fetch its model."""
-        from darkroom.backends.sagemaker.training import run_training
+        from darkroom.backends.sagemaker.training.job import run_training
 
         return run_training(
             dataset,
@@ -125,7 +124,7 @@ class SageMakerBackend:
         progress: Progress,
     ) -> Endpoint:
         """Create or update an endpoint, and wait until it is in service."""
-        from darkroom.backends.sagemaker.hosting import deploy
+        from darkroom.backends.sagemaker.hosting.endpoint import deploy
 
         return deploy(
             bundle,
@@ -147,7 +146,7 @@ class SageMakerBackend:
         tolerance: float,
     ) -> EndpointCheck:
         """Ask the endpoint; one that answers differently is rolled back, or removed."""
-        from darkroom.backends.sagemaker.hosting_check import verify_endpoint
+        from darkroom.backends.sagemaker.hosting.endpoint import verify_endpoint
 
         return verify_endpoint(
             endpoint,
@@ -160,7 +159,7 @@ class SageMakerBackend:
 
     def remove(self, endpoint: Endpoint) -> None:
         """Delete the endpoint, its configuration and its model."""
-        from darkroom.backends.sagemaker.rollback import remove_endpoint
+        from darkroom.backends.sagemaker.hosting.rollback import remove_endpoint
 
         remove_endpoint(endpoint, clients=self._clients)
 

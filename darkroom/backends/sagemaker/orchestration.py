@@ -4,14 +4,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from darkroom.backends.sagemaker.aws_errors import aws_errors_explained
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.following import Backoff, Patient, Pause, interruptible, sleep
-from darkroom.backends.sagemaker.job_failures import without_kind
-from darkroom.backends.sagemaker.job_logs import JobLog
-from darkroom.backends.sagemaker.orchestrated import COMPONENTS_BEGIN, KINDS
-from darkroom.errors import DarkroomError, UserError
-from darkroom.progress import Progress
+from darkroom.backends.sagemaker.handover import COMPONENTS_BEGIN, KINDS
+from darkroom.backends.sagemaker.jobs.follower import without_kind
+from darkroom.backends.sagemaker.jobs.logs import JobLog
+from darkroom.backends.sagemaker.retry import Backoff, Pause, Retrier, interruptible, sleep
+from darkroom.backends.sagemaker.session import Clients, aws_errors_explained
+from darkroom.base.errors import DarkroomError, UserError
+from darkroom.base.progress import Progress
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import DescribeTrainingJobResponseTypeDef
@@ -46,7 +45,7 @@ class OrchestrationJob:
             KeyboardInterrupt: as it came; the job goes on.
         """
         log, backoff, shown, begun = JobLog(self.name), Backoff(pause), "", False
-        patient = Patient(self.clients, what=f"job {self.name!r}", pause=pause)
+        patient = Retrier(self.clients, what=f"job {self.name!r}", pause=pause)
         with interruptible("training", self.name):
             while True:
                 seen = patient.ask(self._describe)

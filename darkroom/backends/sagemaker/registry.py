@@ -1,26 +1,107 @@
 """SageMaker's model registry: a group of versions, each a bundle with where it comes from."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from botocore.exceptions import ClientError
 
-from darkroom.backends.s3_listing import S3Address
 from darkroom.backends.sagemaker.archives import encryption, publish_bundle
-from darkroom.backends.sagemaker.aws_errors import aws_errors_explained, is_missing, is_taken
-from darkroom.backends.sagemaker.clients import Clients
-from darkroom.backends.sagemaker.hosting_names import clean
-from darkroom.backends.sagemaker.identity import tags_of
-from darkroom.backends.sagemaker.requests.registry import (
-    description,
-    group_request,
-    package_request,
+from darkroom.backends.sagemaker.hosting.request import Request
+from darkroom.backends.sagemaker.hosting.resources import clean
+from darkroom.backends.sagemaker.resources import Tag, tags_of
+from darkroom.backends.sagemaker.session import (
+    Clients,
+    SageMakerContext,
+    aws_errors_explained,
+    is_missing,
+    is_taken,
 )
-from darkroom.backends.sagemaker.site import Site
-from darkroom.dataset import Dataset
-from darkroom.model.bundle import Bundle
-from darkroom.progress import SILENT, Progress
+from darkroom.backends.storage.listing import S3Address
+from darkroom.base.progress import SILENT, Progress
+from darkroom.data.dataset import Dataset
+from darkroom.models.bundle import Bundle, BundleMetadata
+from darkroom.serving.content import ACCEPTED_TYPES
+
+# --- requests ---
+# Requests of SageMaker's model registry.
+
+_NOT_ALLOWED = re.compile(r"[^\w\s.:/=+\-@]")
+"""In values of CustomerMetadataProperties."""
+_MAX_VALUE = 256
+
+
+def group_request(name: str, *, tags: Sequence[Tag]) -> Request:
+    """CreateModelPackageGroup."""
+    return {
+        "ModelPackageGroupName": name,
+        "ModelPackageGroupDescription": "Image classifiers trained with Darkroom",
+        "Tags": list(tags),
+    }
+
+
+def package_request(
+    group: str,
+    *,
+    metadata: BundleMetadata,
+    archive: str,
+    metrics: str,
+    facts: Mapping[str, str],
+    site: SageMakerContext,
+    passed: bool,
+) -> Request:
+    """CreateModelPackage. It carries no tags: a version has those of its group.
+
+    Args:
+        archive: s3:// URI of the model.tar.gz.
+        metrics: s3:// URI of the metrics as JSON.
+        facts: what is known of the model: data, training job, metrics, …
+        passed: whether the gate lets it be deployed.
+    """
+    request: Request = {
+        "ModelPackageGroupName": group,
+        "ModelPackageDescription": description(metadata),
+        "ModelApprovalStatus": _approval(site, passed=passed),
+        "InferenceSpecification": _inference(archive, site=site),
+        "ModelMetrics": {
+            "ModelQuality": {"Statistics": {"ContentType": "application/json", "S3Uri": metrics}}
+        },
+        "CustomerMetadataProperties": {k: v for k, f in facts.items() if (v := _clean(f))},
+        "Domain": "COMPUTER_VISION",
+        "Task": "IMAGE_CLASSIFICATION",
+    }
+    if job := facts.get("training_job"):
+        request["MetadataProperties"] = {"GeneratedBy": job}
+    return request
+
+
+def description(metadata: BundleMetadata) -> str:
+    """Names the bundle's version first, by which a package is found again."""
+    classes = len(metadata.classes)
+    return f"Darkroom bundle {metadata.version}: {metadata.architecture}, {classes} classes"
+
+
+def _approval(site: SageMakerContext, *, passed: bool) -> str:
+    """Others deploy what is approved: nothing that our own gate refuses."""
+    return "Approved" if site.config.hosting.approve and passed else "PendingManualApproval"
+
+
+def _inference(archive: str, *, site: SageMakerContext) -> Request:
+    return {
+        "Containers": [{"Image": site.image, "ModelDataUrl": archive}],
+        "SupportedContentTypes": list(ACCEPTED_TYPES),
+        "SupportedResponseMIMETypes": ["application/json"],
+        "SupportedRealtimeInferenceInstanceTypes": [site.config.hosting.instance_type],
+        "SupportedTransformInstanceTypes": [site.config.transform.instance_type],
+    }
+
+
+def _clean(value: str) -> str:
+    return _NOT_ALLOWED.sub("-", value)[:_MAX_VALUE]
+
+
+# --- registry ---
 
 
 @dataclass(frozen=True)
@@ -39,7 +120,7 @@ def register_package(
     name: str,
     metrics: Mapping[str, float],
     dataset: Dataset,
-    site: Site,
+    site: SageMakerContext,
     clients: Clients,
     passed: bool,
     training_job: str | None = None,
@@ -93,7 +174,7 @@ def _find(bundle: Bundle, *, group: str, clients: Clients) -> PackageVersion | N
     return None
 
 
-def _create_group(group: str, *, site: Site, clients: Clients) -> None:
+def _create_group(group: str, *, site: SageMakerContext, clients: Clients) -> None:
     # The group outlives the run that came first, and is not to be taken for a part of it.
     tags = tags_of(replace(site, run=""), model=group)
     try:
@@ -104,7 +185,7 @@ def _create_group(group: str, *, site: Site, clients: Clients) -> None:
 
 
 def _publish_metrics(
-    bundle: Bundle, *, metrics: Mapping[str, float], site: Site, clients: Clients
+    bundle: Bundle, *, metrics: Mapping[str, float], site: SageMakerContext, clients: Clients
 ) -> str:
     """Write the metrics to S3 in the form that SageMaker Studio shows; their URI."""
     uri = site.uri("models", bundle.metadata.place, "metrics.json")
@@ -123,7 +204,12 @@ def _publish_metrics(
 
 
 def _facts(
-    bundle: Bundle, *, metrics: Mapping[str, float], dataset: Dataset, job: str | None, site: Site
+    bundle: Bundle,
+    *,
+    metrics: Mapping[str, float],
+    dataset: Dataset,
+    job: str | None,
+    site: SageMakerContext,
 ) -> dict[str, str]:
     """Where the model comes from and how good it is; empty values are left out."""
     metadata = bundle.metadata

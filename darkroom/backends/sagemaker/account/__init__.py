@@ -1,0 +1,1 @@
+"""Everything about an account that is knowable before a run costs anything."""

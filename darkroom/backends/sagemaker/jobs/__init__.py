@@ -1,0 +1,1 @@
+"""Managed jobs: started once, followed, their logs and results."""

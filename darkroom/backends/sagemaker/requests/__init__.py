@@ -1,1 +1,0 @@
-"""What is sent to AWS: plain dicts from plain values, without a connection."""

@@ -1,0 +1,1 @@
+"""Data on S3: listing, transfer, published data sets, weights, ingestion."""

@@ -1,0 +1,1 @@
+"""Errors, files, locks, progress, threads and child processes."""

@@ -1,0 +1,1 @@
+"""Rules over what was recorded of a training. Needs numpy and pydantic, no torch."""

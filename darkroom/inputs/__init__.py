@@ -1,1 +1,0 @@
-"""The images that `predict` is given: files, folders, archives, URLs, standard input."""

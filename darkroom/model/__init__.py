@@ -1,1 +1,0 @@
-"""The network and its bundle: building, weights, export, and what is stored and served."""

@@ -1,1 +1,0 @@
-"""Judging a training: rules over what was recorded of it. Needs numpy and pydantic, no torch."""

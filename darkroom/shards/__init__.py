@@ -1,1 +1,0 @@
-"""Many small image files as a few tar archives, which S3 and training jobs handle far faster."""

@@ -1,0 +1,1 @@
+"""Values that several subjects exchange: epochs, tensors, samples of the machine, findings."""

@@ -1,0 +1,58 @@
+"""The documentation says what the code does."""
+
+import ast
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+from checkout import CHECKOUT
+from darkroom.debugging.rules.catalogue import RULES
+
+PAGES = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
+
+
+def test_the_configuration_page_is_the_one_that_the_code_gives() -> None:
+    path = CHECKOUT / "docs" / "configuration_reference.py"
+    spec = importlib.util.spec_from_file_location("configuration_reference", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    message = "run `make docs`"
+    assert (CHECKOUT / "docs" / "configuration.md").read_text() == module.reference(), message
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_readme_names_every_component() -> None:
+    text = (CHECKOUT / "README.md").read_text()
+    components = [
+        function.name
+        for path in (CHECKOUT / "steps").glob("*.py")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef)
+        and any(ast.unparse(mark).startswith("step") for mark in function.decorator_list)
+    ]
+    assert {"ingest_images", "train_model", "predict_images"} <= set(components)
+    assert [name for name in components if f"`{name}`" not in text] == []
+
+
+def test_the_readme_counts_the_rules() -> None:
+    counts = re.findall(r"(\d+) rules", (CHECKOUT / "README.md").read_text())
+    assert {int(count) for count in counts} == {len(RULES)}
+
+
+def test_the_readmes_tree_names_every_module_of_the_core() -> None:
+    text = (CHECKOUT / "README.md").read_text()
+    top = {
+        path.name
+        for path in (CHECKOUT / "darkroom").iterdir()
+        if not path.name.startswith("__") and path.name != "py.typed"
+    }
+    assert [name for name in sorted(top) if name not in text] == []
