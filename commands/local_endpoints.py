@@ -21,7 +21,13 @@ def confirmed(question: str) -> bool:
     """
     if not sys.stdin.isatty():
         raise UserError("there is nobody to ask whether to go on: add --yes")
-    return click.confirm(question)
+    try:
+        return click.confirm(question)
+    except click.Abort as end:
+        if isinstance(end.__context__, EOFError):  # Ctrl-D, which is no interruption
+            click.echo()
+            return False
+        raise
 
 
 # --- local endpoints ---

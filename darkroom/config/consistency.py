@@ -236,10 +236,16 @@ def batch_sizes(config: Config) -> dict[str, tuple[int, ...]]:
 
 def _gate_problems(deployment: DeploymentConfig) -> list[str]:
     threshold, metric = deployment.gate_threshold, deployment.gate_metric
-    if not deployment.enabled or natural_direction(metric) == "minimize" or threshold <= 1:
+    if natural_direction(metric) == "maximize" and threshold > 1:
+        bound = "is at most 1"
+    elif metric == "log_loss" and not threshold:
+        bound = "has to be at most that, and is above 0 for every model"
+    else:
+        return []
+    if not deployment.enabled:
         return []
     return [
-        f"deployment.gate_threshold: {threshold!r} cannot be reached: {metric} is at most 1, "
+        f"deployment.gate_threshold: {threshold!r} cannot be reached: {metric} {bound}, "
         "so nothing would ever be deployed"
     ]
 

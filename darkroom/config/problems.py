@@ -98,7 +98,8 @@ def _fault(detail: ErrorDetails, *, expected: Schema) -> str:
     if _is_text(expected) and isinstance(value, int | float | date):  # YAML saw more in it
         return f'{wrong}; in quotes it is one: "{shown(value)}"'
     if isinstance(value, str) and _is_number(value) and expected["type"] in ("integer", "number"):
-        return f"{wrong}; without quotes it is a number"
+        what = "underscores" if "_" in value else "quotes"
+        return f"{wrong}; without {what} it is a number"
     if isinstance(value, list) and "choices" in expected.get("properties", ()):
         return f"{wrong}; values to choose from are {{choices: {shown(value)}}}"
     return f"{wrong}; allowed: {limits}" if limits else wrong

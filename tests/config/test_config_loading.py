@@ -187,6 +187,7 @@ def test_text_that_looks_like_something_else_survives_its_own_yaml(text: str, lo
         ("tuning.search_space.learning_rate.choices=[]", "[] is not allowed; allowed: at least 1"),
         ("tuning.search_space.learning_rate.choices=[.1, 1e-1]", "has 0.1 more than once"),
         ("tuning.search_space.learning_rate.choices=['1e-3']", "without quotes it is a number"),
+        ("training.seed=1_000", "without underscores it is a number"),
         ("tuning.search_space.learning_rate.choices=[.1, x]", "choices.1: 'x' is not a number"),
         ("tuning.search_space.learning_rate.choices=[true]", "choices.0: true is not a number"),
         ("tuning.search_space.learning_rate.choices=1e-3", "choices: 0.001 is not a list whose"),
@@ -275,6 +276,7 @@ def test_a_malformed_override_is_named(override: str, message: str) -> None:
             "training.batch_size: 32 is less than training.processes (33)",
         ),
         (["deployment.gate_threshold=97"], "accuracy is at most 1"),
+        (["deployment.gate_metric=log_loss", "deployment.gate_threshold=0"], "is above 0 for ever"),
         (
             ["tuning.strategy=hyperband"],
             "tuning.search_space.epochs: must be null for the strategy 'hyperband'",
