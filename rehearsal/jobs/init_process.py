@@ -125,8 +125,16 @@ def _obey(program: int) -> None:
         if order == b"TERM\n":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(program, signal.SIGTERM)
-    with contextlib.suppress(ProcessLookupError):
+    kill(program)
+
+
+def kill(program: int) -> None:
+    """End a program and all of its group; harmless where they have ended."""
+    try:
         os.killpg(program, signal.SIGKILL)
+    except ProcessLookupError:  # it has no group of its own yet, or has ended
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(program, signal.SIGKILL)
 
 
 def _connect_for(control: socket.socket) -> None:

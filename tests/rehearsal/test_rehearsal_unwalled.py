@@ -1,6 +1,8 @@
 """Jobs where walls are missing, or have doors to more: each in an emulator of its own."""
 
+import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from emulated import BUCKET, IMAGES, trained
 from escaping import follow_links, python, write_secret
 from rehearsal.emulator.records import records
 from rehearsal.emulator.server import emulator
-from rehearsal.jobs import sandbox
+from rehearsal.jobs import init_process, sandbox
 
 pytestmark = pytest.mark.slow  # they start processes
 
@@ -54,3 +56,10 @@ def test_without_namespaces_no_wall_is_claimed(tmp_path: Path) -> None:
         found = records(plain.state)
     assert found.walls == []
     assert len(found.walls_missing) == len(sandbox.WALLS)
+
+
+def test_a_program_that_has_no_group_of_its_own_yet_is_ended_too() -> None:
+    with subprocess.Popen(["sleep", "600"]) as program:  # in this process's group
+        init_process.kill(program.pid)
+        assert program.wait(20) == -signal.SIGKILL
+    init_process.kill(program.pid)  # harmless
