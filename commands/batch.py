@@ -1,7 +1,5 @@
 """`python run.py batch`: classify a whole source, write tables, say how good it was."""
 
-import hashlib
-import json
 import logging
 import os
 import secrets
@@ -22,6 +20,7 @@ from darkroom.base.errors import DarkroomError, UserError
 from darkroom.base.files import workspace, write_text
 from darkroom.base.locks import alone, in_use
 from darkroom.base.progress import terminal_progress
+from darkroom.base.values import digest_of
 from darkroom.batch.scoring import BatchScore
 from darkroom.batch.selection import BatchJobSpec, SplitChoice
 from darkroom.batch.table import BatchTable, check_table_name, write_table
@@ -85,8 +84,7 @@ def run_batch(
 def _alone(order: BatchJobSpec, *, stack: str) -> AbstractContextManager[bool]:
     """Of equal batches one works at a time: they share the rows that are done already."""
     said = order.model_dump(mode="json", exclude={"config", "resume"})
-    text = json.dumps([said, config_digest(order.config), stack], sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    digest = digest_of([said, config_digest(order.config), stack])[:16]
     lock = workspace() / "locks" / f"batch-{digest}.lock"
     return alone(lock, doing="classifies the same", progress=terminal_progress())
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from darkroom.base.errors import UserError
 from darkroom.base.files import workspace, write_text
+from darkroom.base.values import did_you_mean
 from darkroom.reports.chart_axes import number
 from darkroom.reports.comparison import (
     Pair,
@@ -95,8 +95,7 @@ def _unknown(name: str) -> str:
     known = _known_runs()
     if not known:
         return f"run {name!r} is unknown: no run has left a recording yet"
-    close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = did_you_mean(name, among=known)
     rest = f" and {len(known) - _RUNS_NAMED} more" if len(known) > _RUNS_NAMED else ""
     listed = ", ".join(known[:_RUNS_NAMED])
     return f"run {name!r} is unknown: {hint}Recorded runs, the newest first: {listed}{rest}"

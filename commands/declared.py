@@ -85,14 +85,14 @@ class Commands(click.Group):
 
     def _unknown(self, name: str, *, ctx: click.Context) -> str:
         # Imported here: `--help` does without the configuration's schema.
-        from difflib import get_close_matches
+        from darkroom.base.values import near_miss
 
         known = self.list_commands(ctx)
-        close = get_close_matches(name.casefold(), known, n=1)
+        close = near_miss(name, among=known)
         if hint := _MEANT.get(name.casefold()):
             return f"there is no command {name!r}: {hint}"
         if close:
-            return f"there is no command {name!r}: did you mean {close[0]!r}?"
+            return f"there is no command {name!r}: did you mean {close!r}?"
         if Path(name).expanduser().exists() or "://" in name:
             return (
                 f"there is no command {name!r}: to train on it, `python run.py --data {name}`; "

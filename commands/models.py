@@ -5,11 +5,11 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from darkroom.base.errors import UserError
 from darkroom.base.files import workspace
+from darkroom.base.values import did_you_mean
 from darkroom.config import Config
 from darkroom.config.loader import load_config
 from darkroom.models.bundle import METADATA_FILE, WEIGHTS_FILE, open_bundle
@@ -158,8 +158,7 @@ def _registered(uri: str) -> FoundModel:
 
 def _unknown(name: str) -> str:
     runs = [run.name for run in _runs()]
-    close = get_close_matches(name, runs, n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
+    hint = did_you_mean(name, among=runs)
     newest = f"; runs, the newest first: {', '.join(runs[:_RUNS_NAMED])}" if runs else ""
     return (
         f"no model bundle at {name!r:.300}, and no run of that name: {hint}name a bundle's folder "

@@ -7,7 +7,6 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import click
@@ -28,6 +27,7 @@ from darkroom.base.errors import UserError
 from darkroom.base.files import workspace
 from darkroom.base.locks import holder_of, to_itself, users_of
 from darkroom.base.progress import terminal_progress
+from darkroom.base.values import did_you_mean
 from darkroom.data.hashes import record_of
 from darkroom.models.bundle import METADATA_FILE, BundleMetadata
 from darkroom.runs.summary import Summary
@@ -101,8 +101,7 @@ def _check(names: Sequence[str], *, runs: Sequence[KeptRun]) -> None:
     problems = []
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            hint = did_you_mean(name, among=known)
             listed = ", ".join(list(known)[:_RUNS_NAMED]) or "none yet"
             problems.append(f"there is no run {name!r}: {hint}Runs, the newest first: {listed}")
         elif reason := _in_use(known[name]):

@@ -1,7 +1,5 @@
 """A pipeline run that another machine executes: started or found again, followed, awaited."""
 
-import hashlib
-import json
 import os
 import sys
 import time
@@ -27,6 +25,7 @@ from darkroom.backends.sagemaker.session import Clients, aws_errors_explained
 from darkroom.base.errors import DarkroomError
 from darkroom.base.files import workspace, write_text
 from darkroom.base.progress import terminal_progress
+from darkroom.base.values import digest_of
 from darkroom.config import Config, DataConfig
 from darkroom.config.loader import config_digest
 from darkroom.data.source_names import public_url
@@ -191,8 +190,7 @@ def _stack() -> str:
 
 def _tag(config: Config, *, source_version: str, options: Mapping[str, bool]) -> str:
     """The same for the same command on the same data."""
-    text = json.dumps([config_digest(config), source_version, dict(options)], sort_keys=True)
-    return f"darkroom-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"darkroom-{digest_of([config_digest(config), source_version, dict(options)])[:16]}"
 
 
 def _ended(run: PipelineRunResponse) -> PipelineRunResponse:

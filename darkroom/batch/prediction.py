@@ -6,7 +6,6 @@ removes it.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 
 from darkroom.base.errors import UserError
 from darkroom.base.progress import SILENT, Progress
+from darkroom.base.values import digest_of
 from darkroom.batch.table import (
     BatchAbout,
     BatchImage,
@@ -188,9 +188,7 @@ def describe(
     Args:
         program: what runs the network.
     """
-    digest = hashlib.sha256()
-    what = [metadata.files, program, top_k]
-    digest.update(json.dumps(what, sort_keys=True).encode())
+    digest = hashlib.sha256(digest_of([metadata.files, program, top_k]).encode())
     for image in images:
         line = f"{image.place}\0{image.label}\0{image.error}\0{_state(image.place)}\n"
         digest.update(os.fsencode(line))

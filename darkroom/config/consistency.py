@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from darkroom.base.values import near_miss
 from darkroom.config import Config, DeploymentConfig, TrainingConfig
-from darkroom.config.problems import allowed_values, near_miss
+from darkroom.config.problems import allowed_values
 from darkroom.config.sagemaker import kind_problems
 from darkroom.config.sections import natural_direction
 from darkroom.config.tuning import (

@@ -1,6 +1,5 @@
 """From a YAML file and the command line to a validated `Config`. Imports no torch."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from darkroom.base.errors import UserError
+from darkroom.base.values import digest_of
 from darkroom.config import Config
 from darkroom.config.consistency import consistency_problems
 from darkroom.config.problems import describe_problems, place_of, shown
@@ -198,8 +198,7 @@ def overridden_keys(overrides: Sequence[str]) -> list[str]:
 
 def config_digest(config: Config) -> str:
     """SHA-256 of the resolved configuration, independent of how it was written."""
-    canonical = json.dumps(config.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return digest_of(config.model_dump(mode="json"))
 
 
 def to_yaml(config: Config) -> str:

@@ -1,13 +1,13 @@
 """Wording what is wrong with a configuration, so that a person can mend it in one go."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from darkroom.base.values import near_miss
 from darkroom.config import Config
 from darkroom.config.sections import ARCHITECTURES
 from darkroom.config.tuning import AS_CHOICES, AS_RANGE
@@ -47,13 +47,6 @@ def _follows(detail: ErrorDetails) -> bool:
 def place_of(detail: ErrorDetails) -> list[str | int]:
     """Keys and positions down to the value that a problem is about."""
     return [part for part in detail["loc"] if part not in (AS_RANGE, AS_CHOICES)]
-
-
-def near_miss(name: str, *, among: Iterable[str]) -> str | None:
-    """The candidate that a mistyped name most likely means, upper case and hyphens aside."""
-    candidates = {_simplified(candidate): candidate for candidate in among}
-    matches = get_close_matches(_simplified(name), candidates, n=1, cutoff=0.7)
-    return candidates[matches[0]] if matches else None
 
 
 def shown(value: object) -> str:
@@ -218,7 +211,3 @@ def _resolved(node: Schema, *, schema: Schema) -> Schema:
     if "$ref" in node:
         return _resolved(schema["$defs"][node["$ref"].rsplit("/", 1)[-1]], schema=schema)
     return node
-
-
-def _simplified(name: str) -> str:
-    return name.casefold().replace("-", "_")

@@ -27,6 +27,7 @@ from darkroom.base.concurrency import batches, map_concurrently
 from darkroom.base.errors import UserError
 from darkroom.base.files import write_text
 from darkroom.base.progress import SILENT, Progress, Task
+from darkroom.base.values import digest_of
 from darkroom.config.sections import Split
 from darkroom.data.dataset import Dataset
 
@@ -306,8 +307,7 @@ def record_content(folder: Path, *, index: HashIndex) -> None:
 
 def content_digest(folder: Path, *, index: HashIndex) -> str:
     """SHA-256 over path and content of every file in a folder, wherever that lies."""
-    content = json.dumps(_content(folder, index=index), sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return digest_of(_content(folder, index=index))
 
 
 def _content(folder: Path, *, index: HashIndex) -> dict[str, str]:

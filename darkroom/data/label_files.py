@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from darkroom.base.errors import UserError
+from darkroom.base.values import near_miss
 from darkroom.config import DataConfig
-from darkroom.config.problems import near_miss
 from darkroom.config.sections import Split
 from darkroom.data.image_folder import (
     NO_CLASS,

@@ -3,7 +3,6 @@
 import base64
 import gzip
 import io
-import json
 import shutil
 import tarfile
 import zlib
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from darkroom.base.errors import DarkroomError, UserError
 from darkroom.base.files import atomic_path, sha256_of
+from darkroom.base.values import digest_of
 from darkroom.data.archives import HARMLESS_BYTES, MAX_RATIO, ShortNamed
 from darkroom.images import Preprocessing
 from darkroom.models.engine import DEFAULT_ENGINE, INEXACT, EngineName
@@ -249,7 +249,7 @@ class BundleMetadata(BaseModel):
 
     def _what_seals(self) -> str:
         content = self.model_dump(mode="json", include={"classes", "preprocessing", "files"})
-        return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return digest_of(content)
 
     @property
     def version(self) -> str:

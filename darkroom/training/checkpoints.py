@@ -3,8 +3,6 @@
 safetensors holds the tensors; its header, the JSON of everything else. No pickle.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +18,7 @@ from torch.optim import Optimizer
 
 from darkroom.base.errors import DarkroomError
 from darkroom.base.files import atomic_path, sha256_of
+from darkroom.base.values import digest_of
 from darkroom.config import Hyperparameters
 from darkroom.data.dataset import Dataset
 from darkroom.models.bundle import content_file
@@ -70,7 +69,7 @@ def training_identity(dataset: Dataset, *, hyperparameters: Hyperparameters) -> 
         preprocessing_of(hyperparameters).model_dump(),
         *weights_digests(hyperparameters.weights),
     ]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest_of(content)
 
 
 def weights_digests(weights: str) -> list[str]:

@@ -5,12 +5,12 @@
 
 import json
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from darkroom.base.errors import UserError
+from darkroom.base.values import did_you_mean
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
 
@@ -95,9 +95,8 @@ def _decode(value: str) -> str:
 
 def _unknown(name: str) -> str:
     known = list(Hyperparameters.model_fields)
-    close = get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
-    return f"unknown hyperparameter {name!r}: {hint}"
+    hint = did_you_mean(name, among=known) or f"known are {', '.join(known)}"
+    return f"unknown hyperparameter {name!r}: {hint.rstrip()}"
 
 
 def _invalid(detail: ErrorDetails) -> str:

@@ -7,8 +7,6 @@ The digest is of everything that decides the trials but not of when the search e
 same search resumes where it was, or grows, and another one starts from nothing.
 """
 
-import hashlib
-import json
 import math
 import shutil
 import time
@@ -27,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from darkroom.base.errors import DarkroomError, UserError
 from darkroom.base.locks import alone
 from darkroom.base.progress import SILENT, Progress, Task
+from darkroom.base.values import digest_of
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import NO_DEBUGGING, Debugging
 from darkroom.config.tuning import (
@@ -462,5 +461,4 @@ def search_folder(
     }
     if digests := weights_digests(hyperparameters.weights):
         content["weights"] = digests
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    return folder / "tuning" / digest
+    return folder / "tuning" / digest_of(content)[:16]

@@ -21,13 +21,13 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from darkroom.base.values import did_you_mean
 from rehearsal.emulator.calls import Call
 from rehearsal.emulator.errors import AwsError, LostConnection
 
@@ -167,8 +167,7 @@ def _worded(problem: ErrorDetails) -> str:
     """What is wrong, and what is allowed, in words for who wrote it."""
     if problem["type"].startswith("union_tag"):
         names = problem.get("ctx", {}).get("expected_tags", "").replace("'", "")
-        near = get_close_matches(str(_named(problem["input"])), names.split(", "), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(str(_named(problem["input"])), among=names.split(", "))
         return f"there is no such fault; {hint}there are {names}"
     key = ".".join(map(str, problem["loc"][1:])) or "it"
     if problem["type"] == "extra_forbidden":

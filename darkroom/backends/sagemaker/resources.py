@@ -1,7 +1,5 @@
 """Names and tags by which the same work is found again, and resources found by their tags."""
 
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from darkroom.backends.sagemaker.session import Clients, SageMakerContext, is_missing
 from darkroom.base.concurrency import map_concurrently
+from darkroom.base.values import digest_of
 from darkroom.config import Hyperparameters
 from darkroom.config.debugging import RecordingConfig
 from darkroom.config.tuning import TuningConfig
@@ -133,8 +132,7 @@ def _work(
 
 
 def _digest(kind: TrainingKind, content: dict[str, object]) -> str:
-    text = json.dumps([kind, content], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[: _DIGITS[kind]]
+    return digest_of([kind, content])[: _DIGITS[kind]]
 
 
 # --- endpoint state ---

@@ -32,6 +32,7 @@ from darkroom.backends.storage.listing import S3Address, list_objects
 from darkroom.base.concurrency import map_concurrently
 from darkroom.base.errors import DarkroomError, UserError
 from darkroom.base.progress import SILENT, Progress
+from darkroom.base.values import digest_of
 from darkroom.config.sagemaker import TransformConfig
 from darkroom.data.image_folder import is_image_name
 from darkroom.images import ImageError, Preprocessing, as_requested, open_image
@@ -454,5 +455,4 @@ def _identity(batch: Sequence[BatchImage], *, bundle: Bundle, site: SageMakerCon
     images = sorted((image.name, image.version) for image in batch if not image.error)
     files, engine = bundle.metadata.files, bundle.metadata.compiled_for
     content = [files, *engine, site.image, site.fresh, images]
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return f"darkroom-transform-{digest[:_DIGITS]}"
+    return f"darkroom-transform-{digest_of(content)[:_DIGITS]}"

@@ -5,10 +5,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import get_args
 
 from darkroom.base.errors import UserError
+from darkroom.base.values import did_you_mean
 from darkroom.config.debugging import (
     Action,
     CustomRuleConfig,
@@ -76,8 +76,7 @@ def configured_rules(config: DiagnosisConfig) -> list[ConfiguredRule]:
 
 
 def _unknown_rule(name: str) -> str:
-    close = get_close_matches(name, RULES, n=1)
-    meant = f"did you mean {close[0]!r}? " if close else ""
+    meant = did_you_mean(name, among=RULES)
     return f"diagnosis.rules: unknown rule {name!r}; {meant}docs/rules.md lists all {len(RULES)}"
 
 

@@ -1,7 +1,5 @@
 """Names of what hosts a model, such that a deployment is found again; and its deletion."""
 
-import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from darkroom.backends.sagemaker.retry import Pause, Retrier, sleep
 from darkroom.backends.sagemaker.session import Clients, SageMakerContext, is_missing
 from darkroom.backends.storage.access import error_code
 from darkroom.base.progress import SILENT, Progress
+from darkroom.base.values import digest_of
 from darkroom.models.bundle import BundleMetadata
 
 # --- hosting names ---
@@ -115,9 +114,7 @@ def _variant(site: SageMakerContext, start_timeout_seconds: float) -> list[objec
 
 
 def _digested(name: str, *, content: list[object]) -> str:
-    text = json.dumps(content, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-    return f"{prefix_of(name)}-{digest}"
+    return f"{prefix_of(name)}-{digest_of(content)[:_DIGITS]}"
 
 
 # --- deletion ---
