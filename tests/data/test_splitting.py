@@ -66,6 +66,16 @@ def test_the_one_missing_split_is_taken_from_train(given, missing):
     }
 
 
+def test_the_fraction_is_of_all_training_images_also_where_only_some_may_leave():
+    """Half of them belong to groups that are validated with, and have to stay."""
+    groups = [f"person {number}" for number in range(40)]
+    known = [Candidate("cat", "validation", group=group) for group in groups[:20]]
+    train = [Candidate("cat", "train", group=group) for group in groups]
+    splits = assign_splits([*known, *train], validation_fraction=0.1, test_fraction=0.2, seed=1)
+    assert Counter(splits) == {"validation": 20, "test": 8, "train": 32}
+    assert splits[20:40] == ["train"] * 20
+
+
 def test_a_fraction_of_zero_takes_nothing():
     assert _counts(_assign(_class("cat", 10), test=0)) == {
         ("cat", "train"): 8,

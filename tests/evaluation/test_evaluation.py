@@ -114,6 +114,8 @@ def test_reliability_bins_add_up_to_the_calibration_error() -> None:
     assert sum(one.count for one in bins) == 300
     assert error == pytest.approx(evaluation.values()["calibration_error"])
     assert all(one.low <= one.confidence <= one.high for one in bins)
+    assert [one.low for one in bins] == [0, *(one.high for one in bins[:-1])]
+    assert bins[-1].high == 1
     assert [one.accuracy for one in bins if not one.count] == [0.0] * 5  # below one third
 
 

@@ -93,6 +93,26 @@ def test_intervals_cover_the_truth_of_simulated_models(
     assert found["f1_macro"][1] == found["calibration_error"][1] == 1
 
 
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (0.75, 0.15, 0.1)], ids=["even", "uneven"])
+def test_an_averages_interval_is_as_wide_as_the_average_varies(shares: tuple[float, ...]) -> None:
+    """Classes of unequal scores: that their numbers vary has its part in the variance."""
+    classes, images, generator = len(shares), 600, np.random.default_rng(0)
+    right = np.linspace(0.95, 0.5, classes)
+    widths, values = [], []
+    for _ in range(150):
+        labels = generator.choice(classes, size=images, p=shares)
+        missed = generator.random(images) > right[labels]
+        answers = np.where(missed, (labels + 1) % classes, labels)
+        probabilities = np.eye(classes)[answers] * 0.9 + 0.1 / classes
+        values.append(values_of(labels, probabilities))
+        if len(widths) < 10:
+            widths.append(intervals(labels, probabilities))
+    for name in ("f1_macro", "f1_weighted", "precision_macro", "precision_weighted"):
+        deviation = np.std([each[name] for each in values])
+        width = np.mean([each[name][1] - each[name][0] for each in widths])
+        assert width / (2 * 1.96) == pytest.approx(deviation, rel=0.15), name
+
+
 def test_the_calibration_errors_interval_reaches_down_to_a_calibrated_models() -> None:
     """Its value does not: absolute values of chance add up."""
     model = model_of(0.9, classes=10)

@@ -1,6 +1,7 @@
 """The search for hyperparameters, with trainings that only pretend."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
@@ -90,7 +91,9 @@ def search(dataset: Dataset, tmp_path: Path) -> Callable[..., TuningResult]:
 
 
 def test_the_best_values_are_those_of_the_best_trial(search: Any) -> None:
+    started = time.monotonic()
     result = search(Training(), trials=6)
+    assert 0 < sum(trial.seconds for trial in result.trials) < time.monotonic() - started
     best = max((t for t in result.trials if t.state == "complete"), key=lambda t: t.objective)
     assert result.best == best.values
     assert result.best_value == best.objective
