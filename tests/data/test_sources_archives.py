@@ -232,6 +232,21 @@ def test_a_file_and_a_folder_of_one_name_are_refused(tmp_path):
     assert "'cat/1.jpg'" in _refused(archive)
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize(("file", "below"), [("cat", "cat/1.jpg"), ("a/b", "a/b/c/d/1.jpg")])
+def test_a_file_below_a_file_is_refused_however_deep(tmp_path, kind, file, below):
+    archive = _pack(tmp_path / "archive", {below: b"1", file: b"2"}, kind=kind)
+    with pytest.raises(UserError, match=f"'{file}' is a file and a folder"):
+        list_archive(archive, maximum_bytes=10**6, maximum_files=10)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_as_many_entries_as_are_allowed_are_taken(tmp_path, kind):
+    archive = _pack(tmp_path / "archive", _FILES, kind=kind)
+    listing = list_archive(archive, maximum_bytes=10**6, maximum_files=len(_FILES))
+    assert {file.path for file in listing.files} == _FILES.keys()
+
+
 def test_paths_with_backslashes_become_folders(tmp_path):
     unpacked = _unpack(_pack(tmp_path / "a.tar", {"data\\cat\\1.jpg": b"cat"}, kind="tar"))
     assert (unpacked.folder / "data/cat/1.jpg").read_bytes() == b"cat"
