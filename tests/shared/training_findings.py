@@ -1,4 +1,4 @@
-"""What a diagnosis of tests/training_evidence.py could have said."""
+"""What a diagnosis of tests/shared/training_evidence.py could have said."""
 
 from dataclasses import dataclass
 
