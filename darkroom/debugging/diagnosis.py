@@ -18,7 +18,7 @@ from darkroom.telemetry.findings import Diagnosis, Finding, RuleOutcome
 from darkroom.telemetry.operators import OperatorTable, read_operators
 from darkroom.telemetry.recording import RecordingFolder, read_lines
 
-# --- shared images ---
+# --- images of two splits ---
 # Validation images that were trained on.
 
 

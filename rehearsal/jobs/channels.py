@@ -35,7 +35,7 @@ def algorithm_error(reason: str, *, code: int) -> str:
     return f"AlgorithmError: {reason.strip()[:room]}{ending}"
 
 
-# --- opt ml ---
+# --- folders of a container ---
 # The folder that a training container knows as /opt/ml.
 
 _FOLDERS = ("input/config", "input/data", "model", "output/data", "checkpoints", "code")

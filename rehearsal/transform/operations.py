@@ -26,7 +26,7 @@ from rehearsal.jobs import storage
 from rehearsal.jobs.logs import LogStream
 from rehearsal.jobs.storage import split_uri
 
-# --- jobs ---
+# --- transform job ---
 # A transform job, as kept and as DescribeTransformJob shows it.
 
 _SHOWN = (

@@ -392,8 +392,8 @@ VALUE_RULES = (
 )
 
 
-# --- runs ---
-# The run as a whole: standing still, or unlike another.
+# --- the run as a whole ---
+# Standing still, or unlike another.
 
 _COMPARED = ("mean", "std", "minimum", "maximum")
 
