@@ -123,7 +123,12 @@ class Backend(Protocol):
         on_epoch: Callable[[EpochMetrics], None],
         progress: Progress,
     ) -> TrainedBundle:
-        """Train and pack; a training that was interrupted goes on."""
+        """Train and pack; a training that was interrupted goes on.
+
+        Args:
+            debugging: how the training is recorded and judged.
+            on_epoch: called with each epoch, those before an interruption included.
+        """
 
     def register(
         self,
@@ -139,6 +144,7 @@ class Backend(Protocol):
 
         Args:
             metrics: of the test split.
+            training_job: name of the managed job that trained it; empty: none did.
             passed: whether the gate lets it be deployed.
         """
 

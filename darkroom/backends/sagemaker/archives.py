@@ -48,6 +48,10 @@ def publish_at(
 ) -> None:
     """Upload a bundle to an s3:// URI unless it lies there already.
 
+    Args:
+        uri: of the archive itself, not of a folder.
+        site: gives the KMS key that the object is encrypted with.
+
     Raises:
         UserError, DarkroomError: S3 refuses, or cannot be reached.
     """

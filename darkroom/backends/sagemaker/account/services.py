@@ -402,7 +402,12 @@ _ROLE = re.compile(r"arn:(aws[a-z-]*):iam::(?P<account>\d{12}):role/(?:.+/)?(?P<
 
 
 def check_role(arn: str, *, subject: str, caller: Caller, iam: "IAMClient") -> list[Finding]:
-    """Form, account, existence and trust of a role."""
+    """Check the form, account, existence and trust of a role.
+
+    Args:
+        subject: what the findings are headed with.
+        caller: whose account the role must belong to.
+    """
     parts = _ROLE.fullmatch(arn)
     if not parts:
         text = f"{arn!r} is no role's ARN. It looks like arn:aws:iam::123456789012:role/NAME."
@@ -461,7 +466,13 @@ def _listed(value: object) -> list[Any]:
 
 
 def check_passing(arn: str, *, subject: str, caller: Caller, iam: "IAMClient") -> list[Finding]:
-    """Whether the caller may hand the role to SageMaker (iam:PassRole), by IAM's simulator."""
+    """Whether the caller may hand the role to SageMaker (iam:PassRole), by IAM's simulator.
+
+    Args:
+        arn: of the role.
+        subject: what the role is called in the finding.
+        caller: whose policies are simulated; the root user is not checked.
+    """
     if caller.is_root:
         return []
     subject = f"passing of the {subject}"
