@@ -112,7 +112,12 @@ class Backend(Protocol):
         on_trial: Callable[[Trial], None],
         progress: Progress,
     ) -> TuningResult:
-        """Search; a search that was interrupted goes on."""
+        """Search; a search that was interrupted goes on.
+
+        Args:
+            debugging: how each trial is recorded and judged.
+            on_epoch: called with a trial's number and each of its epochs.
+        """
 
     def train(
         self,

@@ -23,6 +23,9 @@ def predict_batch(
 ) -> list[BatchPrediction]:
     """Classify files in this process, in the order given; unreadable ones are rows with an error.
 
+    Args:
+        top_k: classes in a row, the most probable first.
+
     Raises:
         UserError: the bundle cannot be used.
     """

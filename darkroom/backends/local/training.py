@@ -57,6 +57,12 @@ def run_job(
 ) -> tuple[list[EpochMetrics], int, Path]:
     """Run the `train` program below `folder`, and relay its epochs while it runs.
 
+    Args:
+        folder: the base folder of the job, which stays after it.
+        cache: of decoded images; linked into the job's folder.
+        debugging: passed to the program among its hyperparameters.
+        on_epoch: called with each epoch, as soon as the program's history file holds it.
+
     Returns:
         The history, the number of the best epoch, and the folder of the bundle.
 
