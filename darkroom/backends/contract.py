@@ -173,7 +173,12 @@ class Backend(Protocol):
         classes: Sequence[str],
         tolerance: float,
     ) -> EndpointCheck:
-        """Compare what the endpoint answers with what was evaluated; undo a bad deployment."""
+        """Compare what the endpoint answers with what was evaluated; undo a bad deployment.
+
+        Args:
+            expected: (N, C) probabilities, columns in the order of `classes`.
+            tolerance: largest difference of a probability that counts as agreement.
+        """
 
     def remove(self, endpoint: Endpoint) -> None:
         """Take the endpoint down."""
