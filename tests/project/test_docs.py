@@ -56,3 +56,27 @@ def test_the_readmes_tree_names_every_module_of_the_core() -> None:
         if not path.name.startswith("__") and path.name != "py.typed"
     }
     assert [name for name in sorted(top) if name not in text] == []
+
+
+def test_the_walks_of_the_architecture_name_what_there_is() -> None:
+    """Files and folders of its tables and the glossary's, and functions in those files."""
+    wrong = []
+    for page in ("architecture.md", "glossary.md"):
+        for row in (CHECKOUT / "docs" / page).read_text().splitlines():
+            if not row.startswith("| "):
+                continue
+            names = re.findall(r"`([\w./]+)`", row.rpartition(" | ")[2] or row)
+            paths = [name for name in names if "/" in name and not name.startswith(".")]
+            wrong += [path for path in paths if not (CHECKOUT / path).exists()]
+            files = [CHECKOUT / path for path in paths if path.endswith(".py")]
+            text = "".join(file.read_text() for file in files if file.exists())
+            wrong += [
+                f"{page}: {name}"
+                for name in names
+                if files and name not in paths and not defines(text, name.rpartition(".")[2])
+            ]
+    assert wrong == []
+
+
+def defines(text: str, name: str) -> bool:
+    return bool(re.search(rf"^\s*(async )?(def|class) {name}\b", text, re.M))
