@@ -114,11 +114,13 @@ class StepLog:
     started: Floats
     """Seconds since 1970."""
     loss: Floats
-    """Mean over the batch, in nats; NaN or infinite where it was."""
+    """Mean over the batch, in nats; of several processes, over the first one's share of it. NaN or
+    infinite where it was."""
     learning_rate: Floats
     gradient_norm: Floats
     """Before clipping; NaN where it was not computed."""
     images: Integers
+    """Of the batch, or of the first process's share."""
     correct: Integers
     seconds: Mapping[str, Floats]
     """By phase of darkroom.telemetry.recording: the time spent on it in that step."""

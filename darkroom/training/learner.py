@@ -215,17 +215,20 @@ class Learner:
         with self.recorder.phase("forward"):
             with self._autocast(), self.recorder.forward(self.model):
                 logits = self._forward(images)
+            total = float(self._class_weights[batch_labels].sum())
             loss = batch_loss(
                 logits,
                 labels,
                 weights=self._class_weights,
-                total_weight=float(self._class_weights[batch_labels].sum()),
+                total_weight=total,
                 smoothing=self._hyperparameters.label_smoothing,
             )
             value = loss.item()
         correct = int((logits.detach().argmax(dim=1) == labels).sum())
+        # Recorded is the mean over the images that are recorded with it, those of this process.
+        mean = value / (float(self._class_weights[labels].sum()) / total)
         self.recorder.outcome(
-            positions, images=images, logits=logits, labels=labels, loss=value, correct=correct
+            positions, images=images, logits=logits, labels=labels, loss=mean, correct=correct
         )
         if math.isfinite(value):
             # DDP averages over the processes; the losses of their shares are to be added.

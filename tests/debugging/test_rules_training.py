@@ -358,6 +358,14 @@ def test_a_batch_of_one_is_too_small() -> None:
     assert hits("noisy_batches", healthy(steps=made_steps(falling(), images=1))) != []
 
 
+def test_a_batch_is_as_large_as_the_share_that_was_recorded_however_many_processes_there_are() -> (
+    None
+):
+    facts = made_facts(processes=4)
+    assert hits("noisy_batches", healthy(facts=facts, steps=made_steps(falling(), images=8))) == []
+    assert hits("noisy_batches", healthy(facts=facts, steps=made_steps(falling(), images=3))) != []
+
+
 def test_a_layer_that_the_optimiser_lacks_does_not_learn() -> None:
     facts = made_facts(trainable={**dict.fromkeys(WEIGHTS, True), "conv1.weight": False})
     (found,) = hits("layer_not_learning", healthy(facts=facts))

@@ -17,7 +17,9 @@ import pytest
 from darkroom.backends.local.training import train_bundle
 from darkroom.base.errors import DarkroomError, UserError
 from darkroom.config import Hyperparameters
+from darkroom.config.debugging import Debugging, RecordingConfig
 from darkroom.data.dataset import Dataset
+from darkroom.debugging.recording.reader import read_evidence
 from darkroom.models.bundle import read_metadata
 from darkroom.telemetry.epochs import EpochMetrics, kept_values
 from darkroom.training import program as training_program
@@ -311,6 +313,27 @@ def test_two_processes_end_with_the_metrics_of_one(dataset: Dataset, tmp_path: P
     # Dropout draws in each process for itself, so the metrics cannot be equal; that they are
     # without it is shown in test_distributed.py.
     assert two.metrics["log_loss"] == pytest.approx(one.metrics["log_loss"], rel=0.3)
+
+
+def test_the_first_process_of_two_records_the_mean_loss_of_its_share(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    evidence = []
+    for processes in (1, 2):
+        trained = train_bundle(
+            dataset,
+            hyperparameters=HYPERPARAMETERS.replace(processes=processes),
+            folder=tmp_path / "work",
+            cache=tmp_path / "cache",
+            debugging=Debugging(recording=RecordingConfig()),
+        )
+        assert trained.recording
+        evidence.append(read_evidence(trained.recording))
+    one, two = (each.steps for each in evidence)
+    assert two.images[0] == one.images[0] / 2
+    # The logits of a new network hardly differ: any share's mean is about the logarithm of the
+    # number of classes, and its part of the batch's mean half of that.
+    assert two.loss[0] == pytest.approx(one.loss[0], rel=0.2)
 
 
 def test_the_mistake_of_a_process_is_the_jobs(dataset: Dataset, tmp_path: Path) -> None:

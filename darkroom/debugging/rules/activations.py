@@ -297,7 +297,7 @@ def noisy_batches(
     steps = evidence.steps
     if not len(steps):
         raise NotApplicableError("no steps were recorded")
-    images = float(np.median(steps.images)) / max(evidence.facts.processes, 1)
+    images = float(np.median(steps.images))
     if images <= smallest_batch:
         figures: dict[str, float | str] = {"images": images, "threshold": float(smallest_batch)}
         return [Hit("", int(steps.step[0]), figures, plot=loss_plot(evidence))]
