@@ -53,6 +53,11 @@ def predict_sources(
 
     Folders are walked with all below them, in sorted order; hidden files, and files that
     are no images by their extension, are left out.
+
+    Args:
+        sources: paths and addresses, as they were typed.
+        top_k: classes in each prediction, the most probable first.
+        progress: counts images.
     """
     known = look_at(sources)
     predictions = []

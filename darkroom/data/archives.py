@@ -258,6 +258,12 @@ def list_archive(
 ) -> Listing:
     """The files of an archive by their headers, within the limits; nothing is unpacked.
 
+    Args:
+        maximum_bytes: of all files together, unpacked, as the headers have it.
+        maximum_files: entries of any kind, folders and hidden files among them.
+        zip_encoding: of a zip's names that are not marked as UTF-8, such as cp932; empty: found
+            out.
+
     Raises:
         UserError: no archive, damaged, beyond a limit, or with entries that are refused.
     """

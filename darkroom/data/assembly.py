@@ -73,7 +73,7 @@ def assign_splits(
     test_fraction: float,
     seed: int,
 ) -> list[Split]:
-    """The split of each candidate, in their order.
+    """Assign each candidate a split: a list in their order.
 
     Given splits stay. Where none is validation or none is test, that share of each
     class's train images is taken for it, in whole groups: about the fraction, and at
@@ -81,6 +81,11 @@ def assign_splits(
     only one split is missing), never one that a given split has. A fraction of 0 leaves the split
     empty. Groups with images
     of several classes are dealt out so that each split comes near its share of each class.
+
+    Args:
+        validation_fraction: share of each class's train images, where no candidate is validation.
+        test_fraction: the same, where none is test.
+        seed: decides which groups leave train, by a hash of seed, class and group.
     """
     given: list[Split] = [candidate.split or "train" for candidate in candidates]
     fractions: dict[Split, float] = {"test": test_fraction, "validation": validation_fraction}
@@ -237,6 +242,14 @@ def assemble(
 
     Copies of the same image in one source are never parted by a split that is made here.
 
+    Args:
+        folder: the source's files; what was left out on the way here is counted with the rest.
+        source: as the user named it; says whether the layout is Polyvore's.
+        config: how files are read, limits, and the shares of validation and test.
+        seed: of the splits that are made here.
+        store: the base folder; its index keeps the hashes of files that did not change.
+        progress: counts what is hashed.
+
     Raises:
         UserError: as `understand`, or a file cannot be read.
     """
@@ -258,6 +271,12 @@ def preview(collection: Collection, *, source: Source, config: DataConfig, seed:
     """The data set that `assemble` would make, as far as it is known without the content.
 
     No image has a hash, so copies of one image may be in other splits than they will be.
+
+    Args:
+        collection: of a listing, whose files need not be here.
+        source: as the user named it.
+        config: the shares of validation and test.
+        seed: of the splits that are made here.
     """
     root = Path(collection.folder)
     return _dataset(collection, root=root, source=source, hashes={}, config=config, seed=seed)

@@ -167,7 +167,15 @@ def make_dataset(
     left_out: Iterable[tuple[str, int]] = (),
     provenance: Provenance | None = None,
 ) -> Dataset:
-    """Assemble a data set in its canonical order; classes are those that occur."""
+    """Make a data set: records sorted by split and path, classes those that occur, by name.
+
+    Args:
+        records: in any order.
+        root: folder that their paths are relative to.
+        source: what the user named, without secrets, for people to read.
+        left_out: reason and number of files of the source that are not in `records`.
+        provenance: how the source was understood; None: nothing is known of it.
+    """
     order = {split: position for position, split in enumerate(SPLITS)}
     return Dataset(
         root=root,

@@ -159,7 +159,13 @@ class Collection:
 def labelled(
     file: FileEntry, *, label: str, split: Split | None, group: str | None = None
 ) -> LabelledFile:
-    """A listed file with its class, whose name is brought to one form of Unicode."""
+    """A listed file with its class; the class name is normalised to Unicode NFC.
+
+    Args:
+        label: as the source writes it.
+        split: None: the source says nothing of it.
+        group: files of one group belong in one split; None: the file stands for itself.
+    """
     return LabelledFile(
         path=file.path,
         label=unicodedata.normalize("NFC", label),

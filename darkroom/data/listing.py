@@ -146,7 +146,12 @@ class Listing:
 def make_listing(
     files: Iterable[FileEntry], *, left_out: Counter[str], maximum_files: int, source: str
 ) -> Listing:
-    """Sort and count what a source holds.
+    """A listing of what a source holds: sorted by path, with what was passed over.
+
+    Args:
+        files: in any order; read no further than to the first one too many.
+        left_out: files that were passed over, by reason; counted while `files` is read.
+        source: its name in the message of the error.
 
     Raises:
         UserError: more than `maximum_files`.

@@ -103,6 +103,14 @@ def unpack(
     Hidden and system files are passed over. Should anything be wrong, nothing is left
     behind: the folder appears whole or not at all.
 
+    Args:
+        store: the base folder, which also keeps the hashes of archives.
+        maximum_bytes: of all files together, unpacked.
+        maximum_files: entries of any kind.
+        zip_encoding: of a zip's names that are not marked as UTF-8, such as cp932; added to the
+            folder's name. Empty: found out.
+        progress: tells of hashing and unpacking.
+
     Raises:
         UserError: no archive, damaged, entries that would be written elsewhere, or beyond
             the limits (`Meter`).
@@ -179,6 +187,11 @@ def fetch(
 ) -> LocalFolder:
     """Bring a source other than S3 into a local folder. A local folder stays where it is.
 
+    Args:
+        source: the digits that come with scikit-learn, an http(s) address, or a path.
+        config: the limits of archives, and the encoding of a zip's names.
+        store: the base folder, where downloads and unpacked archives stay for the next time.
+
     Raises:
         UserError: it is missing, unreachable, or refused.
     """
@@ -201,7 +214,11 @@ def fetch(
 def open_path(
     path: Path, *, config: DataConfig, store: Path, progress: Progress = SILENT
 ) -> LocalFolder:
-    """A local folder as it is, or an archive's content, unpacked in the store.
+    """A local folder as it is, or the folder with an archive's content, unpacked in the store.
+
+    Args:
+        config: the limits of archives, and the encoding of a zip's names.
+        store: the base folder, below which archives are unpacked.
 
     Raises:
         UserError: it is missing, or an archive that is refused.

@@ -90,11 +90,17 @@ def proportion_interval(successes: float, trials: float, *, confidence: float) -
 def difference_interval(
     before: float, after: float, *, trials: tuple[float, float], confidence: float
 ) -> Interval:
-    """Of the difference of two independent proportions, `after` less `before`.
+    """The interval of the difference of two independent proportions, `after` less `before`.
 
     From the intervals of both by Newcombe, Interval estimation for the difference between
     independent proportions, Statistics in Medicine 17, 1998, method 10. Where both are of the
     same images it is too wide, rather than too narrow: the same ones are easy for both.
+
+    Args:
+        before, after: the proportions, in [0, 1].
+        trials: images behind `before` and behind `after`; of an average over classes, the effective
+            number, which need not be whole.
+        confidence: such as 0.95.
     """
     low_0, high_0 = proportion_interval(before * trials[0], trials[0], confidence=confidence)
     low_1, high_1 = proportion_interval(after * trials[1], trials[1], confidence=confidence)

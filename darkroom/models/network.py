@@ -95,6 +95,11 @@ def transfer(state: Mapping[str, Tensor], *, model: nn.Module, head: str, source
 
     Position embeddings of a vision transformer are interpolated to the model's image size.
 
+    Args:
+        state: pretrained tensors by name; those that the model lacks are passed over.
+        head: name of the classification layer in the model.
+        source: what the user gave as weights, for the message of the error.
+
     Raises:
         UserError: tensors outside the head are missing or shaped otherwise.
     """

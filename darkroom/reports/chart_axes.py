@@ -39,7 +39,15 @@ def title(text: str) -> Markup:
 
 
 def drawing(content: Markup, *, width: float, height: float, label: str, kind: str = "") -> Markup:
-    """A whole picture. Half-wide ones are readable on a phone, wide ones scroll there."""
+    """A whole picture as SVG. Half-wide ones are readable on a phone, wide ones scroll there.
+
+    Args:
+        content: the elements, in the coordinates of the picture.
+        width: in CSS pixels; the class half or full follows from it.
+        height: in CSS pixels.
+        label: what the picture shows, for those who cannot see it.
+        kind: a further class of the style sheet.
+    """
     size = "half" if width <= HALF_WIDTH else "full"
     return element(
         "svg",
@@ -137,7 +145,16 @@ def scale(
     low: float | None = None,
     high: float | None = None,
 ) -> Scale:
-    """An axis that holds the finite values; `low` and `high` fix its ends."""
+    """An axis that holds the finite values; `low` and `high` fix the ends of a linear one.
+
+    Args:
+        values: of everything that is drawn; NaN and infinities are passed over.
+        start: where the low end lies, in pixels; of a y axis it is the bottom.
+        end: where the high end lies.
+        log: logarithmic, unless no value is positive; the ends then lie a little beyond the values,
+            or beyond `low` and `high`, which have to be positive.
+        low, high: the ends; None: by the values, with some room.
+    """
     everything = np.hstack([*values, np.empty(0)])
     finite = everything[np.isfinite(everything)]
     positive = finite[finite > 0]
@@ -251,7 +268,15 @@ class Frame:
 def frame(
     *, width: float, height: float, above: float = 22.0, below: float = 36.0, left: float = 62.0
 ) -> Frame:
-    """The rectangle that ticks and labels leave of a picture."""
+    """The rectangle that is left of a picture for values, beside ticks and labels.
+
+    Args:
+        width: of the whole picture, in CSS pixels.
+        height: of the whole picture.
+        above: room for the name of the y axis, and for flags.
+        below: room for the values and the name of the x axis.
+        left: room for the values of the y axis.
+    """
     return Frame(left=left, top=above, right=width - 12.0, bottom=height - below)
 
 
@@ -264,7 +289,14 @@ def axes(
     y_label: str,
     write_y: Callable[[float], str] = tick,
 ) -> Markup:
-    """Grid lines, their values and what the axes are."""
+    """Grid lines, their values and the names of the axes.
+
+    Args:
+        place: the rectangle in which values are drawn.
+        x_label: written below, in the middle; empty: nothing.
+        y_label: written above, at the left edge.
+        write_y: a value of the y axis as text.
+    """
     return joined(
         [
             *(_row(value, place=place, y=y, write=write_y) for value in _y_ticks(place, y=y)),
@@ -286,7 +318,14 @@ def axes(
 
 
 def caption(text: str, *, x: float, y: float, anchor: str = "start", kind: str = "") -> Markup:
-    """A piece of text in the picture; nothing where there is none."""
+    """A piece of text in the picture; nothing where the text is empty.
+
+    Args:
+        text: escaped here.
+        x, y: in pixels; y is the base line of the letters.
+        anchor: SVG's text-anchor, what lies at x: 'start', 'middle' or 'end'.
+        kind: a class of the style sheet.
+    """
     if not text:
         return Markup("")
     return element("text", content=text, x=x, y=y, text_anchor=anchor, class_=kind or None)
@@ -393,7 +432,14 @@ def flag_rows(flags: Sequence[Flag], *, x: Scale) -> list[list[int]]:
 def draw_flags(
     flags: Sequence[Flag], *, rows: list[list[int]], place: Frame, x: Scale
 ) -> list[Markup]:
-    """Each leads to the finding of its number."""
+    """The flags above a chart, each a link to the finding of its number.
+
+    Args:
+        rows: indices of the flags by row, from the lowest row up, as `flag_rows` gives them; a flag
+            that is in none is not drawn.
+        place: the rectangle of values, down to whose bottom the poles reach.
+        x: the axis on which the flags stand.
+    """
     return [
         _flag(
             flags[index], x=x(flags[index].x), y=9 + FLAG_ROW * (len(rows) - 1 - level), place=place
@@ -416,7 +462,13 @@ def _flag(flag: Flag, *, x: float, y: float, place: Frame) -> Markup:
 
 
 def draw_names(row: Row, *, place: Frame, x: Scale, x_label: str) -> Markup:
-    """Under the axis, as far as there is room for them."""
+    """Names under the axis, as far as there is room for them.
+
+    Args:
+        row: names with their spans on the x axis.
+        place: the rectangle of values, under which they are written.
+        x_label: of the numbers at the axis; written to their left.
+    """
     names, free_from = [], place.left
     for start, end, name in row.spans:
         middle, room = (x(start) + x(end)) / 2, 7.0 * len(name) + 8

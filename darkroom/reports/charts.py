@@ -311,7 +311,14 @@ class Column:
 def stacked_columns(
     columns: Sequence[Column], *, parts: Sequence[Part], x_label: str, label: str
 ) -> Markup:
-    """Seconds by part, a column for each epoch or stretch of steps."""
+    """Seconds by part, a column for each epoch or stretch of steps.
+
+    Args:
+        columns: seconds by the name of a part.
+        parts: from the bottom up; they are the entries of the legend too.
+        x_label: what a column is, such as epoch.
+        label: what the picture shows, for those who cannot see it.
+    """
     height = 240.0
     place = frame(width=FULL_WIDTH, height=height)
     totals = [sum(column.seconds.values()) for column in columns]
@@ -426,7 +433,16 @@ class Heat:
 def heat_map(
     heat: Heat, *, low: float, high: float, log: bool, unit: str, column_label: str, label: str
 ) -> Markup:
-    """The map, its row names as far as they can be read, and its scale of colours."""
+    """The map, its row names as far as they can be read, and the key to its colours.
+
+    Args:
+        heat: at least one row and one column.
+        low, high: values at the ends of the colours; what lies beyond is drawn as they are.
+        log: logarithmic colours; `low` is then positive.
+        unit: what the values are, over the scale of colours.
+        column_label: what a column is, such as step.
+        label: what the picture shows, for those who cannot see it.
+    """
     count = len(heat.rows)
     row = min(_TALL_ROW, max(_LOW_ROW, _MAX_HEIGHT / count))
     height = row * count

@@ -186,7 +186,13 @@ class _Chart:
 def evaluation_figures(
     evaluation: Evaluation, *, dataset: Dataset, config: EvaluationConfig, seed: int
 ) -> dict[str, Figure]:
-    """The figures of an evaluation by name: a file each in the tracker."""
+    """The figures of an evaluation by name: a file each in the tracker.
+
+    Args:
+        dataset: has the pictures that were evaluated, at its root.
+        config: how many pictures the grid of predictions has.
+        seed: of the choice of these pictures.
+    """
     return {
         "confusion_matrix": confusion_figure(evaluation),
         "reliability": reliability_figure(evaluation),

@@ -242,7 +242,13 @@ class _Figure(Figure):
 def new_figure(
     *, width: float, height: float, layout: Layout = "constrained", dots_per_inch: int = 144
 ) -> Figure:
-    """An empty figure of the size in inches."""
+    """An empty figure whose texts find a font for every letter, to be drawn without a display.
+
+    Args:
+        width, height: in inches.
+        layout: matplotlib's engine: 'constrained', or 'compressed' for axes of a fixed aspect.
+        dots_per_inch: width times this is the number of pixels across.
+    """
     figure = _Figure(figsize=(width, height), dpi=dots_per_inch, layout=layout)
     FigureCanvasAgg(figure)
     return figure

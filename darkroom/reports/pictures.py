@@ -52,7 +52,15 @@ class Tile:
         probability: float,
         note: str = "",
     ) -> Self:
-        """Green where the prediction is right, red where it is wrong, grey where nobody knows."""
+        """A prediction as a tile: green where it is right, red where wrong, grey where not known.
+
+        Args:
+            picture: None: it could not be read.
+            actual: class name; None: not known.
+            predicted: class name; both are cut where they are long.
+            probability: of the predicted class, in [0, 1].
+            note: written below, small.
+        """
         said = f"{drawable(predicted, length=_NAME_LENGTH)} {probability:.0%}"
         if actual is None:
             return cls(said, colour=GREY, picture=picture, note=note)

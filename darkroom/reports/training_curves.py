@@ -135,7 +135,13 @@ def spans_decades(curves: Sequence[Floats]) -> bool:
 def epoch_line(
     label: str, *, epochs: Sequence[EpochMetrics], of: Callable[[EpochMetrics], float], colour: str
 ) -> Line:
-    """A value of each epoch."""
+    """A line with one value for each epoch.
+
+    Args:
+        label: in the legend; empty: none.
+        of: the value of an epoch.
+        colour: a class of the style sheet, such as 'blue'.
+    """
     return Line(
         label,
         x=np.array([epoch.epoch for epoch in epochs], dtype=np.float64),

@@ -100,7 +100,13 @@ class TensorSource(Protocol):
         self, name: str, *, kind: Kind, step: int, mode: Mode = "train"
     ) -> NDArray[np.generic] | None:
         """The whole tensor; None where only statistics were kept. Logits (n, C) and labels
-        (n,) are always whole."""
+        (n,) are always whole.
+
+        Args:
+            name: as `names` gives it.
+            step: of the mode.
+            mode: 'train' and 'eval' count their steps apart.
+        """
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,15 @@ class TensorTable:
     def value(
         self, name: str, *, kind: Kind, step: int, mode: Mode = "train"
     ) -> NDArray[np.generic] | None:
-        """The whole tensor, if it was kept."""
+        """Load the whole tensor, if it was kept.
+
+        Args:
+            name: as `names` gives it.
+            step: of the mode.
+
+        Returns:
+            None where the step has no such tensor, or only its statistics.
+        """
         entry = self._entries.get((kind, mode, name), {}).get(step)
         return entry.value() if entry and entry.value else None
 

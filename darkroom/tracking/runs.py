@@ -51,7 +51,14 @@ class RunLog:
         tags: Mapping[str, str] | None = None,
         step: int = 0,
     ) -> None:
-        """Log values in one round trip; `step` counts epochs from 1, or is 0."""
+        """Log values in one round trip.
+
+        Args:
+            metrics: logged at `step`.
+            parameters: logged as text, cut at the 6,000 characters that MLflow takes; a run has one
+                value of each.
+            step: the epoch, from 1; 0 for values of the whole run.
+        """
         now = get_current_time_millis()
         self._client.log_batch(
             self.run_id,
@@ -136,9 +143,15 @@ def training_run(*, system_metrics: bool) -> Iterator[RunLog]:
 def pipeline_run(
     name: str, *, experiment: str, tracking_uri: str, failed: bool = False
 ) -> Iterator[RunLog]:
-    """The run of a whole pipeline run, found by name, or made where every step was cached.
+    """The MLflow run of a whole pipeline run: found by name, or made if every step was cached.
 
     When the block ends, the run ends: as failed, where that is said, with those below it.
+
+    Args:
+        name: of the pipeline run, by which MLflow has it too.
+        experiment: name of the MLflow experiment; made where there is none.
+        tracking_uri: MLflow's store.
+        failed: whether the pipeline run has failed; runs below it that still go on are ended.
     """
     client = MlflowClient(tracking_uri)
     found = client.get_experiment_by_name(experiment)

@@ -92,7 +92,15 @@ def training_batch(
     size: int,
     flip: bool,
 ) -> Tensor:
-    """Random crops at `size`, some mirrored if `flip`: (n, size, size, 3) bytes."""
+    """Random crops at `size`, some mirrored if `flip`: (n, size, size, 3) bytes.
+
+    Args:
+        cache: the decoded images.
+        positions: (n,) of the images in the cache.
+        draws: (n, 5) numbers in [0, 1), as an `EpochPlan` has them for the batch.
+        size: side of the squares, in pixels.
+        flip: mirror the images whose last draw is below one half.
+    """
     boxes = _crop_boxes(cache.shapes[positions], draws=draws)
     batch = torch.empty((len(positions), size, size, 3), dtype=torch.uint8)
     for row, (position, (top, left, height, width)) in enumerate(

@@ -324,7 +324,18 @@ def load_examples(
     group: ProcessGroup,
     progress: Progress,
 ) -> Examples:
-    """Open a split's pixel cache in `folder`; a host's first process builds it where missing."""
+    """Open a split's pixel cache in `folder`; a host's first process builds it where missing.
+
+    Args:
+        preprocessing: how the images are decoded and resized.
+        folder: holds the caches of all data sets and sizes.
+        group: the processes of this training, that find what their host's first one has built.
+        progress: counts images while they are decoded.
+
+    Raises:
+        UserError: images that cannot be decoded, or that are not what was ingested.
+        DarkroomError: the disk is full.
+    """
     started = time.perf_counter()
     with group.first_before_the_others():
         cache = open_pixel_cache(

@@ -111,6 +111,13 @@ def batch_loss(
 
     Summed over the shares of all processes it is the mean loss of the batch, however
     unequal the shares are.
+
+    Args:
+        logits: (n, C) for this process's share of the batch.
+        labels: (n,) class indices.
+        weights: (C,) loss weights, as `class_weights` gives them.
+        total_weight: sum of the weights of the whole batch's labels, over all processes.
+        smoothing: label smoothing, in [0, 1).
     """
     summed = cross_entropy(
         logits.float(), labels, weight=weights, label_smoothing=smoothing, reduction="sum"
@@ -129,6 +136,10 @@ def autocast_type(
     torch 2.14. Small images are faster in float32 even where bfloat16 is native: a step of
     mobilenet_v3_small, mobilenet_v2 and resnet18 at 32 pixels, in batches of 32 and one thread
     of a Xeon with AMX, took 0.09, 0.23 and 0.34 s against 0.31, 0.45 and 0.46 s.
+
+    Args:
+        image_size: side of the network's input, in pixels.
+        mixed_precision: 'auto' or 'off', as in the configuration.
     """
     if mixed_precision == "off":
         return None

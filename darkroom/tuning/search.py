@@ -124,10 +124,16 @@ def trials_of(study: optuna.Study) -> list[Trial]:
 def propose(
     study: optuna.Study, *, tuning: TuningConfig, seed: int, number: int
 ) -> tuple[optuna.Trial, dict[str, Value]]:
-    """The next trial and its values.
+    """Choose the next trial and its values.
 
     The sampler is seeded for each trial by itself, so that a search that was killed
     proposes what it would have proposed, and not the first values once more.
+
+    Args:
+        study: of Optuna; values that are queued in it come first.
+        tuning: strategy and search space.
+        seed: of the training, the same for all trials.
+        number: of the trial, from 0; its place in the grid, where the strategy is a grid.
     """
     study.sampler = sampler(
         tuning, seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
@@ -451,7 +457,14 @@ def _hand_over(search: _Search, *, folder: Path) -> None:
 def search_folder(
     folder: Path, *, dataset: Dataset, hyperparameters: Hyperparameters, tuning: TuningConfig
 ) -> Path:
-    """Where a search works below `folder`: one place for each identity."""
+    """Where a search works below `folder`: a place for each data set, hyperparameters, tuning.
+
+    Args:
+        folder: the base folder.
+        dataset: counts by its fingerprint, not by where it lies.
+        hyperparameters: as configured; of initial weights in a file, its content counts.
+        tuning: counts but for what only says when the search ends, such as the number of trials.
+    """
     from darkroom.training.checkpoints import weights_digests
 
     content = {

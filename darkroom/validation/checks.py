@@ -206,7 +206,13 @@ def near_duplicates(
     distance: int,
     progress: Progress = SILENT,
 ) -> Iterator[Finding]:
-    """Images of two splits, or of two classes, that look the same but differ in their bytes."""
+    """Images of two splits, or of two classes, that look the same but differ in their bytes.
+
+    Args:
+        policy: what becomes of pairs in two splits; those in two classes are always told only.
+        distance: bits, of 64, in which the perceptual hashes of two images differ at most.
+        progress: counts pairs while they are compared by their pixels.
+    """
     records = inspection.dataset.records
     candidates = _candidates(inspection, distance=distance)
     repeats = _confirmed(candidates, inspection=inspection, progress=progress)
@@ -316,7 +322,14 @@ class _Nearest:
         bits: NDArray[np.uint8],
         where: NDArray[np.bool_],
     ) -> None:
-        """Take the partners that are nearer than those known. `ones` are all different."""
+        """Take the partners that are nearer than those known. `ones` are all different.
+
+        Args:
+            ones: (n,) indices of images.
+            others: (n,) indices of the partners offered to them.
+            bits: (n,) in which the hashes of the two differ.
+            where: (n,) the pairs that count; the others are passed over.
+        """
         better = where & (bits < self._bits[ones])
         self._partner[ones[better]] = others[better]
         self._bits[ones[better]] = bits[better]

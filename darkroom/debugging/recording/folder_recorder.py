@@ -198,6 +198,14 @@ class FolderRecorder:
         loss: float,
         correct: int,
     ) -> None:
+        """See `Recorder`.
+
+        Args:
+            positions: where the margins of these images are added up.
+            images: kept where this step's layers are looked into, as statistics or whole.
+            logits: kept whole, with the labels, at every step that is looked at.
+            loss: goes into the log of steps, as `correct` and the number of images do.
+        """
         with self.phase("recording"), torch.no_grad():
             self._margins.add(positions, logits=logits, labels=labels)
             self._line = self._line.model_copy(

@@ -56,7 +56,16 @@ class Recorder(Protocol):
         loss: float,
         correct: int,
     ) -> None:
-        """What the forward pass came to, before anything is learned from it."""
+        """Take note of what the forward pass came to, before anything is learned from it.
+
+        Args:
+            positions: (n,) of the images among the training images that this process has.
+            images: (n, 3, S, S) floats, normalised as the network sees them.
+            logits: (n, C), before softmax.
+            labels: (n,) class indices.
+            loss: in nats, of these images: their share of the mean over the batch of all processes.
+            correct: how many of these images were recognised.
+        """
 
     def gradients(self) -> None:
         """The gradients are there, neither clipped nor applied."""

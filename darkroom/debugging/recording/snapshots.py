@@ -235,7 +235,17 @@ class Look:
         units: Tensor | None = None,
         whole: bool = False,
     ) -> Tensor:
-        """Keep a tensor; returns the sample by which it can be compared later."""
+        """Measure a tensor and keep its statistics.
+
+        Args:
+            name: of the parameter or module.
+            earlier: the sample that this returned at an earlier look; None: there was none.
+            units: (C,) shares by channel, or the input's (n, 3) means; see `Statistics.units`.
+            whole: keep the tensor itself too, even where the look keeps statistics only.
+
+        Returns:
+            The elements, evenly strided, by which a later value of the tensor can be compared.
+        """
         measured = measure(tensor, earlier=earlier)
         self.tensors.append(
             Captured(
@@ -294,6 +304,12 @@ def watching_activations(model: nn.Module) -> Iterator[list[_Passed]]:
     passed: list[_Passed] = []
 
     def keep(name: str, module: nn.Module, *, kind: Kind, values: Tensor) -> None:
+        """Note what goes into or comes out of a module.
+
+        Args:
+            name: of the module; a number is added from its second call on.
+            values: (n, …); those of the first few images are copied.
+        """
         few = values.detach()[:_MAX_IMAGES].clone()
         passed.append(_Passed(_call_name(name, calls[name]), kind, module, few))
 
@@ -301,6 +317,12 @@ def watching_activations(model: nn.Module) -> Iterator[list[_Passed]]:
         keep(name, module, kind="activation_input", values=inputs[0])
 
     def after(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, *, name: str) -> None:
+        """Note what a module gave, as its forward hook, and count the call.
+
+        Args:
+            inputs: given by torch, and noted before: the module may have overwritten them since.
+            name: of the module, bound to the hook.
+        """
         keep(name, module, kind="activation", values=output)
         calls[name] += 1
 

@@ -105,7 +105,11 @@ class Windowed:
     def value(
         self, name: str, *, kind: Kind, step: int, mode: Mode = "train"
     ) -> NDArray[np.generic] | None:
-        """See `TensorSource`."""
+        """See `TensorSource`.
+
+        Args:
+            step: of the mode; None comes back for one that is not shown.
+        """
         first, last = self._limits.get(mode, (0, -1))
         if not first <= step <= last:
             return None

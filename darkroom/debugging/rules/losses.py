@@ -104,6 +104,14 @@ def not_decreasing(
     A check every `num_steps` steps, or at the next one that was recorded, against the newest
     loss that is `num_steps` or more behind. It fires if the loss fell by less than
     `diff_percent` %; or, at any check, if it rose by more than `increase_threshold_percent` %.
+
+    Args:
+        steps: (n,) at which a loss was recorded, ascending.
+        losses: (n,) of these steps, in nats.
+        num_steps: between the two losses that are compared, at least.
+        diff_percent: percent by which the loss has to fall; a negative one lets it rise so far.
+        increase_threshold_percent: percent of an increase that counts by itself; this matters
+            where `diff_percent` lets the loss rise further. None: none does.
     """
     fired = []
     checked = steps[0] if len(steps) else 0

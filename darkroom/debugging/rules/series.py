@@ -118,7 +118,15 @@ def line_plot(
     threshold: float | None = None,
     log: bool = False,
 ) -> Plot:
-    """A plot of a few hundred points at most."""
+    """A plot of a few hundred points at most: of more, every so many is kept.
+
+    Args:
+        x: (n,) steps, epochs or seconds.
+        lines: (n,) values by name in the legend; NaN where there is nothing.
+        y_label: what is measured, with its unit.
+        threshold: of the rule, drawn across; None: no line.
+        log: logarithmic y axis.
+    """
     stride = max(1, math.ceil(len(x) / _MAX_PLOTTED))
     return Plot(
         x_label=x_label,
@@ -190,6 +198,13 @@ def percentile(values: Floats, percent: float) -> float:
 def machine_plot(
     samples: SystemSamples, *, lines: dict[str, Floats], y_label: str, threshold: float | None
 ) -> Plot:
-    """Over the time since the first of the samples."""
+    """A plot of machine samples over the seconds since the first of them.
+
+    Args:
+        samples: of the machine, at least one.
+        lines: a value for each sample, by name in the legend.
+        y_label: what is measured, with its unit.
+        threshold: of the rule, drawn across; None: no line.
+    """
     seconds = samples.time - samples.time[0]
     return line_plot(seconds, lines=lines, x_label="seconds", y_label=y_label, threshold=threshold)
