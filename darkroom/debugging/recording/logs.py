@@ -113,7 +113,7 @@ class _Line(BaseModel):
 
 
 class StepLine(_Line):
-    """A training step; see rules.evidence.StepLog."""
+    """A training step; see telemetry.evidence.StepLog."""
 
     step: int
     epoch: int
@@ -127,7 +127,7 @@ class StepLine(_Line):
 
 
 class EvaluationLine(_Line):
-    """What surrounded the steps of an epoch; see rules.evidence.EvaluationLog."""
+    """What surrounded the steps of an epoch; see telemetry.evidence.EvaluationLog."""
 
     epoch: int
     started: float

@@ -63,7 +63,7 @@ class Recorder(Protocol):
             images: (n, 3, S, S) floats, normalised as the network sees them.
             logits: (n, C), before softmax.
             labels: (n,) class indices.
-            loss: in nats, of these images: their share of the mean over the batch of all processes.
+            loss: in nats, the mean over these images.
             correct: how many of these images were recognised.
         """
 
