@@ -209,7 +209,7 @@ class Captured:
     statistics: tuple[float, ...] = ()
     """In the order of STATISTICS; empty for labels."""
     units: NDArray[Any] | None = None
-    """See rules.evidence.Statistics.units."""
+    """See telemetry.evidence.Statistics.units."""
     value: NDArray[Any] | None = None
     """The whole tensor."""
 
