@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-_LIKENESS = 0.7
-"""Of two names, from 0 to 1 (difflib's ratio), for one to be taken for the other mistyped."""
+_LIKENESS = 0.6
+"""Of two names (difflib's ratio, and its default) for one to be taken for the other mistyped."""
 
 
 def digest_of(content: object) -> str:
