@@ -1,7 +1,6 @@
 """What every test starts from: a workspace of its own, and no settings of the user's."""
 
 import atexit
-import ctypes
 import os
 import shutil
 import signal
@@ -113,14 +112,6 @@ def usual_signals() -> None:
     """
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def freed_memory_is_given_back() -> Iterator[None]:
-    """glibc keeps what large networks needed: a worker of the slow suite took 4.2 GB."""
-    yield
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 @pytest.fixture
