@@ -141,10 +141,10 @@ def _check_settings(overrides: Sequence[str], *, has_source: bool) -> None:
         if not any(key == one or key.startswith(f"{one}.") for one in read)
     ]
     if unread:
-        why = "where a SOURCE is named: its images are taken as they lie" if has_source else ""
+        why = " where a SOURCE is named: its images are taken as they lie" if has_source else ""
         raise UserError(
-            f"--set has no effect on a batch{f' {why}' if why else ''}: {', '.join(unread)}. Leave "
-            f"it out; what has one begins with {', '.join(read)}."
+            f"--set has no effect on a batch{why}: {', '.join(unread)}. Leave it out; what has one "
+            f"begins with {', '.join(read)}."
         )
 
 

@@ -3,59 +3,23 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import click
 import numpy as np
 
+from commands.deploy_order import Deployed, DeploymentSpec
 from commands.models import find_model, why_not_deployed
-from darkroom.backends.endpoint import EndpointCheck, Expectation, files_to_send
+from darkroom.backends.endpoint import Expectation, files_to_send
 from darkroom.base.errors import UserError
 from darkroom.base.files import workspace
 from darkroom.base.locks import in_use
 from darkroom.base.progress import terminal_progress
-from darkroom.config import Config
 from darkroom.data.inputs import images_of, look_at
 from darkroom.models.bundle import Bundle, open_bundle, read_bundle
 from darkroom.models.prediction import Predictor
 from darkroom.serving.model_names import ModelNames
-
-# --- deploy order ---
-# What `run.py deploy` is asked for, and what it did.
-
-
-@dataclass(frozen=True)
-class DeploymentSpec:
-    """What is to be deployed."""
-
-    bundles: Mapping[str, Bundle]
-    """By the name of each model; one alone has the name ''."""
-    name: str
-    """Of the endpoint."""
-    config: Config
-    expected: Mapping[str, Expectation]
-    """What the models answer on this machine."""
-    run: str
-    """Under which whatever is created is tagged, as a pipeline's run is."""
-
-    @property
-    def is_several(self) -> bool:
-        """Whether the models have names."""
-        return "" not in self.bundles
-
-
-@dataclass(frozen=True)
-class Deployed:
-    """What became of it."""
-
-    name: str
-    where: str
-    checks: Mapping[str, EndpointCheck]
-    hints: Sequence[str]
-    """How to ask it, and how to remove it: one command a line."""
-
 
 # --- deploy expectations ---
 # What models answer on this machine, to compare what an endpoint answers with.

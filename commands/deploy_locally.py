@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from commands.deploy import Deployed, DeploymentSpec
+from commands.deploy_order import Deployed, DeploymentSpec
 from darkroom.backends.contract import keep_bundle
 from darkroom.backends.endpoint import (
     Endpoint,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from commands.deploy import Deployed, DeploymentSpec
+from commands.deploy_order import Deployed, DeploymentSpec
 from commands.endpoints import account
 from darkroom.backends.endpoint import Endpoint, EndpointCheck
 from darkroom.backends.sagemaker.hosting.endpoint import deploy, verify_endpoint
