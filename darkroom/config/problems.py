@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from darkroom.base.values import near_miss
+from darkroom.base.values import did_you_mean, near_miss
 from darkroom.config import Config
 from darkroom.config.sections import ARCHITECTURES
 from darkroom.config.tuning import AS_CHOICES, AS_RANGE
@@ -147,18 +147,13 @@ def _described_type(expected: Schema) -> str:
 
 
 def _unknown_architecture(name: str) -> str:
-    match = near_miss(name, among=ARCHITECTURES)
-    hint = (
-        f"did you mean {match!r}?"
-        if match
-        else f"allowed: any of {len(ARCHITECTURES)}, such as {', '.join(_TYPICAL_ARCHITECTURES)}"
-    )
+    allowed = f"allowed: any of {len(ARCHITECTURES)}, such as {', '.join(_TYPICAL_ARCHITECTURES)}"
+    hint = did_you_mean(name, among=ARCHITECTURES).rstrip() or allowed
     return f"is not one of torchvision's classification architectures; {hint}"
 
 
 def _suggestion(value: object, *, choices: Sequence[str]) -> str:
-    match = near_miss(value, among=choices) if isinstance(value, str) else None
-    hint = f"did you mean {match!r}? " if match else ""
+    hint = did_you_mean(value, among=choices) if isinstance(value, str) else ""
     return f"{hint}allowed: {', '.join(repr(choice) for choice in choices)}"
 
 

@@ -305,13 +305,10 @@ def read_by_labels(
         reading += f"; splits by {_split_origin(tables, config=config)}"
     if any("split" in table.columns for table in tables):
         silent = len(rows_of) - len(splits)
-        reading += (
-            f", empty for {silent:,} images, which count as train"
-            if splits and silent
-            else ""
-            if splits
-            else "; its values are no splits, so they are made"
-        )
+        if not splits:
+            reading += "; its values are no splits, so they are made"
+        elif silent:
+            reading += f", empty for {silent:,} images, which count as train"
     return Collection(
         folder="",
         files=tuple(files),
@@ -573,10 +570,12 @@ def _labels(rows: Rows, *, positions: Mapping[str, int], name: str) -> Iterator[
             nameless.append(line)
             continue
         label = cell.get("label")
+        if label is not None:
+            label = same_text(label) if label.strip() else ""
         yield LabelRow(
             line=line,
             path=cell["path"].strip(),
-            label=label if label is None else same_text(label) if label.strip() else "",
+            label=label,
             split=cell.get("split", "").strip(),
             group=same_text(cell.get("group", "").strip()),
         )

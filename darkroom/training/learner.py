@@ -236,8 +236,9 @@ class Learner:
             )
             value = loss.item()
         correct = int((logits.detach().argmax(dim=1) == labels).sum())
-        # Recorded is the mean over the images that are recorded with it, those of this process.
-        mean = value / (float(self._class_weights[labels].sum()) / total)
+        mean = value
+        if self._group.size > 1:  # recorded with this process's images is the mean over these
+            mean *= total / float(self._class_weights[labels].sum())
         self.recorder.outcome(
             positions, images=images, logits=logits, labels=labels, loss=mean, correct=correct
         )
